@@ -1,0 +1,29 @@
+// Package mounts turns mount plans into mounts, and is the only place in plyfs
+// that calls mount(2) and its kin for layers.
+package mounts
+
+// Plan says what to mount, as data. A driver returns one; Do acts on it.
+//
+// With Type empty there is nothing to mount: Target is a directory that holds
+// the tree already (vfs, btrfs).
+type Plan struct {
+	// Target is the path to hand to the caller, and where Do mounts.
+	Target string
+	// Type is the filesystem type: "overlay" or "".
+	Type string
+	// Lowers are the read-only layers, top first; Upper and Work are empty
+	// for a read-only mount. All are absolute paths.
+	Lowers      []string
+	Upper, Work string
+	// Options are further options, each "word" or "key=value", for the
+	// filesystem or, with Program set, for that program.
+	Options []string
+	// Flags are the MS_* flags of mount(2).
+	Flags uintptr
+	// Program is the path of a mount program that is run in place of
+	// mount(2), as podman runs fuse-overlayfs; empty for the kernel.
+	Program string
+	// Dir is the working directory of Program and the base that shortens
+	// Lowers (the driver's home).
+	Dir string
+}
