@@ -20,9 +20,9 @@
 // they remember. Layout, as the tools of 2022 and later write it (readers only
 // ever compare):
 //
-//	 0       8       16   20                       64
-//	 | nanos | count | pid |      44 random bytes   |
-//	   u64le   u64le  u32le
+//	0       8       16   20                       64
+//	| nanos | count | pid |      44 random bytes   |
+//	  u64le   u64le  u32le
 //
 // # Side records
 //
