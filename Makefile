@@ -1,0 +1,97 @@
+# plyfs: `make help` lists what there is to do.
+
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+PREFIX ?= /usr/local
+DESTDIR ?=
+GO ?= go
+LDFLAGS := -s -w -X main.version=$(VERSION)
+LINT := bin/tools/golangci-lint
+# How long `make fuzz` spends on each fuzz target.
+FUZZTIME ?= 20s
+
+.PHONY: help
+help: ## list the targets
+	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: run
+run: ## build, make a private demo store, mount it and show a short tour
+	@scripts/need.sh run
+	@$(MAKE) --no-print-directory build-binary
+	@scripts/run.sh
+
+.PHONY: stop
+stop: ## unmount the demo and remove its store
+	@scripts/stop.sh
+
+.PHONY: test
+test: ## unit tests under the race detector, and those that mount
+	@scripts/need.sh test
+	@$(MAKE) --no-print-directory build-binary
+	@$(GO) run ./tests/report -- $(GO) test -race -timeout 15m ./...
+
+.PHONY: test-long
+test-long: ## the same with the long runs (minutes of concurrency, more cases)
+	@scripts/need.sh test
+	@$(MAKE) --no-print-directory build-binary
+	@PLYFS_LONG=1 $(GO) run ./tests/report -- $(GO) test -race -timeout 60m ./...
+
+.PHONY: test-interop
+test-interop: ## only the tests that run podman, buildah, skopeo and containers-storage
+	@scripts/need.sh test
+	@$(MAKE) --no-print-directory build-binary
+	@$(GO) run ./tests/report -- $(GO) test -race -timeout 15m ./tests/...
+
+.PHONY: test-race
+test-race: ## every test ten times under the race detector
+	@scripts/need.sh test
+	@$(MAKE) --no-print-directory build-binary
+	@$(GO) run ./tests/report -- $(GO) test -race -count 10 -timeout 60m ./...
+
+.PHONY: bench
+bench: ## benchmarks; timings are reported, never asserted
+	@scripts/need.sh test
+	@$(MAKE) --no-print-directory build-binary
+	@$(GO) test -run '^$$' -bench . -benchmem -timeout 60m ./...
+
+.PHONY: fuzz
+fuzz: ## each fuzz target for FUZZTIME (20s)
+	@scripts/fuzz.sh $(FUZZTIME)
+
+.PHONY: lint
+lint: $(LINT) ## gofmt, go vet and golangci-lint
+	@$(GO) vet ./...
+	@$(LINT) run ./...
+
+# Built from source, at the version that tools/go.mod pins.
+$(LINT): tools/go.mod tools/go.sum
+	@echo "building golangci-lint (once; takes minutes)"
+	@$(GO) -C tools build -o ../$@ github.com/golangci/golangci-lint/v2/cmd/golangci-lint
+	@touch $@
+
+.PHONY: build
+build: build-binary docs ## binaries and generated documents
+
+.PHONY: build-binary
+build-binary: ## static binaries into bin/
+	@mkdir -p bin
+	@CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/...
+
+.PHONY: install
+install: build-binary ## into DESTDIR/PREFIX (default /usr/local)
+	@install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/man/man1
+	@for b in cmd/*/; do install -m 0755 bin/$$(basename $$b) $(DESTDIR)$(PREFIX)/bin/; done
+	@install -m 0644 docs/man/*.1 $(DESTDIR)$(PREFIX)/share/man/man1/
+	@echo "installed into $(DESTDIR)$(PREFIX)"
+
+.PHONY: docs
+docs: ## man pages from the commands, into docs/man
+	@$(GO) run ./cmd/plyfs docs docs/man
+
+.PHONY: clean
+clean: stop ## remove what make made
+	@rm -rf bin coverage.out
+	@echo "removed bin/"
