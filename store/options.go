@@ -1,0 +1,34 @@
+package store
+
+import (
+	"time"
+
+	"github.com/sirupsen/logrus"
+
+	"github.com/plyfs/plyfs/drivers"
+)
+
+// DefaultLockTimeout bounds a wait for a lock when Options names no limit.
+const DefaultLockTimeout = 60 * time.Second
+
+// Options say which store to open and how.
+type Options struct {
+	// GraphRoot and RunRoot are absolute; they are made when missing.
+	GraphRoot, RunRoot string
+	// ImageStores are graph roots of additional read-only image stores.
+	ImageStores []string
+	// NewDriver makes the driver; with nil the store only has records, and
+	// whatever needs a driver is not supported.
+	NewDriver func(drivers.Config) (drivers.Driver, error)
+	// DriverName is the driver's name as directories spell it ("overlay").
+	DriverName    string
+	DriverOptions []drivers.Option
+	// LockTimeout bounds each wait for a lock; 0 is DefaultLockTimeout.
+	LockTimeout time.Duration
+	// Log is where warnings go; nil means nowhere.
+	Log *logrus.Entry
+	// ReadOnly opens without making, changing or sweeping anything.
+	ReadOnly bool
+	// MustExist refuses a graph root that is missing or holds no store.
+	MustExist bool
+}
