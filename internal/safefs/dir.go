@@ -1,0 +1,170 @@
+package safefs
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// Dir is an open directory. The zero value is not usable. See the package
+// comment for what guards its descriptor.
+type Dir struct{ fd int }
+
+// OpenRoot opens the directory at path, which is the caller's own and trusted:
+// symlinks in it are followed. Everything below is reached through the result.
+func OpenRoot(path string) (*Dir, error) {
+	fd, err := openRetry(unix.AT_FDCWD, path, unix.O_PATH|unix.O_DIRECTORY, 0)
+	if err != nil {
+		return nil, fail("open directory", path, err)
+	}
+	return &Dir{fd}, nil
+}
+
+// FromFile returns a Dir for the directory that f is open on. f stays the
+// caller's and may be closed before the Dir.
+func FromFile(f *os.File) (*Dir, error) {
+	conn, err := f.SyscallConn()
+	if err != nil {
+		return nil, fail("open directory", f.Name(), err)
+	}
+	fd, openErr := -1, error(nil)
+	err = conn.Control(func(p uintptr) {
+		fd, openErr = openRetry(int(p), ".", unix.O_PATH|unix.O_DIRECTORY, 0)
+	})
+	if err = errors.Join(err, openErr); err != nil {
+		return nil, fail("open directory", f.Name(), err)
+	}
+	return &Dir{fd}, nil
+}
+
+// Close gives the descriptor back. The Dir must not be used afterwards.
+func (d *Dir) Close() error {
+	fd := d.fd
+	d.fd = -1
+	return fail("close", ".", unix.Close(fd))
+}
+
+// Fd returns the descriptor, an O_PATH one, which stays the Dir's.
+func (d *Dir) Fd() int { return d.fd }
+
+// Dup returns a second Dir for the same directory.
+func (d *Dir) Dup() (*Dir, error) {
+	fd, err := unix.FcntlInt(uintptr(d.fd), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return nil, fail("dup", ".", err)
+	}
+	return &Dir{fd}, nil
+}
+
+// OpenDir opens the directory name ("." for another descriptor of d). A
+// symlink is ENOTDIR, as is anything else that is no directory.
+func (d *Dir) OpenDir(name string) (*Dir, error) {
+	if err := checkOrDot("open directory", name); err != nil {
+		return nil, err
+	}
+	fd, err := openRetry(d.fd, name, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return nil, fail("open directory", name, err)
+	}
+	return &Dir{fd}, nil
+}
+
+// Open opens name ("." for reading d itself) with open(2)'s flags, to which
+// O_NOFOLLOW and O_CLOEXEC are added: a symlink is ELOOP. perm counts with
+// O_CREAT, less the umask. A FIFO opened for reading blocks unless O_NONBLOCK
+// is given: Stat first, or open what may be one with O_NONBLOCK.
+func (d *Dir) Open(name string, flags int, perm uint32) (*os.File, error) {
+	if err := checkOrDot("open", name); err != nil {
+		return nil, err
+	}
+	fd, err := openRetry(d.fd, name, flags|unix.O_NOFOLLOW, perm)
+	if err != nil {
+		return nil, fail("open", name, err)
+	}
+	return os.NewFile(uintptr(fd), name), nil
+}
+
+// OpenTemp makes a file without a name in d (O_TMPFILE), open for reading and
+// writing, which LinkFile can give a name. EOPNOTSUPP where the filesystem
+// has none.
+func (d *Dir) OpenTemp(perm uint32) (*os.File, error) {
+	fd, err := openRetry(d.fd, ".", unix.O_TMPFILE|unix.O_RDWR, perm)
+	if err != nil {
+		return nil, fail("open temporary file", ".", err)
+	}
+	return os.NewFile(uintptr(fd), "unnamed"), nil
+}
+
+// Ref opens name ("." for d itself) as it is, a symlink too, without reading it.
+func (d *Dir) Ref(name string) (*Ref, error) {
+	if err := checkOrDot("open", name); err != nil {
+		return nil, err
+	}
+	fd, err := openRetry(d.fd, name, unix.O_PATH|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return nil, fail("open", name, err)
+	}
+	return &Ref{fd}, nil
+}
+
+// Sync makes the directory's entries durable.
+func (d *Dir) Sync() error {
+	fd, err := openRetry(d.fd, ".", unix.O_RDONLY|unix.O_DIRECTORY, 0)
+	if err != nil {
+		return fail("sync", ".", err)
+	}
+	err = unix.Fsync(fd)
+	return fail("sync", ".", errors.Join(err, unix.Close(fd)))
+}
+
+// ValidName tells whether name is one component that methods of Dir accept:
+// not empty, not "." or "..", without '/' and NUL. Its length is the
+// filesystem's to judge.
+func ValidName(name string) bool {
+	return name != "" && name != "." && name != ".." && strings.IndexByte(name, '/') < 0 && strings.IndexByte(name, 0) < 0
+}
+
+func check(op, name string) error {
+	if !ValidName(name) {
+		return fail(op, name, syscall.EINVAL)
+	}
+	return nil
+}
+
+func checkOrDot(op, name string) error {
+	if name == "." {
+		return nil
+	}
+	return check(op, name)
+}
+
+// fail wraps err, unless nil, with the step and the name; errors.As finds the
+// errno and errors.Is(err, fs.ErrNotExist) works.
+func fail(op, name string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return &fs.PathError{Op: op, Path: name, Err: err}
+}
+
+func openRetry(dirfd int, name string, flags int, perm uint32) (int, error) {
+	for {
+		fd, err := unix.Openat(dirfd, name, flags|unix.O_CLOEXEC, perm)
+		if err != unix.EINTR { //nolint:errorlint // a bare errno, compared in a loop
+			return fd, err
+		}
+	}
+}
+
+// retry repeats a system call that was interrupted.
+func retry(call func() error) error {
+	for {
+		if err := call(); err != unix.EINTR { //nolint:errorlint // a bare errno, compared in a loop
+			return err
+		}
+	}
+}

@@ -1,0 +1,83 @@
+package safefs
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// Entry is one line of a directory, as getdents64(2) gives it: Ino is d_ino,
+// Type the file type bits (S_IFDIR and so on), 0 where the filesystem does not
+// tell.
+type Entry struct {
+	Name string
+	Ino  uint64
+	Type uint32
+}
+
+// direntBuf is the size of one getdents64 call.
+const direntBuf = 32 << 10
+
+// direntName is the offset of d_name: ino 8, off 8, reclen 2, type 1.
+const direntName = 19
+
+// ReadDir calls yield for every entry of d but "." and "..", in the
+// filesystem's order, and ends with yield's error if it gives one. Each call
+// reads from the start through a descriptor of its own, a buffer at a time, so
+// that a directory of any size takes constant memory.
+func (d *Dir) ReadDir(yield func(Entry) error) (err error) {
+	fd, err := openRetry(d.fd, ".", unix.O_RDONLY|unix.O_DIRECTORY, 0)
+	if err != nil {
+		return fail("readdir", ".", err)
+	}
+	defer func() { err = errors.Join(err, fail("close", ".", unix.Close(fd))) }()
+	buf := make([]byte, direntBuf)
+	for {
+		n, err := unix.Getdents(fd, buf)
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
+		if err != nil {
+			return fail("readdir", ".", err)
+		}
+		if n == 0 {
+			return nil
+		}
+		if err := parseDirents(buf[:n], yield); err != nil {
+			return err
+		}
+	}
+}
+
+// parseDirents walks one buffer of struct linux_dirent64. What does not fit
+// its own lengths is EIO: a FUSE filesystem below may be anyone's.
+func parseDirents(b []byte, yield func(Entry) error) error {
+	for len(b) > 0 {
+		if len(b) < direntName+1 {
+			return fail("readdir", ".", syscall.EIO)
+		}
+		reclen := int(binary.NativeEndian.Uint16(b[16:]))
+		if reclen < direntName+1 || reclen > len(b) {
+			return fail("readdir", ".", syscall.EIO)
+		}
+		name := b[direntName:reclen]
+		if i := bytes.IndexByte(name, 0); i >= 0 {
+			name = name[:i]
+		}
+		e := Entry{Name: string(name), Ino: binary.NativeEndian.Uint64(b), Type: uint32(b[18]) << 12}
+		b = b[reclen:]
+		if !ValidName(e.Name) {
+			if e.Name == "." || e.Name == ".." {
+				continue
+			}
+			return fail("readdir", ".", syscall.EIO)
+		}
+		if err := yield(e); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,21 @@
+package safefs
+
+import (
+	"runtime"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// syscallPinned makes one of the xattrat calls with args pointing at buf.
+func syscallPinned(buf *byte, args *xattrArgs, call uintptr, fd int, name, attr *byte) (int, unix.Errno) {
+	if buf != nil {
+		var pin runtime.Pinner
+		pin.Pin(buf)
+		defer pin.Unpin()
+		args.value = uint64(uintptr(unsafe.Pointer(buf)))
+	}
+	r, _, e := unix.Syscall6(call, uintptr(fd), uintptr(unsafe.Pointer(name)), unix.AT_SYMLINK_NOFOLLOW,
+		uintptr(unsafe.Pointer(attr)), uintptr(unsafe.Pointer(args)), unsafe.Sizeof(*args))
+	return int(r), e
+}
