@@ -1,0 +1,50 @@
+package idmap_test
+
+import (
+	"testing"
+
+	"pgregory.net/rapid"
+
+	"github.com/plyfs/plyfs/internal/idmap"
+)
+
+func TestTranslateAndInverse(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		var ranges []idmap.Range
+		c, h := 0, 0
+		for range rapid.IntRange(0, 4).Draw(t, "n") {
+			c += rapid.IntRange(0, 5).Draw(t, "gapC")
+			h += rapid.IntRange(0, 5).Draw(t, "gapH")
+			size := rapid.IntRange(1, 70000).Draw(t, "size")
+			ranges = append(ranges, idmap.Range{ContainerID: c, HostID: h, Size: size})
+			c, h = c+size, h+size
+		}
+		if err := idmap.Validate(ranges); err != nil {
+			t.Fatal(err)
+		}
+		id := rapid.IntRange(0, 300000).Draw(t, "id")
+		if host, ok := idmap.Translate(ranges, id); ok {
+			if back, ok := idmap.Inverse(ranges, host); !ok || back != id {
+				t.Fatalf("%d -> %d -> %d, %v", id, host, back, ok)
+			}
+		}
+		specs := make([]string, len(ranges))
+		for i, r := range ranges {
+			specs[i] = r.String()
+		}
+		again, err := idmap.Parse(specs...)
+		if err != nil || len(again) != len(ranges) {
+			t.Fatalf("Parse(%q) = %v, %v", specs, again, err)
+		}
+	})
+}
+
+func TestRefused(t *testing.T) {
+	t.Parallel()
+	for _, s := range []string{"1:2", "a:b:c", "0:0:0", "-1:0:1", "0:0:4294967296", "0:100:10,5:300:10", "0:100:10,20:105:10", "1:4294967295:2"} {
+		if r, err := idmap.Parse(s); err == nil {
+			t.Errorf("Parse(%q) = %v, no error", s, r)
+		}
+	}
+}
