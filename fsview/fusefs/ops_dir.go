@@ -1,0 +1,419 @@
+package fusefs
+
+import (
+	"context"
+	"syscall"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"github.com/plyfs/plyfs/internal/errno"
+	"github.com/plyfs/plyfs/internal/vnode"
+	"golang.org/x/sys/unix"
+)
+
+// nameMax is the longest name in bytes, NAME_MAX of Linux.
+const nameMax = 255
+
+func checkName(name string) error {
+	if len(name) > nameMax {
+		return errno.New(errno.ErrNameTooLong, "the name %.40s… is longer than %d bytes", name, nameMax)
+	}
+	return nil
+}
+
+// dirOf returns the directory of a request that looks for or changes name.
+func (r *raw) dirOf(id uint64, name string) (*inode, vnode.Directory, error) {
+	in, st := r.inode(id)
+	if !st.Ok() {
+		return nil, nil, syscall.Errno(st)
+	}
+	d, ok := in.node.(vnode.Directory)
+	if !ok {
+		return nil, nil, syscall.ENOTDIR
+	}
+	return in, d, checkName(name)
+}
+
+func refused(name string) error {
+	return errno.New(errno.ErrForbidden, "%s: entries cannot be made, moved or removed here", name)
+}
+
+// Lookup finds one name.
+func (r *raw) Lookup(cancel <-chan struct{}, h *fuse.InHeader, name string, out *fuse.EntryOut) fuse.Status {
+	begin := r.s.epoch.Load()
+	in, d, err := r.dirOf(h.NodeId, name)
+	if err != nil {
+		return r.status("lookup", err)
+	}
+	ctx := r.request(cancel, h)
+	if err := r.s.may(ctx, in, unix.X_OK); err != nil {
+		return r.status("lookup", err)
+	}
+	c, err := d.Lookup(ctx, name)
+	if err != nil {
+		return r.status("lookup", err)
+	}
+	if c.Node == nil {
+		out.EntryValid = r.s.seconds(c.Entry, begin)
+		if out.EntryValid == 0 {
+			return fuse.ENOENT
+		}
+		return fuse.OK // node ID 0: a negative entry
+	}
+	return r.status("lookup", r.s.entry(ctx, out, c, in, begin, false))
+}
+
+// Forget takes look-ups back; BATCH_FORGET arrives as several of these.
+func (r *raw) Forget(id, n uint64) { r.s.table.forget(id, n) }
+
+// OpenDir gives a handle; the entries are read at the first READDIR.
+func (r *raw) OpenDir(cancel <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.Status {
+	n, _, err := r.dirOf(in.NodeId, "")
+	if err == nil {
+		err = r.s.may(r.request(cancel, &in.InHeader), n, unix.R_OK)
+	}
+	if err != nil {
+		return r.status("opendir", err)
+	}
+	out.Fh = r.s.files.add(&handle{in: n, dir: &dirHandle{}})
+	return fuse.OK
+}
+
+// ReleaseDir drops the handle.
+func (r *raw) ReleaseDir(in *fuse.ReleaseIn) { r.s.files.take(in.Fh) }
+
+// FsyncDir makes a directory's entries durable where its node can.
+func (r *raw) FsyncDir(cancel <-chan struct{}, in *fuse.FsyncIn) fuse.Status {
+	n, st := r.inode(in.NodeId)
+	if !st.Ok() {
+		return st
+	}
+	if f, ok := n.node.(vnode.Fsyncer); ok {
+		return r.status("fsyncdir", f.Fsync(r.request(cancel, &in.InHeader), in.FsyncFlags&1 != 0))
+	}
+	return fuse.OK
+}
+
+// list returns the snapshot that offset belongs to.
+func (d *dirHandle) list(ctx context.Context, n vnode.Directory, off uint64) ([]vnode.Dirent, bool, error) {
+	d.mu.Lock()
+	entries, loaded, plain := d.entries, d.loaded, d.plain
+	d.mu.Unlock()
+	if loaded && off > 0 {
+		return entries, plain, nil
+	}
+	entries, err := n.ReadDir(ctx)
+	if err != nil {
+		return nil, false, err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.entries, d.loaded = entries, true
+	return entries, d.plain, nil
+}
+
+func (d *dirHandle) setPlain() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.plain = true
+}
+
+// ReadDir lists names only.
+func (r *raw) ReadDir(cancel <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntryList) fuse.Status {
+	return r.readDir(cancel, in, out, false)
+}
+
+// ReadDirPlus lists names with attributes where those hold for good.
+func (r *raw) ReadDirPlus(cancel <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntryList) fuse.Status {
+	return r.readDir(cancel, in, out, true)
+}
+
+func (r *raw) readDir(cancel <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntryList, plus bool) fuse.Status {
+	h := r.s.files.get(in.Fh)
+	if h == nil || h.dir == nil {
+		return fuse.EBADF
+	}
+	d, ok := h.in.node.(vnode.Directory)
+	if !ok {
+		return fuse.ENOTDIR
+	}
+	ctx := r.request(cancel, &in.InHeader)
+	entries, plain, err := h.dir.list(ctx, d, in.Offset)
+	if err != nil {
+		return r.status("readdir", err)
+	}
+	w := dirWriter{r: r, ctx: ctx, dir: d, h: h, out: out, plus: plus, plain: plain}
+	for off := in.Offset; off < uint64(len(entries))+2; off++ {
+		if !w.add(entries, off) {
+			break
+		}
+	}
+	return fuse.OK
+}
+
+// dirWriter fills one answer to READDIR or READDIRPLUS.
+type dirWriter struct {
+	r           *raw
+	ctx         context.Context
+	dir         vnode.Directory
+	h           *handle
+	out         *fuse.DirEntryList
+	plus, plain bool
+}
+
+// add writes the entry at off: 0 and 1 are "." and "..". It reports false
+// when the answer is full.
+func (w *dirWriter) add(entries []vnode.Dirent, off uint64) bool {
+	e := fuse.DirEntry{Off: off + 1, Mode: syscall.S_IFDIR}
+	switch off {
+	case 0:
+		e.Name, e.Ino = ".", w.h.in.ino
+	case 1:
+		e.Name, e.Ino = "..", w.r.s.table.parentOf(w.h.in)
+	default:
+		d := entries[off-2]
+		e.Name, e.Ino, e.Mode = d.Name, d.Ino, d.Type
+	}
+	if !w.plus {
+		return w.out.AddDirEntry(e)
+	}
+	out := w.out.AddDirLookupEntry(e)
+	if out == nil {
+		return false
+	}
+	if off >= 2 && !w.plain {
+		w.attributes(e.Name, out)
+	}
+	return true
+}
+
+// attributes fills the look-up half of an entry, or leaves it zero (no
+// look-up) and switches the stream to names only when the child may change.
+func (w *dirWriter) attributes(name string, out *fuse.EntryOut) {
+	s := w.r.s
+	if s.may(w.ctx, w.h.in, unix.X_OK) != nil {
+		return
+	}
+	begin := s.epoch.Load()
+	c, err := w.dir.Lookup(w.ctx, name)
+	if err != nil || c.Node == nil {
+		return
+	}
+	if c.Entry != vnode.ValidForever || c.Attr != vnode.ValidForever {
+		w.plain = true
+		w.h.dir.setPlain()
+		s.table.drop(c.Node)
+		return
+	}
+	if err := s.entry(w.ctx, out, c, w.h.in, begin, false); err != nil {
+		*out = fuse.EntryOut{}
+	}
+}
+
+// made answers a request that created an entry.
+func (r *raw) made(ctx context.Context, op string, out *fuse.EntryOut, c vnode.Child, err error, parent *inode) fuse.Status {
+	r.s.changed(ctx)
+	if err != nil {
+		return r.status(op, err)
+	}
+	return r.status(op, r.s.entry(ctx, out, c, parent, r.s.epoch.Load(), true))
+}
+
+// enter is the beginning of every request that changes the entries of a
+// directory.
+func (r *raw) enter(cancel <-chan struct{}, h *fuse.InHeader, name string) (context.Context, *inode, error) {
+	in, _, err := r.dirOf(h.NodeId, name)
+	if err != nil {
+		return nil, nil, err
+	}
+	ctx := r.request(cancel, h)
+	return ctx, in, r.s.may(ctx, in, unix.W_OK|unix.X_OK)
+}
+
+// Mkdir makes a directory. Where the node left a symlink instead, the answer
+// is a directory that nobody finds again, as the kernel accepts nothing else.
+func (r *raw) Mkdir(cancel <-chan struct{}, in *fuse.MkdirIn, name string, out *fuse.EntryOut) fuse.Status {
+	ctx, p, err := r.enter(cancel, &in.InHeader, name)
+	if err != nil {
+		return r.status("mkdir", err)
+	}
+	m, ok := p.node.(vnode.Mkdirer)
+	if !ok {
+		return r.status("mkdir", refused(name))
+	}
+	c, err := m.Mkdir(ctx, name, in.Mode)
+	r.s.changed(ctx)
+	if err != nil {
+		return r.status("mkdir", err)
+	}
+	a, err := c.Node.Attr(ctx)
+	if err != nil {
+		r.s.table.drop(c.Node)
+		return r.status("mkdir", err)
+	}
+	if a.Mode&syscall.S_IFMT != syscall.S_IFDIR {
+		a.Mode, a.Nlink, a.Size = syscall.S_IFDIR|in.Mode&0o777, 2, 0
+		r.s.table.drop(c.Node)
+		g := &ghost{attr: a}
+		r.s.fillEntry(out, r.s.table.ghost(g, p.ino), a, vnode.Child{Node: g}, 0, true)
+		return fuse.OK
+	}
+	n := r.s.table.look(c.Node, p.ino)
+	r.s.fillEntry(out, n, a, c, r.s.epoch.Load(), true)
+	return fuse.OK
+}
+
+// ghost is the empty directory that mkdir seems to have made.
+type ghost struct{ attr vnode.Attr }
+
+// Ino is that of what was really made.
+func (g *ghost) Ino() uint64 { return g.attr.Ino }
+
+// Attr shows a directory.
+func (g *ghost) Attr(context.Context) (vnode.Attr, error) { return g.attr, nil }
+
+// Lookup finds nothing.
+func (g *ghost) Lookup(context.Context, string) (vnode.Child, error) {
+	return vnode.Child{}, errno.ErrUnknown
+}
+
+// ReadDir lists nothing.
+func (g *ghost) ReadDir(context.Context) ([]vnode.Dirent, error) { return nil, nil }
+
+// Mknod makes device nodes, FIFOs, sockets and files.
+func (r *raw) Mknod(cancel <-chan struct{}, in *fuse.MknodIn, name string, out *fuse.EntryOut) fuse.Status {
+	ctx, p, err := r.enter(cancel, &in.InHeader, name)
+	if err != nil {
+		return r.status("mknod", err)
+	}
+	m, ok := p.node.(vnode.Mknoder)
+	if !ok {
+		return r.status("mknod", refused(name))
+	}
+	c, err := m.Mknod(ctx, name, in.Mode, uint64(in.Rdev))
+	return r.made(ctx, "mknod", out, c, err, p)
+}
+
+// Symlink makes a symlink.
+func (r *raw) Symlink(cancel <-chan struct{}, h *fuse.InHeader, target, name string, out *fuse.EntryOut) fuse.Status {
+	ctx, p, err := r.enter(cancel, h, name)
+	if err != nil {
+		return r.status("symlink", err)
+	}
+	m, ok := p.node.(vnode.Symlinker)
+	if !ok {
+		return r.status("symlink", refused(name))
+	}
+	c, err := m.Symlink(ctx, name, target)
+	return r.made(ctx, "symlink", out, c, err, p)
+}
+
+// Link makes a hard link.
+func (r *raw) Link(cancel <-chan struct{}, in *fuse.LinkIn, name string, out *fuse.EntryOut) fuse.Status {
+	ctx, p, err := r.enter(cancel, &in.InHeader, name)
+	if err != nil {
+		return r.status("link", err)
+	}
+	target, st := r.inode(in.Oldnodeid)
+	if !st.Ok() {
+		return st
+	}
+	m, ok := p.node.(vnode.Linker)
+	if !ok {
+		return r.status("link", refused(name))
+	}
+	c, err := m.Link(ctx, name, target.node)
+	return r.made(ctx, "link", out, c, err, p)
+}
+
+// Unlink removes what is not a directory.
+func (r *raw) Unlink(cancel <-chan struct{}, h *fuse.InHeader, name string) fuse.Status {
+	ctx, p, err := r.enter(cancel, h, name)
+	if err == nil {
+		err = r.s.mayRemove(ctx, p, name)
+	}
+	if err != nil {
+		return r.status("unlink", err)
+	}
+	m, ok := p.node.(vnode.Unlinker)
+	if !ok {
+		return r.status("unlink", refused(name))
+	}
+	err = m.Unlink(ctx, name)
+	r.s.changed(ctx)
+	return r.status("unlink", err)
+}
+
+// Rmdir removes a directory.
+func (r *raw) Rmdir(cancel <-chan struct{}, h *fuse.InHeader, name string) fuse.Status {
+	ctx, p, err := r.enter(cancel, h, name)
+	if err == nil {
+		err = r.s.mayRemove(ctx, p, name)
+	}
+	if err != nil {
+		return r.status("rmdir", err)
+	}
+	m, ok := p.node.(vnode.Rmdirer)
+	if !ok {
+		return r.status("rmdir", refused(name))
+	}
+	err = m.Rmdir(ctx, name)
+	r.s.changed(ctx)
+	return r.status("rmdir", err)
+}
+
+// Rename moves an entry; both directories are found by their node IDs.
+func (r *raw) Rename(cancel <-chan struct{}, in *fuse.RenameIn, name, newName string) fuse.Status {
+	ctx, p, err := r.enter(cancel, &in.InHeader, name)
+	if err == nil {
+		err = r.s.mayRemove(ctx, p, name)
+	}
+	if err != nil {
+		return r.status("rename", err)
+	}
+	to, _, err := r.dirOf(in.Newdir, newName)
+	if err == nil {
+		err = r.s.may(ctx, to, unix.W_OK|unix.X_OK)
+	}
+	if err != nil {
+		return r.status("rename", err)
+	}
+	m, ok := p.node.(vnode.Renamer)
+	if !ok {
+		return r.status("rename", errno.New(errno.ErrBadValue, "%s cannot be moved", name))
+	}
+	err = m.Rename(ctx, name, to.node, newName, in.Flags)
+	r.s.changed(ctx)
+	return r.status("rename", err)
+}
+
+// Create makes and opens a file.
+func (r *raw) Create(cancel <-chan struct{}, in *fuse.CreateIn, name string, out *fuse.CreateOut) fuse.Status {
+	ctx, p, err := r.enter(cancel, &in.InHeader, name)
+	if err != nil {
+		return r.status("create", err)
+	}
+	m, ok := p.node.(vnode.Creator)
+	if !ok {
+		return r.status("create", refused(name))
+	}
+	c, h, err := m.Create(ctx, name, int(in.Flags), in.Mode)
+	r.s.changed(ctx)
+	if err != nil {
+		return r.status("create", err)
+	}
+	if err := r.s.entry(ctx, &out.EntryOut, c, p, r.s.epoch.Load(), true); err != nil {
+		if rerr := h.Release(ctx); rerr != nil {
+			r.s.log.Warnf("release %s: %v", name, rerr)
+		}
+		return r.status("create", err)
+	}
+	r.opened(&out.OpenOut, r.s.table.get(out.NodeId), h)
+	return fuse.OK
+}
+
+// Tmpfile is not offered: open(2) with O_TMPFILE fails with EOPNOTSUPP.
+func (r *raw) Tmpfile(<-chan struct{}, *fuse.CreateIn, *fuse.CreateOut) fuse.Status {
+	return fuse.Status(syscall.EOPNOTSUPP)
+}
+
+var _ vnode.Directory = (*ghost)(nil)

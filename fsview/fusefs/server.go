@@ -1,0 +1,226 @@
+package fusefs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log"
+	"os"
+	"runtime/debug"
+	"sync"
+	"sync/atomic"
+	"syscall"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"github.com/plyfs/plyfs/internal/errno"
+	"github.com/plyfs/plyfs/internal/vnode"
+	"github.com/sirupsen/logrus"
+	"golang.org/x/sys/unix"
+)
+
+// Options say how a tree is served. The zero value serves it to everyone,
+// leaving permission checks to the kernel (mount with default_permissions).
+type Options struct {
+	// Log takes errors of nodes (debug level) and of the server. Nil: nothing.
+	Log *logrus.Entry
+	// Generation returns the store's newest generation, cheaply and without a
+	// lock that a node may hold. A handler that may have changed the store
+	// asks, and calls Invalidate before it answers when it has moved. Nil:
+	// who changes what ValidStore nodes show calls Invalidate.
+	Generation func() uint64
+	// NoEpoch answers ValidStore with zero validity even where the kernel
+	// knows epochs.
+	NoEpoch bool
+	// Check, when set, makes the server decide who may do what; mount without
+	// default_permissions then.
+	Check *Check
+	// Out and In translate the owners of nodes to those of the mounter's user
+	// namespace and back. Nil: the same.
+	Out, In func(uid, gid uint32) (uint32, uint32)
+	// MaxWrite is the largest read or write request in bytes; 0: 128 KiB.
+	MaxWrite int
+	// Trace logs every request.
+	Trace bool
+}
+
+// Server serves one tree over one FUSE connection.
+type Server struct {
+	opts  Options
+	log   *logrus.Entry
+	table *table
+	files handles
+
+	fuse *fuse.Server // set by Serve before the first request
+	dev  *os.File     // the device, for notices go-fuse has no method for
+
+	epoch  atomic.Uint64 // how many times the kernel was told; read at the beginning of a request
+	told   atomic.Uint64 // newest generation the kernel knows of
+	epochs atomic.Bool   // the kernel knows FUSE_NOTIFY_INC_EPOCH
+
+	notices  chan notice
+	stopping chan struct{}
+	stopped  chan struct{}
+	serving  atomic.Bool
+	done     sync.WaitGroup
+}
+
+// New returns a server for root. Nothing is mounted and nothing is running
+// until Serve.
+func New(root vnode.Node, o Options) *Server {
+	l := o.Log
+	if l == nil {
+		silent := logrus.New()
+		silent.SetOutput(io.Discard)
+		l = logrus.NewEntry(silent)
+	}
+	return &Server{
+		opts: o, log: l, table: newTable(root), files: handles{m: map[uint64]*handle{}},
+		notices: make(chan notice), stopping: make(chan struct{}), stopped: make(chan struct{}),
+	}
+}
+
+// Start takes over dev, the descriptor of a mounted FUSE connection, answers
+// the kernel's first request and serves the rest in the background until the
+// mount is gone: then Wait returns. A Server is started once.
+func (s *Server) Start(dev *os.File) error {
+	if !s.serving.CompareAndSwap(false, true) {
+		return errno.New(errno.ErrInUse, "this tree is already being served")
+	}
+	s.dev = dev
+	fd, err := dupFD(dev)
+	if err != nil {
+		return errors.Join(fmt.Errorf("serve: %w", err), dev.Close())
+	}
+	logw := s.log.WriterLevel(logrus.WarnLevel)
+	srv, err := fuse.NewServer(&raw{RawFileSystem: fuse.NewDefaultRawFileSystem(), s: s}, fmt.Sprintf("/dev/fd/%d", fd), s.mountOptions(log.New(logw, "", 0)))
+	if err != nil {
+		return errors.Join(fmt.Errorf("serve: greet the kernel: %w", err), dev.Close(), logw.Close())
+	}
+	s.fuse = srv
+	s.epochs.Store(!s.opts.NoEpoch && srv.KernelSettings().SupportsNotify(fuse.NOTIFY_INC_EPOCH) && s.incEpoch() == nil)
+	s.done.Add(2)
+	go func() {
+		defer s.done.Done()
+		s.notifier()
+	}()
+	go func() {
+		defer s.done.Done()
+		srv.Serve()
+		s.finish()
+		if err := errors.Join(dev.Close(), logw.Close()); err != nil {
+			s.log.Warnf("close the FUSE device: %v", err)
+		}
+		close(s.stopping)
+	}()
+	go func() {
+		s.done.Wait()
+		close(s.stopped)
+	}()
+	return nil
+}
+
+func (s *Server) mountOptions(l *log.Logger) *fuse.MountOptions {
+	o := &fuse.MountOptions{
+		Name: Subtype, FsName: Subtype, Logger: l, Debug: s.opts.Trace,
+		MaxWrite: s.opts.MaxWrite, MaxBackground: 64, DisableSplice: true,
+		ExtraCapabilities: fuse.CAP_ATOMIC_O_TRUNC | fuse.CAP_READDIRPLUS_AUTO,
+		PanicHandler: func(p any) fuse.Status {
+			s.log.Errorf("a node panicked: %v\n%s", p, debug.Stack())
+			return fuse.EIO
+		},
+	}
+	return o
+}
+
+// Wait returns when the mount is gone, every handle is released and every
+// node forgotten.
+func (s *Server) Wait() { <-s.stopped }
+
+// Done is closed when Wait would return.
+func (s *Server) Done() <-chan struct{} { return s.stopped }
+
+// Serve is Start and Wait.
+func (s *Server) Serve(dev *os.File) error {
+	if err := s.Start(dev); err != nil {
+		return err
+	}
+	s.Wait()
+	return nil
+}
+
+// finish releases what an unmount with open files left behind.
+func (s *Server) finish() {
+	for _, h := range s.files.drain() {
+		s.release(context.Background(), h)
+	}
+	s.table.clear()
+}
+
+// Stats counts what the kernel holds.
+type Stats struct {
+	Inodes, Handles int
+	Epochs          bool // the kernel knows FUSE_NOTIFY_INC_EPOCH and it is used
+	Minor           uint32
+}
+
+// Stats returns the numbers now.
+func (s *Server) Stats() Stats {
+	st := Stats{Inodes: s.table.len(), Handles: s.files.len(), Epochs: s.epochs.Load()}
+	if s.fuse != nil {
+		st.Minor = s.fuse.KernelSettings().Minor
+	}
+	return st
+}
+
+func dupFD(f *os.File) (int, error) {
+	conn, err := f.SyscallConn()
+	if err != nil {
+		return -1, fmt.Errorf("duplicate the device: %w", err)
+	}
+	fd, derr := -1, error(nil)
+	if err := conn.Control(func(n uintptr) { fd, derr = unix.FcntlInt(n, unix.F_DUPFD_CLOEXEC, 3) }); err != nil {
+		return -1, fmt.Errorf("duplicate the device: %w", err)
+	}
+	if derr != nil {
+		return -1, fmt.Errorf("duplicate the device: %w", derr)
+	}
+	return fd, nil
+}
+
+// raw answers the kernel's requests. The default it embeds would answer
+// ENOSYS; every request that has an answer is written out in ops*.go.
+type raw struct {
+	fuse.RawFileSystem
+	s *Server
+}
+
+func (r *raw) String() string { return Subtype }
+
+// request returns the context of a request: it carries the caller and ends
+// when the caller is interrupted or the mount is gone.
+func (r *raw) request(cancel <-chan struct{}, h *fuse.InHeader) context.Context {
+	c := vnode.Caller{UID: h.Uid, GID: h.Gid, PID: h.Pid}
+	if r.s.opts.In != nil {
+		c.UID, c.GID = r.s.opts.In(c.UID, c.GID)
+	}
+	return vnode.WithCaller(&fuse.Context{Caller: h.Caller, Cancel: cancel}, c)
+}
+
+// status turns a node's error into an answer.
+func (r *raw) status(op string, err error) fuse.Status {
+	if err == nil {
+		return fuse.OK
+	}
+	no := errno.Of(err)
+	r.s.log.WithField("op", op).Debugf("%v (%s)", err, unix.ErrnoName(no))
+	return fuse.Status(no)
+}
+
+// inode returns the inode of a request, or nil with the answer ESTALE.
+func (r *raw) inode(id uint64) (*inode, fuse.Status) {
+	if in := r.s.table.get(id); in != nil {
+		return in, fuse.OK
+	}
+	return nil, fuse.Status(syscall.ESTALE)
+}
