@@ -31,6 +31,7 @@ type rawServer struct {
 
 	mu    sync.RWMutex
 	slots map[uint64]slot // guarded by mu
+	peak  int             // guarded by mu: the most slots since the map was made
 }
 
 func newRaw(t tree, v valid) *rawServer {
@@ -59,6 +60,7 @@ func (r *rawServer) enter(n index, out *fuse.EntryOut) {
 	}
 	s.lookups++
 	r.slots[id] = s
+	r.peak = max(r.peak, len(r.slots))
 	r.mu.Unlock()
 	out.NodeId, out.Generation = id, 1
 	r.tree.attr(n, &out.Attr)
@@ -94,6 +96,19 @@ func (r *rawServer) Forget(id, n uint64) {
 		return
 	}
 	delete(r.slots, id)
+	if r.peak > 4096 && len(r.slots) < r.peak/4 {
+		r.shrinkLocked()
+	}
+}
+
+// shrinkLocked makes the map anew: a Go map never gives buckets back. Done at
+// a quarter of the peak, it costs a constant share of the FORGETs before it.
+func (r *rawServer) shrinkLocked() {
+	m := make(map[uint64]slot, len(r.slots))
+	for id, s := range r.slots {
+		m[id] = s
+	}
+	r.slots, r.peak = m, len(m)
 }
 
 // GetAttr implements fuse.RawFileSystem.
