@@ -1,5 +1,3 @@
-// Package mounts turns mount plans into mounts, and is the only place in plyfs
-// that calls mount(2) and its kin for layers.
 package mounts
 
 // Plan says what to mount, as data. A driver returns one; Do acts on it.
@@ -26,4 +24,8 @@ type Plan struct {
 	// Dir is the working directory of Program and the base that shortens
 	// Lowers (the driver's home).
 	Dir string
+	// Home, when set, is a directory that Do first makes a private mount
+	// point of its own (BindPrivate), as the peers do: a peer that bind-mounts
+	// it later would hide a mount that was made below it before.
+	Home string
 }

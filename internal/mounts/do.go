@@ -1,0 +1,91 @@
+package mounts
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/plyfs/plyfs/internal/errno"
+)
+
+// Do acts on p. Errors name the target and the reason in the kernel's or the
+// program's own words. ctx ends the wait for a mount program. Nothing is
+// mounted when Do fails. Target must exist; that something is mounted there
+// already is the caller's count to know.
+func Do(ctx context.Context, p Plan) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	st, err := os.Stat(p.Target)
+	if err != nil {
+		return fmt.Errorf("mounting: %w", err)
+	}
+	if !st.IsDir() {
+		return errno.New(errno.ErrNotDir, "mounting: %s is not a directory", p.Target)
+	}
+	if p.Type == "" && p.Program == "" {
+		return nil
+	}
+	if p.Home != "" {
+		if err := BindPrivate(p.Home); err != nil {
+			return err
+		}
+	}
+	if p.Program != "" {
+		return runProgram(ctx, p)
+	}
+	if p.Type != "overlay" {
+		return errno.New(errno.ErrNotSupported, "mounting %s: filesystem type %q is not one this program mounts", p.Target, p.Type)
+	}
+	return kernelOverlay(p)
+}
+
+// kernelOverlay mounts with the newest interface that the kernel has.
+func kernelOverlay(p Plan) error {
+	err := mountByDescriptors(p)
+	if errors.Is(err, errNoDescriptors) {
+		err = mountByString(p)
+	}
+	if err == nil {
+		return nil
+	}
+	switch {
+	case errors.Is(err, unix.EPERM):
+		return fmt.Errorf("mounting overlay on %s: %w (needs CAP_SYS_ADMIN: be root, enter a user namespace, or set mount_program)", p.Target, err)
+	case errors.Is(err, unix.ENODEV):
+		return errno.New(errno.ErrNotSupported, "mounting overlay on %s: this kernel has no overlay filesystem: load the module `overlay`, or set mount_program: %w", p.Target, err)
+	case errors.Is(err, unix.EBUSY):
+		return errno.New(errno.ErrInUse, "mounting overlay on %s: its upper or work directory is in use by another mount: %w", p.Target, err)
+	}
+	return fmt.Errorf("mounting overlay on %s: %w", p.Target, err)
+}
+
+// BindPrivate makes dir a private mount point of its own unless it is a mount
+// point already. See the package comment for why and for what a kill leaves.
+func BindPrivate(dir string) (err error) {
+	is, err := IsMountPoint(dir)
+	if err != nil || is {
+		return err
+	}
+	f, err := os.Open(dir)
+	if err != nil {
+		return fmt.Errorf("binding %s on itself: %w", dir, err)
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX); err != nil {
+		return fmt.Errorf("binding %s on itself: lock: %w", dir, err)
+	}
+	if is, err := IsMountPoint(dir); err != nil || is {
+		return err
+	}
+	if err := unix.Mount(dir, dir, "", unix.MS_BIND, ""); err != nil {
+		return fmt.Errorf("binding %s on itself: %w", dir, err)
+	}
+	if err := unix.Mount("", dir, "", unix.MS_PRIVATE, ""); err != nil {
+		return fmt.Errorf("making %s a private mount: %w", dir, err)
+	}
+	return nil
+}

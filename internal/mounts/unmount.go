@@ -1,0 +1,105 @@
+package mounts
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/plyfs/plyfs/internal/errno"
+)
+
+// Unmount takes away what is mounted on target; nothing there is no error. A
+// mount program's mount is taken away by fusermount3 -u where there is one.
+// ErrInUse when files below it are open, unless lazy is set: then what was
+// written is synced and the mount is detached, to end with its last user.
+func Unmount(ctx context.Context, target string, lazy bool) error {
+	is, err := IsMountPoint(target)
+	if err != nil || !is {
+		return err
+	}
+	if isFuse(target) {
+		err = fusermount(ctx, target)
+	}
+	if err != nil || !isFuse(target) {
+		err = unmountNow(target)
+	}
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, unix.EBUSY) && lazy:
+		return detach(target)
+	case errors.Is(err, unix.EBUSY):
+		return errno.New(errno.ErrInUse, "unmounting %s: files below it are in use: end what uses them, or unmount with force: %w", target, err)
+	}
+	return fmt.Errorf("unmounting %s: %w", target, err)
+}
+
+// unmountNow is umount2; a mount that went by itself meanwhile is no error.
+func unmountNow(target string) error {
+	err := unix.Unmount(target, unix.UMOUNT_NOFOLLOW)
+	if errors.Is(err, unix.EINVAL) {
+		if is, merr := IsMountPoint(target); merr == nil && !is {
+			return nil
+		}
+	}
+	return err
+}
+
+func detach(target string) error {
+	syncErr := syncfs(target)
+	if err := unix.Unmount(target, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW); err != nil {
+		return fmt.Errorf("detaching %s: %w", target, err)
+	}
+	if syncErr != nil && !errors.Is(syncErr, unix.ENOTCONN) {
+		return fmt.Errorf("detached %s, but syncing it before: %w", target, syncErr)
+	}
+	return nil
+}
+
+func syncfs(dir string) (err error) {
+	f, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	return unix.Syncfs(int(f.Fd()))
+}
+
+// isFuse tells whether target is served by a FUSE daemon, alive or dead.
+func isFuse(target string) bool {
+	var st unix.Statfs_t
+	err := unix.Statfs(target, &st)
+	if err != nil {
+		return errors.Is(err, unix.ENOTCONN)
+	}
+	return st.Type == unix.FUSE_SUPER_MAGIC
+}
+
+func fusermount(ctx context.Context, target string) error {
+	out, err := exec.CommandContext(ctx, "fusermount3", "-u", target).CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("fusermount3: %w: %s", err, strings.TrimSpace(string(out)))
+	}
+	return nil
+}
+
+// IsMountPoint tells whether path itself is the root of a mount. A mount whose
+// daemon is dead is one. A path that does not exist is none.
+func IsMountPoint(path string) (bool, error) {
+	var st unix.Statx_t
+	err := unix.Statx(unix.AT_FDCWD, path, unix.AT_SYMLINK_NOFOLLOW|unix.AT_NO_AUTOMOUNT, unix.STATX_TYPE, &st)
+	switch {
+	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.ENOTDIR):
+		return false, nil
+	case errors.Is(err, unix.ENOTCONN):
+		return true, nil
+	case err != nil:
+		return false, fmt.Errorf("looking for a mount: %w", &os.PathError{Op: "statx", Path: path, Err: err})
+	}
+	return st.Attributes&unix.STATX_ATTR_MOUNT_ROOT != 0, nil
+}
