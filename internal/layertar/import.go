@@ -2,13 +2,16 @@ package layertar
 
 import (
 	"context"
+	"errors"
 	"io"
 	"os"
+	"slices"
 
 	"github.com/opencontainers/go-digest"
 
 	"github.com/plyfs/plyfs/internal/errno"
 	"github.com/plyfs/plyfs/internal/idmap"
+	"github.com/plyfs/plyfs/internal/safefs"
 	"github.com/plyfs/plyfs/internal/whiteout"
 )
 
@@ -25,21 +28,9 @@ type ApplyOptions struct {
 	// refused.
 	IgnoreChownErrors bool
 	// OverrideStat writes owner, mode and device to the xattr
-	// user.containers.override_stat in place of setting them (a rootless
+	// user.containers.override_stat in place of setting the owner (a rootless
 	// store with a single ID).
 	OverrideStat bool
-}
-
-// Limits bound a stream. Sizes are in bytes; a zero field means its default
-// (DefaultLimits), a negative one no limit.
-type Limits struct {
-	Entries    int64 // members
-	Name       int64 // a member's or link target's name
-	Header     int64 // a PAX header or GNU long name, as stored
-	Xattrs     int64 // all xattr names and values of a member
-	FileSize   int64 // one member's apparent size
-	Total      int64 // the decompressed stream
-	Components int64 // path components of a name
 }
 
 // Result is what an import learned about its stream.
@@ -61,7 +52,61 @@ type Result struct {
 // tar-split record (gzip of JSON lines) to split, which may be nil. dir stays
 // open and is the caller's, also after an error, with whatever was extracted
 // until then. A broken stream is an ErrBadStream that names the member and
-// its offset in the decompressed stream.
+// its offset in the decompressed stream. A cancelled ctx ends the import at
+// the next read of r that returns.
 func Import(ctx context.Context, dir *os.File, r io.Reader, split io.Writer, o ApplyOptions) (Result, error) {
-	return Result{}, errno.New(errno.ErrNotSupported, "import: not supported")
+	o.Limits = o.Limits.withDefaults()
+	return runImport(ctx, newFlow(r, o.Limits.Total), dir, split, o, &parser{})
+}
+
+// runImport is the second half of an import; f's goroutine is started here
+// and has ended when it returns.
+func runImport(ctx context.Context, f *flow, dir *os.File, split io.Writer, o ApplyOptions, p *parser) (res Result, err error) {
+	release := f.watch(ctx)
+	defer release()
+	go f.feed()
+	a, err := extract(ctx, f, dir, split, o, p)
+	if err != nil {
+		f.stop(err)
+	}
+	<-f.done
+	if err != nil {
+		return Result{}, err
+	}
+	f.result(&res)
+	res.UIDs, res.GIDs, res.Entries = sorted(a.uids), sorted(a.gids), a.entries
+	return res, nil
+}
+
+func extract(ctx context.Context, f *flow, dir *os.File, split io.Writer, o ApplyOptions, p *parser) (a *applier, err error) {
+	if err := o.Maps.Validate(); err != nil {
+		return nil, errno.New(errno.ErrBadValue, "%w", err)
+	}
+	root, err := safefs.FromFile(dir)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, root.Close()) }()
+	rec, err := newRecorder(split)
+	if err != nil {
+		return nil, err
+	}
+	p.in, p.raw, p.lim = f, rec.raw, o.Limits
+	a = newApplier(root, p, rec, o)
+	if err := a.run(ctx); err != nil {
+		return nil, err
+	}
+	return a, rec.close()
+}
+
+func sorted(set map[uint32]struct{}) []uint32 {
+	if len(set) == 0 {
+		return nil
+	}
+	out := make([]uint32, 0, len(set))
+	for id := range set {
+		out = append(out, id)
+	}
+	slices.Sort(out)
+	return out
 }

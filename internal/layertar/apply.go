@@ -1,0 +1,406 @@
+package layertar
+
+import (
+	"context"
+	"errors"
+	"hash/crc64"
+	"hash/maphash"
+	"io"
+	"os"
+	"path"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/moby/sys/userns"
+
+	"github.com/plyfs/plyfs/internal/errno"
+	"github.com/plyfs/plyfs/internal/safefs"
+	"github.com/plyfs/plyfs/internal/whiteout"
+)
+
+// applier extracts members into a directory. It is used by one goroutine.
+type applier struct {
+	root *safefs.Dir
+	o    ApplyOptions
+	in   *parser
+	rec  *recorder
+
+	dirs     map[string]*safefs.Dir // clean path → open directory
+	closeErr error
+	stale    bool // a directory was removed: the cache may hold it
+	// made holds a hash of every path that this stream made, and of the
+	// directories above: an opaque mark spares them. named holds those that
+	// stood in the stream, for the peers' rule that a record has each once.
+	made, named map[uint64]struct{}
+	seed        maphash.Seed
+	late        []lateDir
+	uids, gids  map[uint32]struct{}
+	entries     int
+	userns      bool
+	buf         []byte
+	crc         *crc64.Table
+}
+
+// lateDir is a directory whose mode and times are set after everything else.
+type lateDir struct {
+	dir          string
+	perm         uint32
+	mtime, atime time.Time
+}
+
+func newApplier(root *safefs.Dir, in *parser, rec *recorder, o ApplyOptions) *applier {
+	return &applier{
+		root: root, o: o, in: in, rec: rec,
+		dirs: map[string]*safefs.Dir{}, made: map[uint64]struct{}{}, named: map[uint64]struct{}{},
+		seed: maphash.MakeSeed(), uids: map[uint32]struct{}{}, gids: map[uint32]struct{}{},
+		userns: userns.RunningInUserNS(), buf: make([]byte, flowBlock), crc: crcTable(),
+	}
+}
+
+// run applies the whole stream.
+func (a *applier) run(ctx context.Context) (err error) {
+	defer func() {
+		a.forget()
+		err = errors.Join(err, a.closeErr)
+	}()
+	for {
+		h, err := a.in.next()
+		if err == io.EOF { //nolint:errorlint // next returns it bare
+			break
+		}
+		if err != nil {
+			return err
+		}
+		if err := ctx.Err(); err != nil {
+			return context.Cause(ctx)
+		}
+		if err := a.member(h); err != nil {
+			return describe(err, h)
+		}
+	}
+	return a.finish()
+}
+
+// describe adds the member to an error that does not name one.
+func describe(err error, h *header) error {
+	var kind *errno.Kind
+	if errors.As(err, &kind) {
+		return err
+	}
+	return &memberError{where(h), err}
+}
+
+type memberError struct {
+	where string
+	err   error
+}
+
+func (e *memberError) Error() string { return "extract " + e.where + ": " + e.err.Error() }
+func (e *memberError) Unwrap() error { return e.err }
+
+func (a *applier) member(h *header) error {
+	o, reason := planMember(h, a.in.lim)
+	if reason != "" {
+		return refuse(h, reason)
+	}
+	a.entries++
+	a.uids[uint32(h.uid)], a.gids[uint32(h.gid)] = struct{}{}, struct{}{}
+	full := path.Join(o.dir, o.base)
+	if err := a.once(h, o.dir, o.base); err != nil {
+		return err
+	}
+	var crc uint64
+	var err error
+	if o.kind == opFile {
+		crc, err = a.file(h, &o)
+	} else if err = a.other(h, &o); err == nil {
+		err = a.in.skipData()
+	}
+	if a.stale {
+		a.stale = false
+		a.forget()
+	}
+	if err != nil {
+		return err
+	}
+	if o.kind != opWhiteout && o.kind != opSkip && o.kind != opOpaque {
+		a.mark(full)
+	}
+	size := h.stored
+	if h.isSparse || o.kind != opFile {
+		size = 0
+	}
+	return a.rec.file(h.name, size, crc)
+}
+
+func (a *applier) hash(p string) uint64 { return maphash.String(a.seed, p) }
+
+// once refuses a second member of the same name: the record could not give
+// the first one's content back, and the peers refuse it, too. With no record
+// the last one counts.
+func (a *applier) once(h *header, dir, base string) error {
+	if a.rec == nil {
+		return nil
+	}
+	k := a.hash(path.Join(dir, base))
+	if _, ok := a.named[k]; ok && a.present(h, dir, base) {
+		return refuse(h, "the stream has two members of this name")
+	}
+	a.named[k] = struct{}{}
+	return nil
+}
+
+// present rules out that two names share a hash.
+func (a *applier) present(h *header, dir, base string) bool {
+	d, err := a.parent(h, dir, false)
+	if err != nil {
+		return false
+	}
+	if base == "" || strings.HasPrefix(base, whiteout.Prefix) {
+		return true
+	}
+	_, err = d.Stat(base)
+	return err == nil
+}
+
+// mark notes a path that this stream made, with the directories above it.
+func (a *applier) mark(full string) {
+	for full != "" && full != "." {
+		k := a.hash(full)
+		if _, ok := a.made[k]; ok {
+			return
+		}
+		a.made[k] = struct{}{}
+		full, _ = splitName(full)
+	}
+}
+
+func (a *applier) isMade(full string) bool {
+	_, ok := a.made[a.hash(full)]
+	return ok
+}
+
+// other makes what has no content.
+func (a *applier) other(h *header, o *op) error {
+	switch o.kind {
+	case opSkip:
+		return nil
+	case opRoot:
+		return a.dirAttrs(h, a.root, ".", "", o)
+	case opFile, opDir, opSymlink, opLink, opNode, opWhiteout, opOpaque:
+	}
+	d, err := a.parent(h, o.dir, true)
+	if err != nil {
+		return err
+	}
+	switch o.kind {
+	case opDir:
+		return a.directory(h, d, o)
+	case opSymlink:
+		if err := a.replacing(d, o.base, func() error { return d.Symlink(h.link, o.base) }); err != nil {
+			return err
+		}
+		return a.attrs(h, d, o, "symlink")
+	case opLink:
+		return a.link(h, d, o)
+	case opNode:
+		return a.mknod(h, d, o)
+	case opWhiteout:
+		return a.whiteout(d, o)
+	case opOpaque:
+		return a.opaque(h, o)
+	case opSkip, opRoot, opFile:
+	}
+	return nil
+}
+
+// replacing calls mk, and again after what is in its way has been removed.
+func (a *applier) replacing(d *safefs.Dir, name string, mk func() error) error {
+	err := mk()
+	if !errors.Is(err, syscall.EEXIST) {
+		return err
+	}
+	if err := a.remove(d, name); err != nil {
+		return err
+	}
+	return mk()
+}
+
+// directory makes a directory or takes the one that is there. One that
+// replaces a whiteout hides what is below.
+func (a *applier) directory(h *header, d *safefs.Dir, o *op) error {
+	full := path.Join(o.dir, o.base)
+	err := d.Mkdir(o.base, 0o700)
+	if errors.Is(err, syscall.EEXIST) {
+		st, serr := d.Stat(o.base)
+		switch {
+		case serr != nil:
+			return serr
+		case st.IsDir():
+			return a.dirAttrs(h, d, o.base, full, o)
+		}
+		white := whiteout.IsDevice(st.Mode, st.Rdev) && a.o.Style != whiteout.Apply
+		if err = a.remove(d, o.base); err == nil {
+			err = d.Mkdir(o.base, 0o700)
+		}
+		if err == nil && white {
+			err = a.markOpaque(d, o.base)
+		}
+	}
+	if err != nil {
+		return err
+	}
+	return a.dirAttrs(h, d, o.base, full, o)
+}
+
+// link makes a hard link to a file that the layer's own directory has.
+func (a *applier) link(h *header, d *safefs.Dir, o *op) error {
+	dir, base := splitName(o.target)
+	if len(a.dirs) >= maxDirCache-1 {
+		a.forget() // so that the second look-up does not close the first one's
+		var err error
+		if d, err = a.parent(h, o.dir, true); err != nil {
+			return err
+		}
+	}
+	from, err := a.parent(h, dir, false)
+	if err != nil {
+		return err
+	}
+	st, err := from.Stat(base)
+	switch {
+	case errors.Is(err, syscall.ENOENT):
+		return refuse(h, "it is a hard link to "+clip(quote(h.link))+", which is not in the layer")
+	case err != nil:
+		return err
+	case st.IsDir():
+		return refuse(h, "it is a hard link to a directory")
+	case whiteout.IsDevice(st.Mode, st.Rdev) && a.o.Style != whiteout.Apply:
+		return refuse(h, "it is a hard link to "+clip(quote(h.link))+", which is not in the layer")
+	}
+	err = from.Link(base, d, o.base)
+	if !errors.Is(err, syscall.EEXIST) {
+		return err
+	}
+	if now, err := d.Stat(o.base); err == nil && now.Ino == st.Ino && now.Dev == st.Dev {
+		return nil
+	}
+	if err := a.remove(d, o.base); err != nil {
+		return err
+	}
+	return a.linkAgain(h, o)
+}
+
+// linkAgain makes the link after what stood in its way was removed, which may
+// have been a directory above the target.
+func (a *applier) linkAgain(h *header, o *op) error {
+	a.forget()
+	dir, base := splitName(o.target)
+	from, err := a.parent(h, dir, false)
+	if err != nil {
+		return err
+	}
+	if from, err = from.OpenDir("."); err != nil { // the next look-up may empty the cache
+		return err
+	}
+	d, err := a.parent(h, o.dir, true)
+	if err == nil {
+		err = from.Link(base, d, o.base)
+	}
+	if errors.Is(err, syscall.ENOENT) {
+		err = refuse(h, "it replaces the directory that its target is in")
+	}
+	return errors.Join(err, from.Close())
+}
+
+// mknod makes a device or FIFO. A user namespace may make no devices: the
+// peers leave them out there.
+func (a *applier) mknod(h *header, d *safefs.Dir, o *op) error {
+	if a.o.OverrideStat && o.node != unix.S_IFIFO {
+		return a.overrideNode(h, d, o)
+	}
+	err := a.replacing(d, o.base, func() error { return d.Mknod(o.base, o.node|0o600, o.dev) })
+	if errors.Is(err, syscall.EPERM) && a.userns && o.node != unix.S_IFIFO {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return a.attrs(h, d, o, "")
+}
+
+// overrideNode stands an empty file with a note in for a device.
+func (a *applier) overrideNode(h *header, d *safefs.Dir, o *op) error {
+	what := "block"
+	if o.node == unix.S_IFCHR {
+		what = "char"
+	}
+	if err := a.replacing(d, o.base, func() error { return d.Mknod(o.base, unix.S_IFREG|0o600, 0) }); err != nil {
+		return err
+	}
+	return a.attrs(h, d, o, what+"-"+utoa(unix.Major(o.dev))+"-"+utoa(unix.Minor(o.dev)))
+}
+
+// file extracts a regular file and returns the checksum of its stored data.
+func (a *applier) file(h *header, o *op) (crc uint64, err error) {
+	d, err := a.parent(h, o.dir, true)
+	if err != nil {
+		return 0, err
+	}
+	var f *os.File
+	err = a.replacing(d, o.base, func() (err error) {
+		f, err = d.Open(o.base, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL, 0o600)
+		return err
+	})
+	if err != nil {
+		return 0, err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	if h.isSparse {
+		err = a.sparseData(f, h)
+	} else {
+		crc, err = a.data(f)
+	}
+	if err != nil {
+		return 0, err
+	}
+	return crc, a.fileAttrs(h, f, d, o)
+}
+
+func (a *applier) data(f *os.File) (crc uint64, err error) {
+	for {
+		n, err := a.in.Read(a.buf)
+		if n > 0 {
+			crc = crc64.Update(crc, a.crc, a.buf[:n])
+			if _, werr := f.Write(a.buf[:n]); werr != nil {
+				return 0, werr
+			}
+		}
+		if err == io.EOF { //nolint:errorlint // the parser returns it bare
+			return crc, nil
+		}
+		if err != nil {
+			return 0, err
+		}
+	}
+}
+
+// sparseData writes the extents where they belong; the rest stays holes.
+func (a *applier) sparseData(f *os.File, h *header) error {
+	for _, e := range h.sparse {
+		for done := int64(0); done < e.len; {
+			n, err := a.in.Read(a.buf[:min(int64(len(a.buf)), e.len-done)])
+			if err != nil && n == 0 {
+				return err
+			}
+			if _, err := f.WriteAt(a.buf[:n], e.off+done); err != nil {
+				return err
+			}
+			done += int64(n)
+		}
+	}
+	return f.Truncate(h.size)
+}

@@ -1,0 +1,198 @@
+package layertar
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/plyfs/plyfs/internal/errno"
+	"github.com/plyfs/plyfs/internal/safefs"
+	"github.com/plyfs/plyfs/internal/whiteout"
+)
+
+// Attributes are set in the order owner, extended attributes, mode, times:
+// chown clears set-ID bits and capabilities, an ACL changes the mode's group
+// bits, and everything changes the ctime only.
+
+// owner gives name the member's owner, or notes it (OverrideStat).
+func (a *applier) owner(d *safefs.Dir, name string, o *op, what string) error {
+	if a.o.OverrideStat {
+		if what == "symlink" || o.node == unix.S_IFIFO {
+			return nil // the kernel keeps no user.* attribute on them
+		}
+		return d.Setxattr(name, whiteout.OverrideStat, overrideValue(o, what), 0)
+	}
+	uid, gid, err := a.hostOwner(o)
+	if err != nil {
+		return err
+	}
+	return a.chownError(d.Chown(name, uid, gid))
+}
+
+func (a *applier) hostOwner(o *op) (int, int, error) {
+	uid, gid, err := a.o.Maps.ToHost(o.uid, o.gid)
+	if err != nil {
+		return 0, 0, errno.New(errno.ErrBadStream, "the owner %d:%d cannot be kept: %w", o.uid, o.gid, err)
+	}
+	return uid, gid, nil
+}
+
+func (a *applier) chownError(err error) error {
+	if err != nil && a.o.IgnoreChownErrors && (errors.Is(err, syscall.EPERM) || errors.Is(err, syscall.EINVAL)) {
+		return nil
+	}
+	return err
+}
+
+// overrideValue is `uid:gid:mode`, with what the file really is where it is
+// not what stands there.
+func overrideValue(o *op, what string) []byte {
+	v := fmt.Sprintf("%d:%d:0%o", o.uid, o.gid, o.perm)
+	if strings.Contains(what, "-") {
+		v += ":" + what
+	}
+	return []byte(v)
+}
+
+// attrs sets all attributes of something without content.
+func (a *applier) attrs(h *header, d *safefs.Dir, o *op, what string) error {
+	if err := a.owner(d, o.base, o, what); err != nil {
+		return err
+	}
+	if err := a.xattrs(h, what == "symlink", func(n string, v []byte) error { return d.Setxattr(o.base, n, v, 0) }); err != nil {
+		return err
+	}
+	if what != "symlink" {
+		if err := d.Chmod(o.base, o.perm); err != nil {
+			return err
+		}
+	}
+	return d.Utimens(o.base, h.accessed(), h.mtime)
+}
+
+// dirAttrs sets a directory's owner and attributes now, its mode and times
+// with the others at the end.
+func (a *applier) dirAttrs(h *header, d *safefs.Dir, name, full string, o *op) error {
+	if err := a.owner(d, name, o, "dir"); err != nil {
+		return err
+	}
+	if err := a.xattrs(h, false, func(n string, v []byte) error { return d.Setxattr(name, n, v, 0) }); err != nil {
+		return err
+	}
+	if err := d.Chmod(name, o.perm|0o700); err != nil {
+		return err
+	}
+	a.late = append(a.late, lateDir{full, o.perm, h.mtime, h.accessed()})
+	return nil
+}
+
+// fileAttrs is attrs for an open file.
+func (a *applier) fileAttrs(h *header, f *os.File, d *safefs.Dir, o *op) error {
+	fd := int(f.Fd())
+	if a.o.OverrideStat {
+		if err := a.owner(d, o.base, o, "file"); err != nil {
+			return err
+		}
+	} else {
+		uid, gid, err := a.hostOwner(o)
+		if err != nil {
+			return err
+		}
+		if err := a.chownError(unix.Fchown(fd, uid, gid)); err != nil {
+			return fmt.Errorf("chown: %w", err)
+		}
+	}
+	if err := a.xattrs(h, false, func(n string, v []byte) error { return unix.Fsetxattr(fd, n, v, 0) }); err != nil {
+		return err
+	}
+	if err := unix.Fchmod(fd, o.perm); err != nil {
+		return fmt.Errorf("chmod: %w", err)
+	}
+	return d.Utimens(o.base, h.accessed(), h.mtime)
+}
+
+// accessed is the access time: the stream's, else the modification time.
+func (h *header) accessed() time.Time {
+	if h.atime.IsZero() {
+		return h.mtime
+	}
+	return h.atime
+}
+
+// xattrs sets a member's extended attributes. An overlay's bookkeeping is
+// never set: it could hide or redirect what is below. Left out as well is
+// what this filesystem has not, or this user may not set.
+func (a *applier) xattrs(h *header, symlink bool, set func(name string, value []byte) error) error {
+	for _, x := range h.xattrs {
+		if whiteout.IsPrivate(x.name) || (symlink && strings.HasPrefix(x.name, "user.")) {
+			continue
+		}
+		err := set(x.name, x.value)
+		switch {
+		case err == nil, errors.Is(err, syscall.EOPNOTSUPP):
+		case errors.Is(err, syscall.EPERM) && (a.userns || os.Geteuid() != 0 || strings.HasPrefix(x.name, "user.")):
+		case errors.Is(err, syscall.EINVAL), errors.Is(err, syscall.ERANGE), errors.Is(err, syscall.E2BIG):
+			return refuse(h, "the system refuses its extended attribute "+clip(quote(x.name)))
+		default:
+			return fmt.Errorf("set extended attribute %s: %w", clip(quote(x.name)), err)
+		}
+	}
+	return nil
+}
+
+// finish sets the directories' modes and times: those deeper in the tree,
+// which come later in a stream, first, so that a mode without search
+// permission locks nobody out. One that is gone again is passed over.
+func (a *applier) finish() error {
+	a.forget()
+	for i := len(a.late) - 1; i >= 0; i-- {
+		l := &a.late[i]
+		if err := a.finishDir(l); err != nil {
+			return fmt.Errorf("finish directory %s: %w", clip(quote(l.dir)), err)
+		}
+	}
+	return nil
+}
+
+func (a *applier) finishDir(l *lateDir) (err error) {
+	d := a.root
+	if l.dir != "" {
+		if d, err = a.reopen(l.dir); err != nil {
+			if errors.Is(err, syscall.ENOENT) || errors.Is(err, syscall.ELOOP) || errors.Is(err, syscall.ENOTDIR) {
+				return nil // replaced or removed by a later member
+			}
+			return err
+		}
+		defer func() { err = errors.Join(err, d.Close()) }()
+	}
+	if l.perm&0o700 != 0o700 {
+		if err := d.Chmod(".", l.perm); err != nil {
+			return err
+		}
+	}
+	return d.Utimens(".", l.atime, l.mtime)
+}
+
+// reopen opens a directory that the stream made, perhaps through a symlink in
+// the layer; it is not followed itself.
+func (a *applier) reopen(full string) (*safefs.Dir, error) {
+	d, err := a.root.OpenDirAt(full, safefs.NoSymlinks)
+	if err == nil || !errors.Is(err, syscall.ELOOP) {
+		return d, err
+	}
+	dir, base := splitName(full)
+	if dir == "" {
+		return nil, err
+	}
+	up, err := a.root.OpenDirAt(dir, safefs.InRoot)
+	if err != nil {
+		return nil, err
+	}
+	d, err = up.OpenDir(base)
+	return d, errors.Join(err, up.Close())
+}

@@ -1,0 +1,307 @@
+package layertar
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"strings"
+
+	"github.com/plyfs/plyfs/internal/errno"
+)
+
+// parser decodes a decompressed stream into members. It is used by one
+// goroutine. Everything that it reads and does not hand out as a member's
+// content goes to raw, in order.
+type parser struct {
+	in  io.Reader
+	raw func(b []byte) error
+	lim Limits
+
+	off     int64 // bytes read of the decompressed stream
+	left    int64 // of the current member's stored data
+	pad     int64 // after it
+	entries int64
+	cur     *header
+	// member is true from a member's first header byte to the end of its
+	// padding. Only the parser's goroutine uses it; Push sees a copy taken
+	// when the parser waits for input.
+	member bool
+	ended  bool // the two zero blocks were seen
+}
+
+// bad is a broken stream: an ErrBadStream with the words that scripts look
+// for, the member and its offset.
+func (p *parser) bad(h *header, reason string) error {
+	return errno.New(errno.ErrBadStream, "invalid tar header: %s in %s", reason, where(h))
+}
+
+// refuse is a stream that is well formed and not wanted.
+func refuse(h *header, reason string) error {
+	return errno.New(errno.ErrBadStream, "%s: %s", where(h), reason)
+}
+
+func where(h *header) string { return memberName(h.name, h.offset) }
+
+// ioError turns a read's error into a stream's.
+func (p *parser) ioError(err error, h *header) error {
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		return errno.New(errno.ErrBadStream, "unexpected EOF: the stream ends at byte %d, inside %s", p.off, where(h))
+	}
+	return err
+}
+
+// readBlock reads one raw block that belongs to h.
+func (p *parser) readBlock(b *block, h *header) error {
+	n, err := io.ReadFull(p.in, b[:])
+	p.off += int64(n)
+	if err != nil {
+		return p.ioError(err, h)
+	}
+	return p.raw(b[:])
+}
+
+// next returns the next member, or io.EOF after the last one, when the rest
+// of the stream has gone to raw.
+func (p *parser) next() (*header, error) {
+	if err := p.skip(); err != nil {
+		return nil, err
+	}
+	p.member = false
+	h := &header{offset: p.off}
+	p.cur = h
+	var pax []paxRecord
+	var longName, longLink string
+	for {
+		var b block
+		done, err := p.firstBlock(&b, h)
+		if err != nil {
+			return nil, err
+		}
+		if done {
+			return nil, io.EOF
+		}
+		if reason := b.decode(h); reason != "" {
+			return nil, p.bad(h, reason)
+		}
+		switch h.typ {
+		case typePax, typeGlobal, typeLongName, typeLongLn:
+			typ := h.typ
+			text, err := p.special(h)
+			if err != nil {
+				return nil, err
+			}
+			switch typ {
+			case typePax:
+				var ok bool
+				if pax, ok = parsePax(text); !ok {
+					return nil, p.bad(h, "PAX header is malformed")
+				}
+			case typeLongName:
+				longName = str(text)
+			case typeLongLn:
+				longLink = str(text)
+			}
+			continue
+		}
+		return p.finish(&b, h, pax, longName, longLink)
+	}
+}
+
+// firstBlock reads a header block. done is true at the end of the archive:
+// two zero blocks, or the end of the stream on a boundary between members.
+func (p *parser) firstBlock(b *block, h *header) (done bool, err error) {
+	n, err := io.ReadFull(p.in, b[:])
+	p.off += int64(n)
+	if err == io.EOF && !p.member { //nolint:errorlint // io.ReadFull returns it bare
+		return true, nil
+	}
+	if err != nil {
+		return false, p.ioError(err, h)
+	}
+	if err := p.raw(b[:]); err != nil {
+		return false, err
+	}
+	if b.isZero() {
+		if p.member {
+			return false, p.bad(h, "an extension without its member")
+		}
+		return true, p.trailer(h)
+	}
+	p.member = true
+	if !b.sumOK() {
+		return false, p.bad(h, "checksum mismatch")
+	}
+	return false, nil
+}
+
+// trailer reads what follows the first zero block: another one, then
+// anything, which is kept as it is.
+func (p *parser) trailer(h *header) error {
+	var b block
+	n, err := io.ReadFull(p.in, b[:])
+	p.off += int64(n)
+	if err == io.EOF { //nolint:errorlint // io.ReadFull returns it bare
+		p.ended = true
+		return nil
+	}
+	if err != nil {
+		return p.ioError(err, h)
+	}
+	if !b.isZero() {
+		return p.bad(h, "a single zero block and then more")
+	}
+	if err := p.raw(b[:]); err != nil {
+		return err
+	}
+	p.ended = true
+	buf := make([]byte, 32<<10)
+	for {
+		n, err := p.in.Read(buf)
+		p.off += int64(n)
+		if n > 0 {
+			if err := p.raw(buf[:n]); err != nil {
+				return err
+			}
+		}
+		if err == io.EOF { //nolint:errorlint // readers return it bare
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// special reads the content of a PAX header or GNU long name, all raw.
+func (p *parser) special(h *header) ([]byte, error) {
+	n := h.stored
+	if n < 0 || over(n, p.lim.Header) {
+		return nil, refuse(h, "its extended header is larger than the limit")
+	}
+	var out bytes.Buffer
+	padded := (n + blockSize - 1) / blockSize * blockSize
+	for left := padded; left > 0; left -= blockSize {
+		var b block
+		if err := p.readBlock(&b, h); err != nil {
+			return nil, err
+		}
+		out.Write(b[:min(n, blockSize)])
+		n -= min(n, blockSize)
+	}
+	return out.Bytes(), nil
+}
+
+func over(n, limit int64) bool { return limit >= 0 && n > limit }
+
+// finish puts block, PAX records and long names together and judges sizes.
+func (p *parser) finish(b *block, h *header, pax []paxRecord, longName, longLink string) (*header, error) {
+	if longName != "" {
+		h.name = longName
+	}
+	if longLink != "" {
+		h.link = longLink
+	}
+	var sp sparseInfo
+	if reason := h.merge(pax, &sp); reason != "" {
+		return nil, p.bad(h, reason)
+	}
+	if h.typ == typeRegA || h.typ == typeCont {
+		h.typ = typeReg
+		if b[offType] == typeRegA && strings.HasSuffix(h.name, "/") {
+			h.typ = typeDir
+		}
+	}
+	if !hasData(h.typ) {
+		h.stored = 0
+	}
+	if h.stored < 0 {
+		return nil, p.bad(h, "negative size")
+	}
+	h.size = h.stored
+	p.pad = -h.stored & (blockSize - 1)
+	if err := p.sparse(b, h, &sp); err != nil {
+		return nil, err
+	}
+	p.left = h.stored
+	if p.entries++; over(p.entries, p.lim.Entries) {
+		return nil, refuse(h, "the stream has more members than the limit")
+	}
+	if over(h.size, p.lim.FileSize) {
+		return nil, refuse(h, "the file is larger than the limit")
+	}
+	return h, nil
+}
+
+func (p *parser) sparse(b *block, h *header, sp *sparseInfo) error {
+	var err error
+	switch {
+	case h.typ == typeSparse && string(b.field(offMagic, 8)) == magicGNU:
+		err = p.gnuSparse(b, h)
+	case h.typ == typeReg:
+		err = p.paxSparse(h, sp)
+	}
+	if err != nil || !h.isSparse {
+		return err
+	}
+	if reason := checkSparse(h.sparse, h.size, h.stored); reason != "" {
+		return p.bad(h, reason)
+	}
+	return nil
+}
+
+// Read reads the current member's stored data; it goes to raw only for a
+// sparse member, whose file cannot give it back.
+func (p *parser) Read(b []byte) (int, error) {
+	if p.left == 0 {
+		return 0, io.EOF
+	}
+	if int64(len(b)) > p.left {
+		b = b[:p.left]
+	}
+	n, err := p.in.Read(b)
+	p.off += int64(n)
+	p.left -= int64(n)
+	if n > 0 && p.cur.isSparse {
+		if rerr := p.raw(b[:n]); rerr != nil {
+			return n, rerr
+		}
+	}
+	if err != nil && (p.left > 0 || !errors.Is(err, io.EOF)) {
+		return n, p.ioError(err, p.cur)
+	}
+	return n, nil
+}
+
+// skipData passes over what is left of the current member's data, all raw: the
+// file that was made, if any, cannot give it back.
+func (p *parser) skipData() error {
+	if p.left == 0 {
+		return nil
+	}
+	buf := make([]byte, 32<<10)
+	for p.left > 0 {
+		n, err := p.Read(buf)
+		if n > 0 && !p.cur.isSparse {
+			err = errors.Join(p.raw(buf[:n]), err)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// skip passes over the rest of the current member and its padding.
+func (p *parser) skip() error {
+	if err := p.skipData(); err != nil || p.pad == 0 {
+		return err
+	}
+	var buf block
+	n, err := io.ReadFull(p.in, buf[:p.pad])
+	p.off += int64(n)
+	p.pad = 0
+	if err != nil {
+		return p.ioError(err, p.cur)
+	}
+	return p.raw(buf[:n])
+}

@@ -1,0 +1,164 @@
+package layertar
+
+import (
+	"bytes"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// paxRecord is one record of a PAX extended header, in stream order (the
+// sparse format 0.0 repeats keys).
+type paxRecord struct {
+	key   string
+	value []byte
+}
+
+// parsePax splits the records `LENGTH KEY=VALUE\n` (POSIX.1-2001 pax). ok is
+// false when a record's length, `=` or newline is not where it must be.
+func parsePax(b []byte) (recs []paxRecord, ok bool) {
+	for len(b) > 0 {
+		sp := bytes.IndexByte(b, ' ')
+		if sp < 1 || sp > 19 {
+			return nil, false
+		}
+		n, err := strconv.ParseUint(string(b[:sp]), 10, 31)
+		if err != nil || int(n) > len(b) || int(n) < sp+3 || b[n-1] != '\n' {
+			return nil, false
+		}
+		kv := b[sp+1 : n-1]
+		eq := bytes.IndexByte(kv, '=')
+		if eq < 1 || bytes.IndexByte(kv[:eq], 0) >= 0 {
+			return nil, false
+		}
+		recs = append(recs, paxRecord{string(kv[:eq]), kv[eq+1:]})
+		b = b[n:]
+	}
+	return recs, true
+}
+
+// sparseInfo is what the GNU.sparse records say.
+type sparseInfo struct {
+	major, minor, name, realSize string
+	pairs                        []string // offset, length, offset, …
+	old                          bool     // formats 0.0 and 0.1
+}
+
+// merge overlays h with the records; an empty value leaves the field as it
+// was. The reason is set when a value makes no sense.
+func (h *header) merge(recs []paxRecord, sp *sparseInfo) (reason string) {
+	for _, r := range recs {
+		v := string(r.value)
+		switch {
+		case strings.HasPrefix(r.key, paxXattr):
+			h.setXattr(r.key[len(paxXattr):], r.value)
+			continue
+		case strings.HasPrefix(r.key, paxSparse):
+			if reason = sp.add(r.key, v); reason != "" {
+				return reason
+			}
+			continue
+		case v == "":
+			continue
+		}
+		if reason = h.mergeField(r.key, v); reason != "" {
+			return reason
+		}
+	}
+	return ""
+}
+
+func (h *header) mergeField(key, v string) (reason string) {
+	ok := true
+	switch key {
+	case "path":
+		h.name, ok = v, strings.IndexByte(v, 0) < 0
+	case "linkpath":
+		h.link, ok = v, strings.IndexByte(v, 0) < 0
+	case "size":
+		h.stored, ok = paxInt(v)
+	case "uid":
+		h.uid, ok = paxInt(v)
+	case "gid":
+		h.gid, ok = paxInt(v)
+	case "mtime":
+		h.mtime, ok = paxTime(v)
+	case "atime":
+		h.atime, ok = paxTime(v)
+	}
+	if !ok {
+		return "PAX record " + key + " has the value " + strconv.Quote(clip(v))
+	}
+	return ""
+}
+
+// clip shortens what a stream says before it goes into a sentence.
+func clip(s string) string {
+	const most = 200
+	if len(s) > most {
+		return s[:most] + "…"
+	}
+	return s
+}
+
+func (h *header) setXattr(name string, value []byte) {
+	for i := range h.xattrs {
+		if h.xattrs[i].name == name {
+			h.xattrs[i].value = value
+			return
+		}
+	}
+	h.xattrs = append(h.xattrs, xattr{name, value})
+}
+
+func paxInt(s string) (int64, bool) {
+	v, err := strconv.ParseInt(s, 10, 64)
+	return v, err == nil
+}
+
+// paxTime reads seconds with a decimal fraction, to the nanosecond.
+func paxTime(s string) (time.Time, bool) {
+	whole, frac, _ := strings.Cut(s, ".")
+	sec, err := strconv.ParseInt(whole, 10, 64)
+	if err != nil || strings.Trim(frac, "0123456789") != "" {
+		return time.Time{}, false
+	}
+	frac = (frac + "000000000")[:9]
+	ns, err := strconv.ParseInt(frac, 10, 64)
+	if err != nil {
+		return time.Time{}, false
+	}
+	if strings.HasPrefix(whole, "-") {
+		ns = -ns
+	}
+	return time.Unix(sec, ns), true
+}
+
+func (sp *sparseInfo) add(key, v string) (reason string) {
+	switch key {
+	case paxSparseMajor:
+		sp.major = v
+	case paxSparseMinor:
+		sp.minor = v
+	case paxSparseName:
+		sp.name = v
+	case paxSparseRealSize:
+		sp.realSize = v
+	case paxSparseSize:
+		sp.realSize, sp.old = v, true
+	case paxSparseMap:
+		sp.old = true
+		if v != "" {
+			sp.pairs = strings.Split(v, ",")
+		}
+	case paxSparseOffset, paxSparseNumBytes:
+		if (len(sp.pairs)%2 == 0) != (key == paxSparseOffset) {
+			return "GNU.sparse.offset and numbytes do not alternate"
+		}
+		sp.old, sp.pairs = true, append(sp.pairs, v)
+	}
+	if len(sp.pairs) > 2*maxSparseExtents {
+		return "sparse map has too many extents"
+	}
+	return ""
+}
