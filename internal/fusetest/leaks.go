@@ -1,0 +1,151 @@
+package fusetest
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"sort"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/moby/sys/mountinfo"
+)
+
+// settle is how long leftovers may take to go away by themselves.
+const settle = 10 * time.Second
+
+// Main runs the tests of m and returns the exit status: 1 when something is
+// left although all tests passed. Use it as
+//
+//	func TestMain(m *testing.M) { os.Exit(fusetest.Main(m)) }
+func Main(m *testing.M) int {
+	if os.Getenv(childEnv) != "" {
+		return m.Run()
+	}
+	before := take()
+	code := m.Run()
+	if code != 0 {
+		return code
+	}
+	if left := before.wait(); len(left) > 0 {
+		fmt.Fprintf(os.Stderr, "FAIL: the tests left behind:\n\t%s\n", strings.Join(left, "\n\t"))
+		return 1
+	}
+	return 0
+}
+
+// NoLeaks fails t at its end when it leaves something. Not for tests that run
+// in parallel with others: theirs would count.
+func NoLeaks(t testing.TB) {
+	t.Helper()
+	before := take()
+	t.Cleanup(func() {
+		if left := before.wait(); len(left) > 0 {
+			t.Errorf("left behind:\n\t%s", strings.Join(left, "\n\t"))
+		}
+	})
+}
+
+// snapshot is what a process holds.
+type snapshot struct {
+	mounts, fds, procs map[string]bool
+	goroutines         int
+}
+
+func take() snapshot {
+	return snapshot{mounts: mounts(), fds: descriptors(), procs: children(), goroutines: runtime.NumGoroutine()}
+}
+
+// wait compares until nothing is left or settle is over.
+func (s snapshot) wait() []string {
+	end := time.Now().Add(settle)
+	for {
+		left := s.left()
+		if len(left) == 0 || time.Now().After(end) {
+			return left
+		}
+		runtime.GC() // closes files that only a finalizer knows of: they are not leaks of this process
+		time.Sleep(20 * time.Millisecond)
+	}
+}
+
+func (s snapshot) left() []string {
+	var left []string
+	for _, c := range []struct {
+		what        string
+		before, now map[string]bool
+	}{{"mount", s.mounts, mounts()}, {"descriptor", s.fds, descriptors()}, {"process", s.procs, children()}} {
+		for k := range c.now {
+			if !c.before[k] {
+				left = append(left, c.what+" "+k)
+			}
+		}
+	}
+	sort.Strings(left)
+	if n := runtime.NumGoroutine(); n > s.goroutines {
+		buf := make([]byte, 1<<20)
+		left = append(left, fmt.Sprintf("%d goroutines more than before:\n%s", n-s.goroutines, buf[:runtime.Stack(buf, true)]))
+	}
+	return left
+}
+
+// mounts returns the mount points below the folder for temporary files.
+func mounts() map[string]bool {
+	set := map[string]bool{}
+	tmp, err := filepath.EvalSymlinks(os.TempDir())
+	if err != nil {
+		tmp = os.TempDir()
+	}
+	all, err := mountinfo.GetMounts(mountinfo.PrefixFilter(tmp))
+	if err != nil {
+		set["(mountinfo cannot be read: "+err.Error()+")"] = true
+	}
+	own := filepath.Base(os.Args[0])
+	for _, m := range all {
+		// Other test binaries use the same folder at the same time; a mount
+		// of ours lies in a folder named after one of our tests.
+		if strings.Contains(m.Mountpoint, string(filepath.Separator)+"Test") || strings.Contains(m.Mountpoint, own) {
+			set[m.FSType+" at "+m.Mountpoint] = true
+		}
+	}
+	return set
+}
+
+// descriptors returns what this process has open, but the runtime's own.
+func descriptors() map[string]bool {
+	set := map[string]bool{}
+	names, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		set["(/proc/self/fd cannot be read: "+err.Error()+")"] = true
+	}
+	for _, n := range names {
+		target, err := os.Readlink("/proc/self/fd/" + n.Name())
+		if err != nil || strings.HasPrefix(target, "anon_inode:[event") || strings.HasSuffix(target, "/fd") || strings.HasPrefix(target, "anon_inode:[pidfd]") {
+			continue
+		}
+		set[n.Name()+" → "+target] = true
+	}
+	return set
+}
+
+// children returns this process's direct children, dead ones too.
+func children() map[string]bool {
+	set := map[string]bool{}
+	tasks, _ := filepath.Glob("/proc/self/task/*/children")
+	for _, f := range tasks {
+		b, err := os.ReadFile(f)
+		if err != nil {
+			continue // the thread has ended
+		}
+		for _, pid := range strings.Fields(string(b)) {
+			cmd, err := os.ReadFile("/proc/" + pid + "/cmdline")
+			if err != nil {
+				continue
+			}
+			set[pid+" "+strings.ReplaceAll(string(cmd), "\x00", " ")] = true
+		}
+	}
+	return set
+}
