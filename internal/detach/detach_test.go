@@ -1,0 +1,122 @@
+package detach
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"os/signal"
+	"strings"
+	"syscall"
+	"testing"
+)
+
+// The test binary plays both processes: PLAY says which, and what happens.
+func TestMain(m *testing.M) {
+	switch play := os.Getenv("PLAY"); play {
+	case "":
+		os.Exit(m.Run())
+	default:
+		os.Exit(act(play))
+	}
+}
+
+func act(play string) int {
+	p, err := Here()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 9
+	}
+	if p == nil {
+		ctx := context.Background()
+		if play == "slow" {
+			var cancel context.CancelFunc
+			ctx, cancel = signal.NotifyContext(ctx, syscall.SIGUSR1) // sent by the second process
+			defer cancel()
+		}
+		status, err := Start(ctx, os.Args[1:], os.Stderr)
+		if err != nil {
+			fmt.Fprintln(os.Stderr, "first:", err)
+		}
+		return status
+	}
+	switch play {
+	case "fails":
+		fmt.Fprintln(os.Stderr, "the reason")
+		return 7
+	case "dies":
+		_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
+	case "slow":
+		c := make(chan os.Signal, 1)
+		signal.Notify(c, syscall.SIGTERM)
+		_ = syscall.Kill(os.Getppid(), syscall.SIGUSR1)
+		<-c
+		fmt.Fprintln(os.Stderr, "told to stop")
+		return 3
+	}
+	if err := p.Ready(); err != nil {
+		return 8
+	}
+	fmt.Fprintln(os.Stderr, "nobody hears this")
+	// The second process lives until its named pipe is opened and closed.
+	f, err := os.Open(os.Getenv("UNTIL"))
+	if err != nil {
+		return 6
+	}
+	_, _ = io.Copy(io.Discard, f)
+	return 0
+}
+
+func play(t *testing.T, what, until string) (string, int) {
+	t.Helper()
+	cmd := exec.Command(os.Args[0], "-test.run=none")
+	cmd.Env = append(os.Environ(), "PLAY="+what, "UNTIL="+until)
+	var out bytes.Buffer
+	cmd.Stderr = &out
+	// With a pipe as standard error, Run returns only when every holder of it
+	// has let go.
+	err := cmd.Run()
+	if err != nil && cmd.ProcessState == nil {
+		t.Fatal(err)
+	}
+	return out.String(), cmd.ProcessState.ExitCode()
+}
+
+func TestReadyLetsTheFirstProcessEnd(t *testing.T) {
+	t.Parallel()
+	until := t.TempDir() + "/until"
+	if err := syscall.Mkfifo(until, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	out, status := play(t, "works", until)
+	if status != 0 || out != "" {
+		t.Errorf("status %d, stderr %q", status, out)
+	}
+	// The second process is there: it opens the pipe for reading.
+	f, err := os.OpenFile(until, os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestFailureIsTheFirstProcesss(t *testing.T) {
+	t.Parallel()
+	if out, status := play(t, "fails", ""); status != 7 || out != "the reason\n" {
+		t.Errorf("status %d, stderr %q", status, out)
+	}
+	if out, status := play(t, "dies", ""); status != 1 || !strings.Contains(out, "signal 9") {
+		t.Errorf("status %d, stderr %q", status, out)
+	}
+}
+
+func TestInterruptedWhileWaiting(t *testing.T) {
+	t.Parallel()
+	if out, status := play(t, "slow", ""); status != 3 || out != "told to stop\n" {
+		t.Errorf("status %d, stderr %q", status, out)
+	}
+}
