@@ -1,0 +1,142 @@
+// # The extract area
+//
+// `<root>/plyfs/` holds what no record names yet or any more. An entry is made
+// of a lock file and a directory:
+//
+//	plyfs/<16 hex>.lock       locked for writing (OFD) while its owner lives
+//	plyfs/<16 hex>/d/         the driver's: layers on their way in or out
+//	plyfs/<16 hex>/s/         ours: tar-split.gz, journal.json, data/, trash
+//
+// The lock file is made and locked first and removed last, so that a directory
+// whose lock can be taken has no owner: whoever opens the store next takes the
+// lock, settles the journal if there is one (below), and removes the tree with
+// no store lock held. Removal never opens more than a few dozen descriptors,
+// however deep the tree, and stops when its context ends; what is left then
+// goes on in the background until Close, and is swept at the next open.
+//
+// # Making a layer (CreateLayer, StageLayer … Commit)
+//
+//	create:1  the entry is made                     a kill leaves an entry: swept
+//	create:2  the driver makes the layer in d/      swept
+//	create:3  the stream is extracted into it, its  swept
+//	          tar-split record written to s/, all
+//	          of it synced (syncfs)
+//	          --- locks: layers → images → containers
+//	          the parent is looked up again, ID and names must be free
+//	create:4  the record is saved, incomplete       a record without directories: swept
+//	create:5  the driver renames d/<id> into its    a record with directories, still
+//	          home and links it                     incomplete: swept, also by the peers
+//	create:6  the tar-split file is renamed to      as create:5
+//	          <id>.tar-split.gz
+//	create:7  the record is saved, complete         the layer is there, whole
+//	          --- locks let go
+//	create:8  the entry is removed                  an empty entry: swept
+//
+// No store lock is held before create:4. A failure (not a kill) between 4 and
+// 7 retires the directories and drops the record again under the same lock.
+//
+// # Deleting a layer
+//
+//	delete:1  an entry is made                      swept
+//	          --- locks; the rules are checked
+//	delete:2  the record is saved, incomplete       swept: the deletion is completed
+//	delete:3  the driver renames the layer into d/, as delete:2
+//	          its tar-split and data go to s/
+//	delete:4  the record is dropped, and its mount  gone; the entry is swept
+//	          count
+//	          --- locks let go
+//	delete:5  the entry is removed
+//
+// # Journals
+//
+// What takes more than one saved file and is not covered by the flag
+// `incomplete` is written down first, in s/journal.json of the operation's
+// entry (durably). It is settled under the write locks by whoever sweeps the
+// entry; each rule below looks at the state only, so settling twice, or after
+// a peer has worked on the store, does no harm.
+//
+//   - create (image, container): the record exists → it was done. Else its data
+//     directory goes to the trash, and the container's layer too unless
+//     something uses it.
+//   - delete (image, container): the record exists → nothing had happened. Else
+//     its directories go to the trash and those of the named layers that
+//     nothing uses are deleted.
+//   - exchange (additive diff): the published directory has the inode number
+//     that the journal names → the swap was made: the tar-split file is put in
+//     place (or removed) and the record gets the journal's digests, if it has
+//     the old ones still. Else nothing had happened.
+//   - data (one big data item): the file in place has the journal's inode
+//     number → the record gets its size and digest. Else nothing had happened.
+//   - undata (removal of an item): the record names the item → nothing had
+//     happened. Else the file goes to the trash.
+//
+// # Making an image or a container
+//
+//	make:1  an entry; the data items in s/data,     swept
+//	        synced; the container's layer in d/
+//	make:2  the journal is written                  swept
+//	        --- locks; what it is made from is looked up again
+//	make:3  (container) the layer is published      the layer is deleted again, having
+//	        as in create:4 to create:7              no container
+//	make:4  s/data is renamed to <kind>/<id>        moved to the trash, having no record
+//	make:5  the record is saved                     done
+//	        --- locks let go
+//	make:6  the entry is removed
+//
+// # Deleting an image or a container
+//
+//	drop:1  an entry; the journal names the object  swept
+//	        and the layers that go with it
+//	        --- locks; the rules are checked, the layers found again
+//	drop:2  the journal is written                  swept: the record is there
+//	drop:3  the record is dropped and saved         the deletion is completed
+//	drop:4  its directories are renamed into s/     completed
+//	drop:5  its layers are deleted, top first, as   completed
+//	        in delete:2 to delete:4
+//	        --- locks let go
+//	drop:6  the entry is removed
+//
+// # Additive diffs (StageDiff … Commit)
+//
+//	swap:1  an entry; the driver makes a copy of    swept
+//	        the layer's own content in d/
+//	swap:2  the stream is extracted into the copy,  swept
+//	        synced
+//	swap:3  the journal is written                  swept: the inode is not the staged one
+//	        --- locks; the layer must be as it was when it was copied,
+//	        not mounted, no parent, used by nothing
+//	swap:4  the driver exchanges the two            rolled forward
+//	swap:5  the tar-split file is put in place, or  rolled forward
+//	        the old one moved to s/
+//	swap:6  the record is saved                     done
+//	        --- locks let go
+//	swap:7  the entry, now with the old content, is removed
+//
+// That the layer is as it was is known from the last-writer token of
+// mountpoints.lock, which every mount and unmount changes; when it did change,
+// names, inode numbers, sizes and change times of the layer's files are
+// compared, with no lock held, and the token looked at again.
+//
+// # Big data
+//
+//	data:1  an entry; the new content in s/, hashed, synced    swept
+//	data:2  the journal is written                             swept
+//	        --- locks
+//	data:3  the file is renamed into the object's directory    rolled forward
+//	data:4  the record is saved                                done
+//	        --- locks let go
+//	data:5  the entry, with the replaced content, is removed
+//
+// Removal is journal, record without the key saved, file renamed to s/.
+//
+// # Mount counts
+//
+// `<run>/<driver>-layers/mountpoints.json` is shared with the peers; its lock,
+// mountpoints.lock, is a leaf. Under layers.lock and it: mount (when the count
+// is zero), then save the count, so that a kill leaves at worst a mount that
+// nobody counts: the next mount finds it standing and counts it. Unmounting
+// goes the other way round: unmount, then save; a kill between leaves a count
+// without a mount, which `force` sets to zero. A layer whose count is above
+// zero, but whose mount is not seen here, may be mounted in another mount
+// namespace: a second writable mount is refused (EBUSY).
+package store

@@ -1,0 +1,250 @@
+package store
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sort"
+	"strings"
+	"sync"
+
+	"github.com/plyfs/plyfs/internal/lockfile"
+)
+
+const (
+	// extractDir is the extract area below the graph root.
+	extractDir = "plyfs"
+	// lockSuffix ends the name of an entry's lock file.
+	lockSuffix = ".lock"
+	// entryBytes is the number of random bytes in an entry's name.
+	entryBytes = 8
+)
+
+// lifecycle is what the Store holds for operations that outlast a lock.
+type lifecycle struct {
+	background context.Context    // ends at Close
+	stop       context.CancelFunc // ends background
+	removals   sync.WaitGroup     // removals that go on in the background
+}
+
+// stageEntry is an entry of the extract area that this process owns. It is
+// used by one goroutine at a time.
+type stageEntry struct {
+	root string // the graph root
+	name string
+	lock *os.File
+	// keep leaves the entry, with its journal, to the next opening of the
+	// store: the operation went too far to be undone and not to its end.
+	keep bool
+}
+
+// openExtract makes the extract area ready, settles the journals that dead
+// owners left and begins to remove their entries in the background. Open calls
+// it last, with no lock held; never on a read-only store.
+func (s *Store) openExtract(ctx context.Context) error {
+	s.background, s.stop = context.WithCancel(context.Background())
+	entries, err := s.deadEntries()
+	if err != nil {
+		return fmt.Errorf("look at the extract area: %w", err)
+	}
+	for i, e := range entries {
+		if err := s.settle(ctx, e); err != nil {
+			for _, left := range entries[i:] {
+				err = errors.Join(err, left.abandon())
+			}
+			err = errors.Join(err, s.closeExtract())
+			return fmt.Errorf("complete what a killed process began: %w", err)
+		}
+		s.discardLater(e)
+	}
+	return nil
+}
+
+// closeExtract stops the background removals and waits for them.
+func (s *Store) closeExtract() error {
+	if s.stop != nil {
+		s.stop()
+		s.removals.Wait()
+	}
+	return nil
+}
+
+// fail is the tests' failpoint.
+func (s *Store) fail(step string) {
+	if s.opts.failpoint != nil {
+		s.opts.failpoint(step)
+	}
+}
+
+// newEntry makes an entry and takes its lock.
+func (s *Store) newEntry() (*stageEntry, error) {
+	area := filepath.Join(s.opts.GraphRoot, extractDir)
+	if err := os.MkdirAll(area, 0o700); err != nil {
+		return nil, fmt.Errorf("make the extract area: %w", err)
+	}
+	e := &stageEntry{root: s.opts.GraphRoot}
+	for {
+		var random [entryBytes]byte
+		if _, err := rand.Read(random[:]); err != nil {
+			return nil, fmt.Errorf("name an entry of the extract area: %w", err)
+		}
+		e.name = hex.EncodeToString(random[:])
+		err := e.takeLock(os.O_EXCL)
+		if err == nil {
+			break
+		}
+		// A sweeper that sees the file before it is locked takes it for dead.
+		if !errors.Is(err, errOwned) && !errors.Is(err, os.ErrExist) {
+			return nil, fmt.Errorf("lock an entry of the extract area: %w", err)
+		}
+	}
+	for _, dir := range []string{e.dir(), filepath.Join(e.dir(), "d"), e.own("")} {
+		if err := os.Mkdir(dir, 0o700); err != nil {
+			return nil, errors.Join(fmt.Errorf("make an entry of the extract area: %w", err), e.remove(context.Background()))
+		}
+	}
+	return e, nil
+}
+
+// errOwned says that an entry has a living owner.
+var errOwned = errors.New("the entry has a living owner")
+
+// errUnfinished is why an entry with keep is left.
+var errUnfinished = errors.New("its operation could not be completed")
+
+// takeLock opens the lock file, creating it, and locks it.
+func (e *stageEntry) takeLock(flag int) error {
+	path := e.dir() + lockSuffix
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|flag, 0o600)
+	if err != nil {
+		return err
+	}
+	got, err := lockfile.TryLock(f, true)
+	if err == nil && got {
+		// A sweeper may have removed the file between open and lock.
+		open, err1 := f.Stat()
+		named, err2 := os.Stat(path)
+		got = err1 == nil && err2 == nil && os.SameFile(open, named)
+	}
+	if err == nil && !got {
+		err = errOwned
+	}
+	if err != nil {
+		return errors.Join(err, f.Close())
+	}
+	e.lock = f
+	return nil
+}
+
+// dir is the entry's absolute directory.
+func (e *stageEntry) dir() string { return filepath.Join(e.root, extractDir, e.name) }
+
+// stage is what drivers call the stage: the path, relative to the graph root,
+// of the part of the entry that is the driver's.
+func (e *stageEntry) stage() string { return filepath.Join(extractDir, e.name, "d") }
+
+// own is the absolute path of a file of the store's part.
+func (e *stageEntry) own(name string) string { return filepath.Join(e.dir(), "s", name) }
+
+// trash moves what is at path, if anything, into the entry.
+func (e *stageEntry) trash(path string) error {
+	for i := 0; ; i++ {
+		to := e.own(fmt.Sprintf("trash%d", i))
+		if _, err := os.Lstat(to); err == nil {
+			continue
+		} else if !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
+		if err := os.Rename(path, to); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return fmt.Errorf("move to the extract area: %w", err)
+		}
+		return nil
+	}
+}
+
+// remove removes the entry; until it returns nil the lock is held.
+func (e *stageEntry) remove(ctx context.Context) error {
+	if err := removeTree(ctx, e.dir()); err != nil {
+		return err
+	}
+	if err := os.Remove(e.dir() + lockSuffix); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	return e.lock.Close()
+}
+
+// abandon lets go of the lock and leaves the rest to the next sweep.
+func (e *stageEntry) abandon() error { return e.lock.Close() }
+
+// discard removes an entry. When ctx ends first, the removal goes on in the
+// background; what fails is logged and left to the next sweep, since the
+// operation that the entry belonged to is over either way.
+func (s *Store) discard(ctx context.Context, e *stageEntry) {
+	if e.keep {
+		s.leaveEntry(e, errUnfinished)
+		return
+	}
+	if err := e.remove(ctx); err == nil {
+		return
+	} else if ctx.Err() == nil {
+		s.leaveEntry(e, err)
+		return
+	}
+	s.discardLater(e)
+}
+
+func (s *Store) discardLater(e *stageEntry) {
+	s.removals.Go(func() {
+		if err := e.remove(s.background); err != nil {
+			s.leaveEntry(e, err)
+		}
+	})
+}
+
+// leaveEntry logs why an entry could not be removed, and abandons it.
+func (s *Store) leaveEntry(e *stageEntry, err error) {
+	if cerr := e.abandon(); cerr != nil {
+		err = errors.Join(err, cerr)
+	}
+	if !errors.Is(err, context.Canceled) {
+		s.log.WithError(err).Warnf("%s is left for the next opening of the store to remove", e.dir())
+	}
+}
+
+// deadEntries returns the entries whose owners are dead, locked by us.
+func (s *Store) deadEntries() ([]*stageEntry, error) {
+	found, err := os.ReadDir(filepath.Join(s.opts.GraphRoot, extractDir))
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	names := map[string]bool{}
+	for _, f := range found {
+		if name := strings.TrimSuffix(f.Name(), lockSuffix); isEntryName(name) {
+			names[name] = true
+		}
+	}
+	var entries []*stageEntry
+	for name := range names {
+		e := &stageEntry{root: s.opts.GraphRoot, name: name}
+		switch err := e.takeLock(0); {
+		case err == nil:
+			entries = append(entries, e)
+		case errors.Is(err, errOwned):
+		default:
+			return nil, err
+		}
+	}
+	sort.Slice(entries, func(i, j int) bool { return entries[i].name < entries[j].name })
+	return entries, nil
+}
+
+func isEntryName(name string) bool {
+	return len(name) == 2*entryBytes && strings.Trim(name, "0123456789abcdef") == ""
+}

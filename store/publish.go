@@ -1,0 +1,112 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+
+	"github.com/plyfs/plyfs/internal/errno"
+)
+
+// CreateLayer makes an empty layer, over its parent if it has one.
+func (s *Store) CreateLayer(ctx context.Context, spec LayerSpec) (*Layer, error) {
+	st, err := s.StageLayer(ctx, spec)
+	if err != nil {
+		return nil, err
+	}
+	return st.Commit(ctx)
+}
+
+// publishLayer is create:4 to create:7 of the package comment: it makes the
+// staged layer rec.ID of entry known. On error nothing of it is left but the
+// stage.
+func (w *WriteTx) publishLayer(entry *stageEntry, rec *Layer, split bool) error {
+	if err := w.checkParent(rec.Parent); err != nil {
+		return err
+	}
+	if err := w.freeNames(KindLayer, rec.Names); err != nil {
+		return err
+	}
+	begun := rec.clone()
+	if begun.Flags = maps.Clone(rec.Flags); begun.Flags == nil {
+		begun.Flags = map[string]any{}
+	}
+	begun.Flags[flagIncomplete] = true
+	if err := w.addLayer(begun); err != nil {
+		return err
+	}
+	err := w.save(KindLayer)
+	if err == nil {
+		w.s.fail("create:4")
+		err = w.putInPlace(entry, rec.ID, split)
+	}
+	if err == nil {
+		err = w.setIncomplete(KindLayer, rec.ID, false)
+	}
+	if err == nil {
+		err = w.save(KindLayer)
+	}
+	if err != nil {
+		return errors.Join(fmt.Errorf("publish layer %s: %w", rec.ID, err), w.unpublish(entry, rec.ID))
+	}
+	w.s.fail("create:7")
+	return nil
+}
+
+// putInPlace moves the directories and the tar-split file.
+func (w *WriteTx) putInPlace(entry *stageEntry, id string, split bool) error {
+	if err := w.s.driver.Publish(entry.stage(), id); err != nil {
+		if errors.Is(err, errno.ErrDuplicate) {
+			return errno.New(errno.ErrDamaged, "the driver holds directories of a layer %s that no record names; move them away or choose another ID", id)
+		}
+		return err
+	}
+	w.s.fail("create:5")
+	if split {
+		if err := os.Rename(entry.own(splitFile), w.s.splitPath(id)); err != nil {
+			return err
+		}
+	}
+	w.s.fail("create:6")
+	return nil
+}
+
+// unpublish takes back what publishLayer did.
+func (w *WriteTx) unpublish(entry *stageEntry, id string) error {
+	// Publish refuses a home that holds foreign directories, and leaves the
+	// layer in the stage: what is in the home then is not ours to retire.
+	var err error
+	if _, serr := os.Lstat(filepath.Join(entry.root, entry.stage(), id)); errors.Is(serr, os.ErrNotExist) {
+		err = w.retire(entry, id)
+	}
+	if w.LayerByID(id) != nil {
+		err = errors.Join(err, w.remove(KindLayer, id))
+	}
+	return errors.Join(err, w.save(KindLayer))
+}
+
+// retire moves all that belongs to a layer into the entry.
+func (w *WriteTx) retire(entry *stageEntry, id string) error {
+	if w.s.driver == nil {
+		return w.s.writable()
+	}
+	return errors.Join(
+		w.s.driver.Retire(entry.stage(), id),
+		entry.trash(w.s.splitPath(id)),
+		entry.trash(w.s.objectDir(KindLayer, id)),
+	)
+}
+
+// splitPath is where a layer's tar-split record is.
+func (s *Store) splitPath(id string) string {
+	return filepath.Join(s.kindDir(KindLayer), id+"."+splitFile)
+}
+
+// objectDir is the directory of an object's big data.
+func (s *Store) objectDir(k Kind, id string) string { return filepath.Join(s.kindDir(k), id) }
+
+// runObjectDir is the directory of an object in the run root.
+func (s *Store) runObjectDir(k Kind, id string) string { return filepath.Join(s.runDir(k), id) }

@@ -1,0 +1,258 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"hash"
+	"hash/fnv"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"syscall"
+
+	"github.com/plyfs/plyfs/drivers"
+	"github.com/plyfs/plyfs/internal/errno"
+	"github.com/plyfs/plyfs/internal/layertar"
+	"github.com/plyfs/plyfs/internal/lockfile"
+)
+
+// swapTries bounds how often Commit compares a layer again that others mount
+// and unmount meanwhile.
+const swapTries = 5
+
+// baseState is a layer as it was when StageDiff copied it.
+type baseState struct {
+	rec   *Layer
+	dir   string         // its own directory
+	empty bool           // it had no content of its own
+	token lockfile.Token // of mountpoints.lock, before print was taken
+	print uint64         // fingerprint of dir
+}
+
+// StageDiff makes a private copy of a layer's own content, for a stream to be
+// added to it; Commit then puts it in the layer's place. ErrInUse when the
+// layer is mounted, a parent, or used by an image or a container.
+func (s *Store) StageDiff(ctx context.Context, ref string) (*StagedLayer, error) {
+	if err := s.writable(); err != nil {
+		return nil, err
+	}
+	token, err := s.mountsLock.Token()
+	if err != nil {
+		return nil, err
+	}
+	base := &baseState{token: token}
+	err = s.View(ctx, func(t *Tx) error {
+		if base.rec, err = t.Layer(ref); err != nil {
+			return err
+		}
+		return t.checkSwappable(base.rec)
+	})
+	if err != nil {
+		return nil, err
+	}
+	dirs, err := s.driver.Dirs(base.rec.ID)
+	if err != nil {
+		return nil, err
+	}
+	if len(dirs) == 0 {
+		return nil, errno.New(errno.ErrDamaged, "layer %s has no directory", base.rec.ID)
+	}
+	base.dir = dirs[0]
+	if base.empty, err = s.hasNoContent(ctx, base.rec); err != nil {
+		return nil, err
+	}
+	if base.print, err = fingerprint(ctx, base.dir); err != nil {
+		return nil, fmt.Errorf("look at layer %s: %w", base.rec.ID, err)
+	}
+	return s.stage(ctx, LayerSpec{ID: base.rec.ID, Parent: base.rec.Parent, Maps: base.rec.Maps, Volatile: base.rec.Volatile}, base)
+}
+
+// checkSwappable is checkUnused, with an errno that says "busy" throughout.
+func (t *Tx) checkSwappable(l *Layer) error {
+	err := t.checkUnused(l)
+	if errors.Is(err, errno.ErrHasChildren) {
+		return errno.New(errno.ErrInUse, "layer %s is the parent of %s, so its content cannot change; make a child layer instead", l.ID, t.Children(l.ID)[0].ID)
+	}
+	return err
+}
+
+// errChanged ends a walk over changes at the first.
+var errChanged = errors.New("there is a change")
+
+// hasNoContent tells whether a layer adds nothing to its parent.
+func (s *Store) hasNoContent(ctx context.Context, l *Layer) (bool, error) {
+	if l.DiffDigest != "" {
+		return false, nil
+	}
+	src, err := drivers.DiffSource(s.driver, l.ID, l.Parent)
+	if err != nil {
+		return false, err
+	}
+	err = layertar.Changes(ctx, src, func(layertar.Change) error { return errChanged })
+	if errors.Is(err, errChanged) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// swap is Commit for a StageDiff.
+func (st *StagedLayer) swap(ctx context.Context) (rec *Layer, err error) {
+	base := st.base
+	if st.result == nil || st.result.DiffDigest == "" && !base.empty {
+		return base.rec, nil // nothing came, so nothing changes
+	}
+	j, err := st.swapJournal()
+	if err != nil {
+		return nil, err
+	}
+	if err := st.entry.writeJournal(j); err != nil {
+		return nil, err
+	}
+	st.s.fail("swap:3")
+	for range swapTries {
+		again := false
+		err = st.s.Update(ctx, func(w *WriteTx) error {
+			if again, err = st.mountedSince(w); again || err != nil {
+				return err
+			}
+			if err := w.exchange(st.entry, j); err != nil {
+				return err
+			}
+			rec = w.LayerByID(j.ID)
+			return nil
+		})
+		if !again || err != nil {
+			return rec, err
+		}
+		if err := st.compare(ctx); err != nil {
+			return nil, err
+		}
+	}
+	return nil, errno.New(errno.ErrInUse, "layer %s is mounted again and again by others; try again later", base.rec.ID)
+}
+
+// swapJournal says what the exchange will have done.
+func (st *StagedLayer) swapJournal() (journal, error) {
+	dev, ino, err := identity(st.private.Dir)
+	if err != nil {
+		return journal{}, fmt.Errorf("look at the new content: %w", err)
+	}
+	j := journal{
+		Op: journalExchange, Kind: KindLayer, ID: st.spec.ID, Dev: dev, Ino: ino,
+		Old: contentOf(st.base.rec), New: &layerContent{},
+	}
+	if st.base.empty {
+		j.New = contentOfResult(*st.result)
+		j.Split = st.hasSplit()
+	}
+	return j, nil
+}
+
+// mountedSince checks, under the locks, that the layer is as it was copied;
+// again tells that it may have been mounted since and must be compared.
+func (st *StagedLayer) mountedSince(w *WriteTx) (again bool, err error) {
+	l := w.LayerByID(st.spec.ID)
+	if l == nil {
+		return false, errno.New(errno.ErrUnknown, "layer %s was deleted meanwhile", st.spec.ID)
+	}
+	if err := w.checkSwappable(l); err != nil {
+		return false, err
+	}
+	if !contentOf(l).same(contentOf(st.base.rec)) || l.Parent != st.base.rec.Parent || !l.Created.Equal(st.base.rec.Created) {
+		return false, errno.New(errno.ErrInUse, "layer %s was changed by others meanwhile; try again", l.ID)
+	}
+	token, err := st.s.mountsLock.Token()
+	return err == nil && token != st.base.token, err
+}
+
+// compare looks, with no lock, whether the layer's files are as they were.
+func (st *StagedLayer) compare(ctx context.Context) error {
+	token, err := st.s.mountsLock.Token()
+	if err != nil {
+		return err
+	}
+	print, err := fingerprint(ctx, st.base.dir)
+	if err != nil {
+		return fmt.Errorf("look at layer %s again: %w", st.spec.ID, err)
+	}
+	if print != st.base.print {
+		return errno.New(errno.ErrInUse, "layer %s was written to by others meanwhile; try again", st.spec.ID)
+	}
+	st.base.token = token
+	return nil
+}
+
+// exchange is swap:4 to swap:6.
+func (w *WriteTx) exchange(entry *stageEntry, j journal) error {
+	if err := w.s.driver.Exchange(entry.stage(), j.ID); err != nil {
+		return fmt.Errorf("exchange the content of layer %s: %w", j.ID, err)
+	}
+	w.s.fail("swap:4")
+	err := w.exchanged(entry, &j)
+	if err != nil {
+		// The journal is kept: the next sweep completes what is half done.
+		entry.keep = true
+	}
+	return err
+}
+
+// exchanged is swap:5 and swap:6: the published directory is the new one.
+func (w *WriteTx) exchanged(entry *stageEntry, j *journal) error {
+	if err := w.exchangeSplit(entry, j); err != nil {
+		return fmt.Errorf("put the tar-split record of layer %s in place: %w", j.ID, err)
+	}
+	w.s.fail("swap:5")
+	err := w.editLayer(j.ID, func(l *Layer) error {
+		j.New.set(l)
+		return nil
+	})
+	if err == nil {
+		err = w.save(KindLayer)
+	}
+	if err != nil {
+		return fmt.Errorf("record the content of layer %s: %w", j.ID, err)
+	}
+	w.s.fail("swap:6")
+	return nil
+}
+
+func (w *WriteTx) exchangeSplit(entry *stageEntry, j *journal) error {
+	if !j.Split {
+		return entry.trash(w.s.splitPath(j.ID))
+	}
+	err := os.Rename(entry.own(splitFile), w.s.splitPath(j.ID))
+	if errors.Is(err, os.ErrNotExist) { // settled before
+		return nil
+	}
+	return err
+}
+
+// fingerprint digests the names, identities, sizes and change times of what is
+// below dir: any write to a file, and any change of a directory, alters it.
+func fingerprint(ctx context.Context, dir string) (uint64, error) {
+	h := fnv.New64a()
+	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		fi, err := d.Info()
+		if err != nil {
+			return err
+		}
+		return hashEntry(h, path, fi)
+	})
+	return h.Sum64(), err
+}
+
+func hashEntry(h hash.Hash64, path string, fi fs.FileInfo) error {
+	st, ok := fi.Sys().(*syscall.Stat_t)
+	if !ok {
+		return fmt.Errorf("stat %s: no inode number", path)
+	}
+	_, err := fmt.Fprintf(h, "%s\x00%d %d %d %d\n", path, st.Ino, st.Size, st.Ctim.Sec, st.Ctim.Nsec)
+	return err
+}
