@@ -31,4 +31,6 @@ type Options struct {
 	ReadOnly bool
 	// MustExist refuses a graph root that is missing or holds no store.
 	MustExist bool
+	// failpoint is called at each numbered step of an operation; tests only.
+	failpoint func(step string)
 }

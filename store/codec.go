@@ -1,0 +1,291 @@
+package store
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+
+	"github.com/plyfs/plyfs/internal/idmap"
+)
+
+// meta is what the store remembers of a record beside its fields.
+type meta struct {
+	// raw is the record's text in its file, "" when it was changed since.
+	raw string
+	// extra are members that we know nothing of, kept for the next rewrite.
+	extra []member
+	// damage says which member could not be understood, or is "".
+	damage string
+	// shadow is the index, plus one, of the additional store it was read
+	// from; 0 is the store's own file.
+	shadow int
+	// inVolatile tells that the record belongs into the volatile file.
+	inVolatile bool
+	// trimmed tells that Names lacks one that raw has, since another record
+	// has it too and counts.
+	trimmed bool
+	// changed is when a change was last seen; zero for never.
+	changed time.Time
+}
+
+// member is one member of a JSON object, as text; key has its quotes.
+type member struct{ key, value string }
+
+// decoder collects what went wrong while members are decoded.
+type decoder struct{ wrong []string }
+
+func (d *decoder) fail(key string, err error) {
+	if err != nil {
+		d.wrong = append(d.wrong, fmt.Sprintf("%s: %v", key, err))
+	}
+}
+
+func isNull(raw string) bool { return raw == "null" }
+
+func (d *decoder) str(key, raw string, to *string) {
+	if isNull(raw) {
+		return
+	}
+	s, err := unquote(raw)
+	d.fail(key, err)
+	*to = s
+}
+
+func (d *decoder) digest(key, raw string, to *digest.Digest) {
+	var s string
+	d.str(key, raw, &s)
+	*to = digest.Digest(s)
+}
+
+func (d *decoder) strs(key, raw string, to *[]string) {
+	if isNull(raw) {
+		return
+	}
+	p := scanner{s: raw}
+	d.fail(key, p.array(0, func(v string) error {
+		s, err := unquote(v)
+		if err == nil {
+			*to = append(*to, s)
+		}
+		return err
+	}))
+}
+
+func (d *decoder) int64(key, raw string, to *int64) {
+	if isNull(raw) {
+		return
+	}
+	n, err := strconv.ParseInt(raw, 10, 64)
+	if err != nil {
+		d.fail(key, fmt.Errorf("%.20s is no whole number", raw))
+		return
+	}
+	*to = n
+}
+
+func (d *decoder) ids(key, raw string, to *[]uint32) {
+	if isNull(raw) {
+		return
+	}
+	p := scanner{s: raw}
+	d.fail(key, p.array(0, func(v string) error {
+		n, err := strconv.ParseUint(v, 10, 32)
+		if err != nil {
+			return fmt.Errorf("%.20s is no ID", v)
+		}
+		*to = append(*to, uint32(n))
+		return nil
+	}))
+}
+
+func (d *decoder) time(key, raw string, to *time.Time) {
+	var s string
+	if d.str(key, raw, &s); s == "" {
+		return
+	}
+	t, err := time.Parse(time.RFC3339Nano, s)
+	if err != nil {
+		d.fail(key, fmt.Errorf("%.40q is no time", s))
+		return
+	}
+	*to = t
+}
+
+// any decodes rare members through encoding/json, numbers as json.Number.
+func (d *decoder) any(key, raw string, to any) {
+	if isNull(raw) {
+		return
+	}
+	dec := json.NewDecoder(strings.NewReader(raw))
+	dec.UseNumber()
+	d.fail(key, dec.Decode(to))
+}
+
+func (d *decoder) ranges(key, raw string, to *[]idmap.Range) {
+	d.any(key, raw, to)
+	for _, r := range *to {
+		if r.ContainerID < 0 || r.HostID < 0 || r.Size < 0 {
+			d.fail(key, errors.New("a range is negative"))
+		}
+	}
+}
+
+// decodeRecord walks the members of raw: known decodes one and tells whether
+// it knows the key. The result goes into m.
+func decodeRecord(raw string, m *meta, known func(d *decoder, key, value string) bool) error {
+	var d decoder
+	p := scanner{s: raw}
+	err := p.object(0, func(key, value string) error {
+		name, err := unquote(key)
+		if err != nil {
+			return err
+		}
+		if !known(&d, name, value) {
+			m.extra = append(m.extra, member{key, value})
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	m.raw = raw
+	m.damage = strings.Join(d.wrong, "; ")
+	return nil
+}
+
+// encoder appends the members of one record, leaving out what is empty.
+type encoder struct{ b []byte }
+
+func (e *encoder) key(k string) {
+	if n := len(e.b); n > 0 && e.b[n-1] != '{' {
+		e.b = append(e.b, ',')
+	}
+	e.b = append(e.b, '"')
+	e.b = append(e.b, k...)
+	e.b = append(e.b, '"', ':')
+}
+
+func (e *encoder) always(k, v string) {
+	e.key(k)
+	e.b = appendQuoted(e.b, v)
+}
+
+func (e *encoder) str(k, v string) {
+	if v != "" {
+		e.always(k, v)
+	}
+}
+
+func (e *encoder) strs(k string, v []string) {
+	if len(v) == 0 {
+		return
+	}
+	e.key(k)
+	e.b = append(e.b, '[')
+	for i, s := range v {
+		if i > 0 {
+			e.b = append(e.b, ',')
+		}
+		e.b = appendQuoted(e.b, s)
+	}
+	e.b = append(e.b, ']')
+}
+
+func (e *encoder) int(k string, v int64) {
+	if v != 0 {
+		e.key(k)
+		e.b = strconv.AppendInt(e.b, v, 10)
+	}
+}
+
+func (e *encoder) ids(k string, v []uint32) {
+	if len(v) == 0 {
+		return
+	}
+	e.key(k)
+	e.b = append(e.b, '[')
+	for i, n := range v {
+		if i > 0 {
+			e.b = append(e.b, ',')
+		}
+		e.b = strconv.AppendUint(e.b, uint64(n), 10)
+	}
+	e.b = append(e.b, ']')
+}
+
+func (e *encoder) time(k string, t time.Time) {
+	e.key(k)
+	e.b = append(e.b, '"')
+	e.b = t.AppendFormat(e.b, time.RFC3339Nano)
+	e.b = append(e.b, '"')
+}
+
+func (e *encoder) ranges(k string, v []idmap.Range) {
+	if len(v) == 0 {
+		return
+	}
+	e.key(k)
+	for i, r := range v {
+		sep := byte(',')
+		if i == 0 {
+			sep = '['
+		}
+		e.b = fmt.Appendf(append(e.b, sep), `{"container_id":%d,"host_id":%d,"size":%d}`, r.ContainerID, r.HostID, r.Size)
+	}
+	e.b = append(e.b, ']')
+}
+
+// pairs appends a map with sorted keys; one appends a value.
+func pairs[V any](e *encoder, k string, m map[string]V, one func([]byte, V) []byte) {
+	if len(m) == 0 {
+		return
+	}
+	e.key(k)
+	keys := make([]string, 0, len(m))
+	for key := range m {
+		keys = append(keys, key)
+	}
+	slices.Sort(keys)
+	for i, key := range keys {
+		sep := byte(',')
+		if i == 0 {
+			sep = '{'
+		}
+		e.b = append(appendQuoted(append(e.b, sep), key), ':')
+		e.b = one(e.b, m[key])
+	}
+	e.b = append(e.b, '}')
+}
+
+func (e *encoder) flags(k string, m map[string]any) error {
+	if len(m) == 0 {
+		return nil
+	}
+	text, err := json.Marshal(m)
+	if err != nil {
+		return fmt.Errorf("encode %s: %w", k, err)
+	}
+	e.key(k)
+	e.b = append(e.b, text...)
+	return nil
+}
+
+// finish appends the members that we know nothing of, and the brace.
+func (e *encoder) finish(m *meta) string {
+	for _, x := range m.extra {
+		if e.b[len(e.b)-1] != '{' {
+			e.b = append(e.b, ',')
+		}
+		e.b = append(append(append(e.b, x.key...), ':'), x.value...)
+	}
+	return string(append(e.b, '}'))
+}
+
+func appendInt(b []byte, n int64) []byte            { return strconv.AppendInt(b, n, 10) }
+func appendDigest(b []byte, d digest.Digest) []byte { return appendQuoted(b, string(d)) }

@@ -1,0 +1,205 @@
+package store
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/plyfs/plyfs/internal/errno"
+	"github.com/plyfs/plyfs/internal/lockfile"
+)
+
+// maxFile bounds a record file, in bytes: a larger one counts as damaged.
+const maxFile = 512 << 20
+
+// fileStamp tells one version of a file from another. The zero fileStamp is
+// that of a missing file.
+type fileStamp struct {
+	ino   uint64
+	size  int64
+	mtime int64 // nanoseconds since 1970
+}
+
+func (f fileStamp) time() time.Time {
+	if f == (fileStamp{}) {
+		return time.Time{}
+	}
+	return time.Unix(0, f.mtime)
+}
+
+func stampOf(st *unix.Stat_t) fileStamp {
+	return fileStamp{st.Ino, st.Size, st.Mtim.Nano()}
+}
+
+// stampPath stats path; a missing file, or folder on the way, is no error.
+func stampPath(path string) (fileStamp, error) {
+	var st unix.Stat_t
+	for {
+		err := unix.Stat(path, &st)
+		switch {
+		case err == nil:
+			return stampOf(&st), nil
+		case errors.Is(err, unix.ENOENT), errors.Is(err, unix.ENOTDIR):
+			return fileStamp{}, nil
+		case !errors.Is(err, unix.EINTR):
+			return fileStamp{}, &fs.PathError{Op: "stat", Path: path, Err: err}
+		}
+	}
+}
+
+// kindStamp tells one version of a kind's files from another.
+type kindStamp struct {
+	token lockfile.Token
+	own   [2]fileStamp // main, volatile
+}
+
+// readText reads a record file whole. The stamp is that of the file read.
+// Errors are those of a file that exists but cannot be read.
+func readText(path string) (_ string, _ fileStamp, err error) {
+	f, err := os.Open(path)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR) {
+		return "", fileStamp{}, nil
+	}
+	if err != nil {
+		return "", fileStamp{}, err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	var st unix.Stat_t
+	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
+		return "", fileStamp{}, fmt.Errorf("stat %s: %w", path, err)
+	}
+	stamp := stampOf(&st)
+	if st.Mode&unix.S_IFMT != unix.S_IFREG || st.Size > maxFile {
+		return "", stamp, errno.New(errno.ErrDamaged, "%s is no regular file of at most %d bytes; move it away to go on without it", path, maxFile)
+	}
+	var b strings.Builder
+	b.Grow(int(st.Size))
+	if _, err := io.Copy(&b, io.LimitReader(f, maxFile)); err != nil {
+		return "", stamp, fmt.Errorf("read %s: %w", path, err)
+	}
+	return b.String(), stamp, nil
+}
+
+// parsed is what one record file holds.
+type parsed[R any] struct {
+	list   []R
+	opaque []opaque
+	broken error // why the rest of the file cannot be read
+}
+
+// parser turns the text of a record file into records. old are the records of
+// the file's former version, in order; those with the same text are used again,
+// so that what did not change keeps its identity and costs nothing.
+type parser[R record[R]] struct {
+	kind   Kind
+	path   string
+	decode func(string) (R, error)
+	old    []R
+	oldID  map[string]R
+	next   int // index into old of the record expected next
+	out    parsed[R]
+}
+
+func (p *parser[R]) parse(text string) parsed[R] {
+	s := scanner{s: text}
+	if c := s.peek(); c == 0 && s.i == len(text) {
+		return p.out // an empty file holds nothing
+	}
+	if strings.TrimSpace(text) == "null" {
+		return p.out
+	}
+	p.out.list = make([]R, 0, len(p.old)+len(text)/700)
+	err := p.elements(&s)
+	if err == nil {
+		err = s.end()
+	}
+	if err != nil {
+		p.out.broken = errno.New(errno.ErrDamaged, "%s is damaged (%v): %ss are read-only until it is repaired, and those after that place are not shown", p.path, err, p.kind)
+	}
+	return p.out
+}
+
+// elements is scanner.array with the short cut of known texts.
+func (p *parser[R]) elements(s *scanner) error {
+	if !s.eat('[') {
+		return s.fail("no array")
+	}
+	if s.eat(']') {
+		return nil
+	}
+	for {
+		if s.space(); !p.again(s) {
+			raw, err := s.value(1)
+			if err != nil {
+				return err
+			}
+			p.fresh(raw)
+		}
+		if s.eat(']') {
+			return nil
+		}
+		if !s.eat(',') {
+			return s.fail("no comma or bracket")
+		}
+	}
+}
+
+// again takes a former record whose very text comes next: the expected one,
+// or the one after it (when one was removed).
+func (p *parser[R]) again(s *scanner) bool {
+	for skip := range 2 {
+		if p.next+skip >= len(p.old) {
+			return false
+		}
+		o := p.old[p.next+skip]
+		if raw := o.m().raw; raw != "" && !o.m().trimmed && strings.HasPrefix(s.s[s.i:], raw) {
+			p.out.list = append(p.out.list, o)
+			p.next += skip + 1
+			s.i += len(raw)
+			return true
+		}
+	}
+	return false
+}
+
+// fresh decodes an element that is new, changed or moved.
+func (p *parser[R]) fresh(raw string) {
+	raw = strings.Clone(raw) // records must not hold on to the whole file
+	r, err := p.decode(raw)
+	if err != nil {
+		p.out.opaque = append(p.out.opaque, opaque{raw: raw, why: "it is no object"})
+		return
+	}
+	if why := unsafeID(r.id()); why != "" {
+		p.out.opaque = append(p.out.opaque, opaque{raw: raw, id: r.id(), why: why})
+		return
+	}
+	if p.next < len(p.old) && p.old[p.next].id() == r.id() {
+		p.next++
+	}
+	p.out.list = append(p.out.list, p.known(r))
+}
+
+// known returns the former record when r says just the same, and otherwise
+// dates the change.
+func (p *parser[R]) known(r R) R {
+	o, ok := p.oldID[r.id()]
+	if !ok {
+		return r
+	}
+	if o.m().raw == r.m().raw && !o.m().trimmed && o.m().origin() == r.m().origin() {
+		return o
+	}
+	if o.m().raw == r.m().raw {
+		r.m().changed = o.m().changed
+	} else {
+		r.m().changed = time.Now()
+	}
+	return r
+}

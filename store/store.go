@@ -1,0 +1,231 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"sync/atomic"
+
+	"github.com/sirupsen/logrus"
+
+	"github.com/plyfs/plyfs/drivers"
+	"github.com/plyfs/plyfs/internal/errno"
+	"github.com/plyfs/plyfs/internal/lockfile"
+	"github.com/plyfs/plyfs/internal/mounts"
+)
+
+// Store is an open store. Its methods may be called from many goroutines.
+// See the package comment for locks and the order of steps.
+type Store struct {
+	opts   Options
+	log    *logrus.Entry
+	driver drivers.Driver
+	bare   *os.File // the graph root without the mounts below it; nil when read-only
+	paths  [numKinds]storePaths
+	locks  [numKinds]*lockfile.File
+	// mountsPath and mountsLock are of the run root's table of mounts.
+	mountsPath string
+	mountsLock *lockfile.File
+
+	// gate is held, by a send, while states are loaded or written. It comes
+	// before every lock file.
+	gate chan struct{}
+	// cur is the newest state; stored with gate held.
+	cur atomic.Pointer[state]
+	// writing tells that Update holds every lock: cur is then what counts,
+	// whatever the files say.
+	writing atomic.Bool
+	// stale tells that the files may hold something else than cur though the
+	// stamps agree (a save failed half way). Set and cleared with gate held.
+	stale atomic.Bool
+
+	lifecycle
+
+	events  *hub
+	watcher *watcher
+	closed  atomic.Bool
+}
+
+// Open opens the store, making what is missing of its directories, and loads
+// it. A damaged object, or a whole damaged file, is no error: see Damaged.
+// ErrUnknown when o.MustExist and no store is there; ErrTimeout when a lock
+// cannot be had. The caller closes the store.
+func Open(ctx context.Context, o Options) (_ *Store, err error) {
+	if err := checkOptions(&o); err != nil {
+		return nil, err
+	}
+	s := &Store{opts: o, log: o.Log, gate: make(chan struct{}, 1)}
+	if err := s.makeDirs(); err != nil {
+		return nil, err
+	}
+	s.setPaths()
+	s.cur.Store(emptyState())
+	s.events = newHub()
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, s.Close())
+		}
+	}()
+	if err := s.openDriver(); err != nil {
+		return nil, err
+	}
+	if _, err := s.reload(ctx); err != nil {
+		return nil, fmt.Errorf("load the store %s: %w", o.GraphRoot, err)
+	}
+	s.watcher = newWatcher(s)
+	if o.ReadOnly {
+		return s, nil
+	}
+	if err := s.openExtract(ctx); err != nil {
+		return nil, err
+	}
+	return s, s.sweep(ctx)
+}
+
+func checkOptions(o *Options) error {
+	for _, p := range append([]string{o.GraphRoot, o.RunRoot}, o.ImageStores...) {
+		if !filepath.IsAbs(p) {
+			return errno.New(errno.ErrBadValue, "store path %q is not absolute; give a path that begins with /", p)
+		}
+	}
+	if o.DriverName == "" || unsafeID(o.DriverName) != "" {
+		return errno.New(errno.ErrBadValue, "%q is no driver name; choose overlay or vfs", o.DriverName)
+	}
+	if o.LockTimeout <= 0 {
+		o.LockTimeout = DefaultLockTimeout
+	}
+	if o.Log == nil {
+		quiet := logrus.New()
+		quiet.SetOutput(io.Discard)
+		o.Log = logrus.NewEntry(quiet)
+	}
+	return nil
+}
+
+// makeDirs makes the directories that peers make at open, modes as theirs.
+func (s *Store) makeDirs() error {
+	o := s.opts
+	if o.MustExist || o.ReadOnly {
+		if _, err := os.Stat(filepath.Join(o.GraphRoot, o.DriverName+"-"+KindLayer.Plural())); err != nil {
+			kind := errno.ErrUnknown
+			if !errors.Is(err, fs.ErrNotExist) {
+				kind = errno.ErrForbidden
+			}
+			return errno.New(kind, "%s holds no %s store that can be opened: %w; name its graph root and driver, or let it be made", o.GraphRoot, o.DriverName, err)
+		}
+	}
+	if o.ReadOnly {
+		return nil
+	}
+	dirs := []string{o.GraphRoot, o.RunRoot, s.runDir(KindLayer), s.runDir(KindContainer), s.sideDir()}
+	for k := range Kind(numKinds) {
+		dirs = append(dirs, s.kindDir(k))
+	}
+	for _, d := range dirs {
+		if err := os.MkdirAll(d, 0o700); err != nil {
+			return fmt.Errorf("make the store's directories: %w", err)
+		}
+	}
+	return nil
+}
+
+// kindDir is the directory of a kind's records and data.
+func (s *Store) kindDir(k Kind) string {
+	return filepath.Join(s.opts.GraphRoot, s.opts.DriverName+"-"+k.Plural())
+}
+
+// runDir is the directory of a kind's data that a restart forgets.
+func (s *Store) runDir(k Kind) string {
+	return filepath.Join(s.opts.RunRoot, s.opts.DriverName+"-"+k.Plural())
+}
+
+// sideDir holds the side records that say which of our processes holds a lock.
+func (s *Store) sideDir() string { return filepath.Join(s.opts.RunRoot, "plyfs-locks") }
+
+func (s *Store) setPaths() {
+	o := lockfile.Options{Timeout: s.opts.LockTimeout, ReadOnly: s.opts.ReadOnly}
+	if !o.ReadOnly {
+		o.SideDir = s.sideDir()
+	}
+	for k := range Kind(numKinds) {
+		s.paths[k] = pathsOf(s.opts.GraphRoot, s.opts.DriverName, k, s.opts.ImageStores)
+		s.locks[k] = lockfile.New(filepath.Join(s.kindDir(k), k.Plural()+".lock"), o)
+	}
+	s.mountsPath = filepath.Join(s.runDir(KindLayer), "mountpoints.json")
+	s.mountsLock = lockfile.New(filepath.Join(s.runDir(KindLayer), "mountpoints.lock"), o)
+}
+
+func (s *Store) openDriver() (err error) {
+	if !s.opts.ReadOnly {
+		if s.bare, err = mounts.OpenBare(s.opts.GraphRoot); err != nil {
+			return fmt.Errorf("open the graph root: %w", err)
+		}
+	}
+	if s.opts.NewDriver == nil {
+		return nil
+	}
+	s.driver, err = s.opts.NewDriver(drivers.Config{
+		Root:        s.opts.GraphRoot,
+		RunRoot:     s.opts.RunRoot,
+		Bare:        s.bare,
+		ImageStores: s.opts.ImageStores,
+		Options:     s.opts.DriverOptions,
+		Log:         s.log,
+	})
+	if err != nil {
+		return fmt.Errorf("driver %s: %w", s.opts.DriverName, err)
+	}
+	return nil
+}
+
+// sweep removes what a dead writer left half made, if there is any.
+func (s *Store) sweep(ctx context.Context) error {
+	st := s.cur.Load()
+	for k := range Kind(numKinds) {
+		if len(st.of(k).incomplete()) > 0 {
+			return s.Update(ctx, func(*WriteTx) error { return nil })
+		}
+	}
+	return nil
+}
+
+// Close ends the watching of files and delivers what is still to be told to
+// subscribers. Nothing may be called after it but Close; transactions that
+// run must have ended.
+func (s *Store) Close() error {
+	if s.closed.Swap(true) {
+		return nil
+	}
+	var err error
+	if s.watcher != nil {
+		err = s.watcher.close()
+	}
+	s.events.close()
+	err = errors.Join(err, s.closeExtract())
+	for _, l := range append(s.locks[:], s.mountsLock) {
+		err = errors.Join(err, l.Close())
+	}
+	if s.bare != nil {
+		err = errors.Join(err, s.bare.Close())
+	}
+	return err
+}
+
+// Driver returns the driver, nil when Options gave no constructor.
+func (s *Store) Driver() drivers.Driver { return s.driver }
+
+// GraphRoot returns the absolute graph root.
+func (s *Store) GraphRoot() string { return s.opts.GraphRoot }
+
+// RunRoot returns the absolute run root.
+func (s *Store) RunRoot() string { return s.opts.RunRoot }
+
+// DriverName returns the driver's name as directories spell it.
+func (s *Store) DriverName() string { return s.opts.DriverName }
+
+// Options returns the options that the store was opened with, defaults filled in.
+func (s *Store) Options() Options { return s.opts }

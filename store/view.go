@@ -1,0 +1,222 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/plyfs/plyfs/internal/errno"
+	"github.com/plyfs/plyfs/internal/lockfile"
+)
+
+// View calls fn with the newest state. While no other process has written,
+// this takes no lock and reads no file: only tokens and stamps are compared.
+// Otherwise the changed files are read under their locks, held for reading
+// that long; ErrTimeout when one cannot be had. fn runs under no lock, may
+// last, and its error is returned as it is.
+func (s *Store) View(ctx context.Context, fn func(*Tx) error) error {
+	st, err := s.fresh(ctx)
+	if err != nil {
+		return err
+	}
+	return fn(&Tx{s: s, st: st})
+}
+
+// Refresh looks whether other processes have written, loads what they wrote,
+// and returns the generation of the newest state.
+func (s *Store) Refresh(ctx context.Context) (uint64, error) {
+	st, err := s.fresh(ctx)
+	if err != nil {
+		return 0, err
+	}
+	return st.gen, nil
+}
+
+// fresh returns the newest state, loading it if need be.
+func (s *Store) fresh(ctx context.Context) (*state, error) {
+	if s.writing.Load() {
+		return s.cur.Load(), nil
+	}
+	st := s.cur.Load()
+	same, err := s.unchanged(st)
+	if err != nil {
+		return nil, err
+	}
+	if same {
+		return st, nil
+	}
+	return s.reload(ctx)
+}
+
+// unchanged compares tokens and stamps with those of st, with no lock.
+func (s *Store) unchanged(st *state) (bool, error) {
+	if s.stale.Load() || st.gen == 0 {
+		return false, nil
+	}
+	for k := range Kind(numKinds) {
+		same, err := s.unchangedKind(k, &st.kinds[k])
+		if err != nil || !same {
+			return false, err
+		}
+	}
+	return s.unchangedMounts(&st.mounts)
+}
+
+func (s *Store) unchangedKind(k Kind, ks *kindState) (bool, error) {
+	token, err := s.locks[k].Token()
+	if err != nil || token != ks.stamp.token {
+		return false, err
+	}
+	for file, path := range s.paths[k].own {
+		if path == "" {
+			continue
+		}
+		if same, err := unchangedFile(path, ks.stamp.own[file]); err != nil || !same {
+			return false, err
+		}
+	}
+	for i, path := range s.paths[k].shadows {
+		if same, err := unchangedFile(path, ks.shadows[i]); err != nil || !same {
+			return false, err
+		}
+	}
+	return true, nil
+}
+
+func (s *Store) unchangedMounts(ms *mountsState) (bool, error) {
+	token, err := s.mountsLock.Token()
+	if err != nil || token != ms.stamp.token {
+		return false, err
+	}
+	return unchangedFile(s.mountsPath, ms.stamp.own[0])
+}
+
+func unchangedFile(path string, old fileStamp) (bool, error) {
+	now, err := stampPath(path)
+	return now == old, err
+}
+
+// reload takes the gate and loads what changed, under read locks.
+func (s *Store) reload(ctx context.Context) (_ *state, err error) {
+	if err := s.enter(ctx); err != nil {
+		return nil, err
+	}
+	defer s.leave()
+	cur := s.cur.Load()
+	if same, err := s.unchanged(cur); err != nil || same {
+		return cur, err
+	}
+	held, err := s.lockAll(ctx, "")
+	defer func() { err = errors.Join(err, unlockAll(held)) }()
+	if err != nil {
+		return nil, err
+	}
+	return s.loadLocked(ctx, held)
+}
+
+// enter takes the gate.
+func (s *Store) enter(ctx context.Context) error {
+	if s.closed.Load() {
+		return errno.New(errno.ErrBadValue, "the store %s is closed", s.opts.GraphRoot)
+	}
+	limit := time.NewTimer(s.opts.LockTimeout)
+	defer limit.Stop()
+	select {
+	case s.gate <- struct{}{}:
+		return nil
+	default:
+	}
+	select {
+	case s.gate <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-limit.C:
+		return errno.New(errno.ErrTimeout, "%s: waited too long for another transaction of this process", s.opts.GraphRoot)
+	}
+}
+
+func (s *Store) leave() { <-s.gate }
+
+// heldLocks are the locks of the kinds, nil where not held.
+type heldLocks [numKinds]*lockfile.Held
+
+// lockAll takes the locks of all kinds in their order, nested: for writing
+// when what says what for, else for reading. What it took so far is returned
+// beside an error.
+func (s *Store) lockAll(ctx context.Context, what string) (*heldLocks, error) {
+	held := new(heldLocks)
+	for k := range Kind(numKinds) {
+		var err error
+		if what == "" {
+			held[k], err = s.locks[k].RLock(ctx)
+		} else {
+			held[k], err = s.locks[k].Lock(ctx, what)
+		}
+		if err != nil {
+			return held, fmt.Errorf("lock %s: %w", k.Plural(), err)
+		}
+	}
+	return held, nil
+}
+
+func unlockAll(held *heldLocks) error {
+	var err error
+	for k := numKinds - 1; k >= 0; k-- {
+		if held[k] != nil {
+			err = errors.Join(err, held[k].Unlock())
+		}
+	}
+	return err
+}
+
+// loadLocked brings cur up to date and publishes it. Preconditions: gate and
+// the locks of all kinds are held.
+func (s *Store) loadLocked(ctx context.Context, held *heldLocks) (*state, error) {
+	cur := s.cur.Load()
+	next := *cur
+	stale := s.stale.Load() || cur.gen == 0
+	for k := range Kind(numKinds) {
+		same := false
+		if !stale {
+			var err error
+			if same, err = s.unchangedKind(k, &cur.kinds[k]); err != nil {
+				return nil, err
+			}
+		}
+		if same {
+			continue
+		}
+		token, err := held[k].Token()
+		if err != nil {
+			return nil, err
+		}
+		if err := s.loadKind(&next, k, token); err != nil {
+			return nil, fmt.Errorf("read %s: %w", k.Plural(), err)
+		}
+	}
+	if err := s.loadMounts(ctx, &next); err != nil {
+		return nil, err
+	}
+	s.stale.Store(false)
+	return s.publish(&next), nil
+}
+
+// publish makes next the newest state. Precondition: gate is held.
+func (s *Store) publish(next *state) *state {
+	cur := s.cur.Load()
+	events := difference(cur, next)
+	next.gen = cur.gen
+	if len(events) > 0 || cur.gen == 0 {
+		next.gen++
+	}
+	if cur.gen == 0 {
+		events = nil // what was there at open is no news
+	}
+	s.cur.Store(next)
+	if next.gen != cur.gen {
+		s.events.tell(next.gen, events)
+	}
+	return next
+}
