@@ -98,7 +98,7 @@ func (s *Server) Start(dev *os.File) error {
 		return errors.Join(fmt.Errorf("serve: greet the kernel: %w", err), dev.Close(), logw.Close())
 	}
 	s.fuse = srv
-	s.epochs.Store(!s.opts.NoEpoch && srv.KernelSettings().SupportsNotify(fuse.NOTIFY_INC_EPOCH) && s.incEpoch() == nil)
+	s.epochs.Store(!s.opts.NoEpoch && srv.KernelSettings().SupportsVersion(7, 44) && s.incEpoch() == nil)
 	s.done.Add(2)
 	go func() {
 		defer s.done.Done()
