@@ -84,6 +84,12 @@ type Private struct {
 	// Parents are directories of the layers below, top first, for a Style
 	// (Apply) or a hard link that needs them; may be empty.
 	Parents []string
+	// IgnoreChownErrors says that an owner which cannot be given is left.
+	IgnoreChownErrors bool
+	// ForceMask, when HasForceMask, is the mode that files and directories
+	// get in place of their own, which goes into an xattr (`force_mask`).
+	ForceMask    os.FileMode
+	HasForceMask bool
 }
 
 // MountOptions are the caller's wishes for a mount.

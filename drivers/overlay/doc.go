@@ -1,0 +1,40 @@
+// Package overlay is the driver that keeps each layer's own changes in a
+// directory and lets the kernel's overlay filesystem, or a mount program,
+// merge it with those of its parents.
+//
+// # On disk
+//
+// The form is the one that the containers tools share:
+//
+//	<root>/overlay/
+//	  .has-mount-program   "true" or "false": how the layers' whiteouts are written
+//	  l/<LINK>             symlink → ../<ID>/diff; LINK is 26 characters of base32
+//	  <ID>/diff/           the layer's own content
+//	  <ID>/link            LINK
+//	  <ID>/lower           "l/<LINK of parent>:l/<LINK of its parent>…"; none for a base layer
+//	  <ID>/work/ merged/   for the mount; empty/ in base layers, for their read-only mount
+//	<run>/overlay/<probe>-<true|false>   results of probes, removed to probe again
+//
+// # Steps, and what a kill between them leaves
+//
+// Each step is durable (fsync) before the next.
+//
+//	Create    mkdir stage/ID, diff, work, merged, (empty); files link, lower    a part of the stage
+//	Publish   1 rename stage/ID → overlay/ID     before: the stage; after: a layer that no l/ names,
+//	          2 symlink l/LINK → ../ID/diff      which Mount of a child makes again and Retire takes
+//	Exchange  one renameat2(EXCHANGE); link and lower are the same in both
+//	Retire    1 remove l/LINK                    as after step 1 of Publish
+//	          2 rename overlay/ID → stage/ID     a stage
+//
+// So Retire ends whatever Publish or Retire began. Mount and New only add what
+// is missing (l/ links, merged, work, empty, the home, probe results), each by
+// one system call, or by temporary file and rename.
+//
+// Probes mount in `<root>/overlay/plyfs-probe*`; one left by a kill is removed
+// by the next probing, and never listed.
+//
+// # Locks
+//
+// None: the driver is immutable after New; see package drivers for who
+// serialises what.
+package overlay
