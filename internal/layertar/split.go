@@ -1,50 +1,234 @@
 package layertar
 
 import (
-	"context"
+	"bufio"
+	"bytes"
+	"encoding/base64"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
 	"io"
+	"math"
 	"os"
+	"path/filepath"
+	"sort"
+
+	"github.com/klauspost/compress/gzip"
 
 	"github.com/plyfs/plyfs/internal/errno"
 )
 
+// maxSplitLine bounds one JSON line of a record. The longest that peers write
+// hold a segment of a megabyte.
+const maxSplitLine = 16 << 20
+
 // Split is an opened tar-split record. It may be used by several goroutines.
-type Split struct{}
+//
+// The record is read once. Its raw segments and file names go to one spool,
+// and one entry for each segment that has a length to another: what stays in
+// memory is bounded, whatever the record's size.
+type Split struct {
+	base  string // the record's file name, for sentences
+	data  spool  // raw segments and names
+	index spool  // splitEntry after splitEntry
+	n     int64  // entries
+	size  int64  // of the stream
+}
+
+// splitEntry is one segment of the stream, splitEntrySize bytes in the index:
+//
+//	0       8      16      24     32     36
+//	| start | size | where | crc  | name |   big endian; name 0: a raw segment
+//
+// where is the offset in data of the segment, or of the name of that length.
+type splitEntry struct {
+	start, size, where int64
+	crc                uint64
+	name               uint32
+}
+
+const splitEntrySize = 36
+
+func (e *splitEntry) encode() []byte {
+	var b [splitEntrySize]byte
+	binary.BigEndian.PutUint64(b[0:], uint64(e.start))
+	binary.BigEndian.PutUint64(b[8:], uint64(e.size))
+	binary.BigEndian.PutUint64(b[16:], uint64(e.where))
+	binary.BigEndian.PutUint64(b[24:], e.crc)
+	binary.BigEndian.PutUint32(b[32:], e.name)
+	return b[:]
+}
+
+func (s *Split) entry(i int64) (e splitEntry, err error) {
+	var b [splitEntrySize]byte
+	if _, err := s.index.ReadAt(b[:], i*splitEntrySize); err != nil && !errors.Is(err, io.EOF) {
+		return e, fmt.Errorf("read the index of %s: %w", s.base, err)
+	}
+	e.start, e.size, e.where = int64(binary.BigEndian.Uint64(b[0:])), int64(binary.BigEndian.Uint64(b[8:])), int64(binary.BigEndian.Uint64(b[16:]))
+	e.crc, e.name = binary.BigEndian.Uint64(b[24:]), binary.BigEndian.Uint32(b[32:])
+	return e, nil
+}
 
 // OpenSplit opens and checks the record at path, in bounded memory. A record
 // that cannot be understood is ErrDamaged.
-func OpenSplit(path string) (*Split, error) {
-	return nil, errno.New(errno.ErrNotSupported, "split: not supported")
+func OpenSplit(path string) (s *Split, err error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("open the tar-split record: %w", err)
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	return readSplit(f, filepath.Base(path))
+}
+
+func readSplit(r io.Reader, base string) (*Split, error) {
+	s := &Split{base: base}
+	err := s.load(r)
+	if err == nil {
+		err = errors.Join(s.data.seal(), s.index.seal())
+	}
+	if err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
+	return s, nil
+}
+
+func (s *Split) damaged(line int64, reason any) error {
+	return errno.New(errno.ErrDamaged, "the tar-split record %s is damaged at line %d: %v; the layer's tar can no longer be given back as it was", s.base, line, reason)
+}
+
+func (s *Split) load(r io.Reader) error {
+	zr, err := gzip.NewReader(r)
+	if err != nil {
+		return s.damaged(0, err)
+	}
+	in := bufio.NewReaderSize(zr, 256<<10)
+	var p splitParser
+	for line := int64(1); ; line++ {
+		b, err := readLine(in)
+		if err == io.EOF && len(b) == 0 { //nolint:errorlint // readLine returns it bare
+			return nil
+		}
+		if err != nil && err != io.EOF { //nolint:errorlint // readLine returns it bare
+			return s.damaged(line, err)
+		}
+		if len(bytes.TrimSpace(b)) == 0 {
+			continue
+		}
+		if err := p.parse(b); err != nil {
+			return s.damaged(line, err)
+		}
+		if err := s.add(&p, line); err != nil {
+			return err
+		}
+	}
+}
+
+// readLine reads up to a newline, which it leaves on, and no more than
+// maxSplitLine. The bytes are valid until the next call.
+func readLine(in *bufio.Reader) ([]byte, error) {
+	b, err := in.ReadSlice('\n')
+	if !errors.Is(err, bufio.ErrBufferFull) {
+		return b, err
+	}
+	long := append([]byte(nil), b...)
+	for errors.Is(err, bufio.ErrBufferFull) {
+		if b, err = in.ReadSlice('\n'); len(long)+len(b) > maxSplitLine {
+			return nil, fmt.Errorf("it is longer than %d bytes", maxSplitLine)
+		}
+		long = append(long, b...)
+	}
+	return long, err
+}
+
+// add appends the parsed line.
+func (s *Split) add(p *splitParser, line int64) error {
+	e := splitEntry{start: s.size, size: p.size, where: s.data.size, crc: p.crc}
+	var text []byte
+	switch {
+	case p.typ == 2:
+		text, e.size = p.payload, int64(len(p.payload))
+	case p.name == "":
+		return s.damaged(line, "a file without a name")
+	default:
+		text, e.name = []byte(p.name), uint32(len(p.name))
+	}
+	if e.size == 0 {
+		return nil
+	}
+	if e.size < 0 || s.size > math.MaxInt64-e.size {
+		return s.damaged(line, "impossible size")
+	}
+	s.size += e.size
+	s.n++
+	return errors.Join(s.data.append(text), s.index.append(e.encode()))
+}
+
+// splitParser decodes one line, with its own buffers.
+type splitParser struct {
+	typ     int
+	name    string
+	size    int64
+	crc     uint64
+	payload []byte
+}
+
+// parse has a short way for the raw segments as every writer forms them.
+func (p *splitParser) parse(line []byte) error {
+	if rest, ok := bytes.CutPrefix(line, []byte(`{"type":2,"payload":"`)); ok {
+		if end := bytes.IndexByte(rest, '"'); end >= 0 && bytes.HasPrefix(rest[end:], []byte(`","position":`)) {
+			p.typ = 2
+			var err error
+			p.payload, err = base64.StdEncoding.AppendDecode(p.payload[:0], rest[:end])
+			return err
+		}
+	}
+	return p.parseJSON(line)
+}
+
+func (p *splitParser) parseJSON(line []byte) error {
+	var e struct {
+		Type    int    `json:"type"`
+		Name    string `json:"name"`
+		NameRaw []byte `json:"name_raw"`
+		Size    int64  `json:"size"`
+		Payload []byte `json:"payload"`
+	}
+	if err := json.Unmarshal(line, &e); err != nil {
+		return err
+	}
+	p.typ, p.name, p.size, p.crc = e.Type, e.Name, e.Size, 0
+	if len(e.NameRaw) > 0 {
+		p.name = string(e.NameRaw)
+	}
+	switch {
+	case e.Type == 2:
+		p.payload = append(p.payload[:0], e.Payload...)
+	case e.Type != 1:
+		return fmt.Errorf("unknown type %d", e.Type)
+	case e.Size > 0 && len(e.Payload) != 8:
+		return errors.New("a checksum that is not of eight bytes")
+	case e.Size > 0:
+		p.crc = binary.BigEndian.Uint64(e.Payload)
+	}
+	return nil
 }
 
 // Size is the exact length of the tar stream in bytes.
-func (s *Split) Size() int64 { return 0 }
+func (s *Split) Size() int64 { return s.size }
 
-// Close lets go of the record's index.
-func (s *Split) Close() error { return nil }
+// Close lets go of the record's index. No reader of it may be used after.
+func (s *Split) Close() error { return errors.Join(s.data.close(), s.index.close()) }
 
-// Reader returns the tar stream, with file content read from root, the
-// layer's own directory, which stays the caller's and must stay open as long.
-func (s *Split) Reader(root *os.File) *SplitReader { return &SplitReader{} }
-
-// SplitReader is a layer's tar stream, byte for byte as it was imported. It
-// may be used by several goroutines.
-type SplitReader struct{}
-
-// Size is the exact length of the stream in bytes.
-func (r *SplitReader) Size() int64 { return 0 }
-
-// ReadAt reads at any offset. Content is not checked against the record's
-// checksums here; a file that is missing or of another size is ErrDamaged.
-func (r *SplitReader) ReadAt(b []byte, off int64) (int, error) { return 0, io.EOF }
-
-// WriteTo writes the whole stream and checks each file's CRC-64; a mismatch
-// is ErrDamaged.
-func (r *SplitReader) WriteTo(w io.Writer) (int64, error) {
-	return r.Copy(context.Background(), w)
-}
-
-// Copy is WriteTo with a context.
-func (r *SplitReader) Copy(ctx context.Context, w io.Writer) (int64, error) {
-	return 0, errno.New(errno.ErrNotSupported, "split: not supported")
+// find returns the entry that holds the stream's byte off.
+func (s *Split) find(off int64) (int64, error) {
+	var failed error
+	i := sort.Search(int(s.n), func(i int) bool {
+		e, err := s.entry(int64(i))
+		if err != nil {
+			failed = err
+		}
+		return e.start+e.size > off
+	})
+	return int64(i), failed
 }
