@@ -69,7 +69,7 @@ func readText(path string) (_ string, _ fileStamp, err error) {
 	if err != nil {
 		return "", fileStamp{}, err
 	}
-	defer func() { err = errors.Join(err, f.Close()) }()
+	defer func() { err = also(err, f.Close()) }()
 	var st unix.Stat_t
 	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
 		return "", fileStamp{}, fmt.Errorf("stat %s: %w", path, err)

@@ -43,7 +43,7 @@ func (s *Store) loadMounts(ctx context.Context, next *state) (err error) {
 	if err != nil {
 		return fmt.Errorf("lock the table of mounts: %w", err)
 	}
-	defer func() { err = errors.Join(err, held.Unlock()) }()
+	defer func() { err = also(err, held.Unlock()) }()
 	return s.readMounts(next, held)
 }
 
@@ -97,7 +97,7 @@ func (w *WriteTx) editMounts(fn func(mountTable) error) (err error) {
 	if err != nil {
 		return fmt.Errorf("lock the table of mounts: %w", err)
 	}
-	defer func() { err = errors.Join(err, held.Unlock()) }()
+	defer func() { err = also(err, held.Unlock()) }()
 	next := *w.st
 	if err := s.readMounts(&next, held); err != nil {
 		return err

@@ -69,6 +69,7 @@ func saveKind[R record[R]](w *WriteTx, at func(*state) **set[R]) error {
 		if !dirty {
 			continue
 		}
+		w.s.fail(fmt.Sprintf("save:1 %s", k)) // the token is new, the file old
 		path := w.s.paths[k].own[file]
 		if err := durable.WriteFile(path, 0o600, func(to io.Writer) error { return writeArray(to, texts[file]) }); err != nil {
 			return err
@@ -77,6 +78,7 @@ func saveKind[R record[R]](w *WriteTx, at func(*state) **set[R]) error {
 			return err
 		}
 	}
+	w.s.fail(fmt.Sprintf("save:2 %s", k)) // the kind is saved
 	w.settled(k, func() { *at(w.base) = set })
 	return nil
 }

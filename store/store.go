@@ -8,11 +8,13 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync/atomic"
 
 	"github.com/sirupsen/logrus"
 
 	"github.com/plyfs/plyfs/drivers"
+	"github.com/plyfs/plyfs/internal/durable"
 	"github.com/plyfs/plyfs/internal/errno"
 	"github.com/plyfs/plyfs/internal/lockfile"
 	"github.com/plyfs/plyfs/internal/mounts"
@@ -182,15 +184,37 @@ func (s *Store) openDriver() (err error) {
 	return nil
 }
 
-// sweep removes what a dead writer left half made, if there is any.
+// sweep removes what dead writers left: half-made objects, and temporary
+// files beside the record files.
 func (s *Store) sweep(ctx context.Context) error {
+	needed := false
 	st := s.cur.Load()
 	for k := range Kind(numKinds) {
-		if len(st.of(k).incomplete()) > 0 {
-			return s.Update(ctx, func(*WriteTx) error { return nil })
+		entries, err := os.ReadDir(s.kindDir(k))
+		if err != nil {
+			return fmt.Errorf("look for leftovers: %w", err)
+		}
+		needed = needed || len(st.of(k).incomplete()) > 0 ||
+			slices.ContainsFunc(entries, func(e os.DirEntry) bool { return durable.IsTemp(e.Name()) })
+	}
+	if !needed {
+		return nil
+	}
+	return s.Update(ctx, func(w *WriteTx) error { return s.sweepTemps() })
+}
+
+// sweepTemps removes temporary files of the record files. Precondition: the
+// write locks of all kinds are held, so that their writers are dead.
+func (s *Store) sweepTemps() error {
+	var err error
+	for _, p := range s.paths {
+		for _, path := range p.own {
+			if path != "" {
+				err = errors.Join(err, durable.Sweep(filepath.Dir(path), filepath.Base(path)))
+			}
 		}
 	}
-	return nil
+	return err
 }
 
 // Close ends the watching of files and delivers what is still to be told to

@@ -97,6 +97,14 @@ func unchangedFile(path string, old fileStamp) (bool, error) {
 	return now == old, err
 }
 
+// also joins an error of cleaning up to err, which stays as it is without one.
+func also(err, cleanup error) error {
+	if cleanup == nil {
+		return err
+	}
+	return errors.Join(err, cleanup)
+}
+
 // reload takes the gate and loads what changed, under read locks.
 func (s *Store) reload(ctx context.Context) (_ *state, err error) {
 	if err := s.enter(ctx); err != nil {
@@ -108,7 +116,7 @@ func (s *Store) reload(ctx context.Context) (_ *state, err error) {
 		return cur, err
 	}
 	held, err := s.lockAll(ctx, "")
-	defer func() { err = errors.Join(err, unlockAll(held)) }()
+	defer func() { err = also(err, unlockAll(held)) }()
 	if err != nil {
 		return nil, err
 	}

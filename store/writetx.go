@@ -49,7 +49,7 @@ func (s *Store) Update(ctx context.Context, fn func(*WriteTx) error) (err error)
 	}
 	defer s.leave()
 	held, err := s.lockAll(ctx, "update")
-	defer func() { err = errors.Join(err, unlockAll(held)) }()
+	defer func() { err = also(err, unlockAll(held)) }()
 	if err != nil {
 		return err
 	}
