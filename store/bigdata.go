@@ -108,7 +108,7 @@ func (s *Store) SetBigData(ctx context.Context, k Kind, ref, key string, r io.Re
 		return fmt.Errorf("receive big data item %q of %s %s: %w", key, k, id, err)
 	}
 	s.fail("data:1")
-	j := journal{Op: journalData, Kind: k, ID: id, Key: key, Size: item.size, Digest: item.digest}
+	j := journal{Op: journalData, Kind: journalKind(k), ID: id, Key: key, Size: item.size, Digest: item.digest}
 	if j.Dev, j.Ino, err = identity(entry.own(dataDir)); err != nil {
 		return err
 	}
@@ -281,7 +281,7 @@ func (w *WriteTx) dropData(entry *stageEntry, k Kind, id, key string) error {
 	if err != nil {
 		return err
 	}
-	if err := entry.writeJournal(journal{Op: journalUndata, Kind: k, ID: id, Key: key}); err != nil {
+	if err := entry.writeJournal(journal{Op: journalUndata, Kind: journalKind(k), ID: id, Key: key}); err != nil {
 		return err
 	}
 	w.s.fail("undata:1")

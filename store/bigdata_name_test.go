@@ -19,7 +19,7 @@ func TestDataFileNameProbes(t *testing.T) {
 			t.Errorf("%q → %q, %v; want it plain", key, got, err)
 		}
 	}
-	for _, key := range []string{"AB", "a-b", "a_b", "a b", "a%b", "=x", "sha256:12", "日本", "éa", "manifest-sha256:12", "a\nb", "\xff\xfe"} {
+	for _, key := range []string{"AB", "a-b", "a_b", "a b", "a%b", "=x", "sha256:12", "日本", "éa", "manifest-sha256:12", "a\nb", "\x01\x02"} {
 		want := "=" + base64.StdEncoding.EncodeToString([]byte(key))
 		if got, err := dataFileName(key); err != nil || got != want {
 			t.Errorf("%q → %q, %v; want %q", key, got, err, want)

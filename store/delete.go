@@ -236,7 +236,7 @@ func (t *Tx) onlyOf(l *Layer, containerID string) bool {
 
 // dropObject is drop:2 to drop:5.
 func (w *WriteTx) dropObject(entry *stageEntry, k Kind, id string, layers []string) error {
-	if err := entry.writeJournal(journal{Op: journalDelete, Kind: k, ID: id, Layers: layers}); err != nil {
+	if err := entry.writeJournal(journal{Op: journalDelete, Kind: journalKind(k), ID: id, Layers: layers}); err != nil {
 		return err
 	}
 	w.s.fail("drop:2")

@@ -184,20 +184,24 @@ func (e *stageEntry) abandon() error { return e.lock.Close() }
 // background; what fails is logged and left to the next sweep, since the
 // operation that the entry belonged to is over either way.
 func (s *Store) discard(ctx context.Context, e *stageEntry) {
-	if e.keep {
-		s.leaveEntry(e, errUnfinished)
-		return
-	}
-	if err := e.remove(ctx); err == nil {
-		return
-	} else if ctx.Err() == nil {
-		s.leaveEntry(e, err)
-		return
+	if !e.keep {
+		err := e.remove(ctx)
+		if err == nil {
+			return
+		}
+		if ctx.Err() == nil {
+			s.leaveEntry(e, err)
+			return
+		}
 	}
 	s.discardLater(e)
 }
 
 func (s *Store) discardLater(e *stageEntry) {
+	if e.keep {
+		s.leaveEntry(e, errUnfinished)
+		return
+	}
 	s.removals.Go(func() {
 		if err := e.remove(s.background); err != nil {
 			s.leaveEntry(e, err)

@@ -36,13 +36,16 @@ const (
 	journalUndata   journalOp = "undata"
 )
 
+// journalKind is a Kind, as a number in the file.
+type journalKind uint8
+
 // journal is the content of journal.json.
 type journal struct {
 	Version int       `json:"version"`
 	Op      journalOp `json:"op"`
 	// Kind and ID name the object.
-	Kind Kind   `json:"kind"`
-	ID   string `json:"id"`
+	Kind journalKind `json:"kind"`
+	ID   string      `json:"id"`
 	// Layers go with the object: made for it, or deleted with it (top first).
 	Layers []string `json:"layers,omitempty"`
 	// Dev and Ino identify what was put in place: the layer's own directory
@@ -59,6 +62,8 @@ type journal struct {
 	Size   int64         `json:"size,omitempty"`
 	Digest digest.Digest `json:"digest,omitempty"`
 }
+
+func (j *journal) kind() Kind { return Kind(j.Kind) }
 
 // layerContent is the part of a layer's record that describes its content.
 type layerContent struct {
@@ -135,7 +140,7 @@ func (e *stageEntry) readJournal() (_ *journal, err error) {
 	if err := json.NewDecoder(io.LimitReader(f, journalLimit)).Decode(j); err != nil {
 		return nil, errno.New(errno.ErrDamaged, "%s cannot be read: %w", e.own(journalFile), err)
 	}
-	if j.Version != journalVersion || j.Kind >= numKinds || !safeIDs(j) {
+	if j.Version != journalVersion || j.kind() >= numKinds || !safeIDs(j) {
 		return nil, errno.New(errno.ErrDamaged, "%s is not a journal of this version of plyfs", e.own(journalFile))
 	}
 	return j, nil

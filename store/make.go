@@ -48,7 +48,7 @@ func (s *Store) CreateImage(ctx context.Context, spec ImageSpec) (*Image, error)
 	if rec.Digest == "" {
 		rec.Digest = rec.BigDataDigests[manifestKey]
 	}
-	if err := entry.writeJournal(journal{Op: journalCreate, Kind: KindImage, ID: rec.ID}); err != nil {
+	if err := entry.writeJournal(journal{Op: journalCreate, Kind: journalKind(KindImage), ID: rec.ID}); err != nil {
 		return nil, err
 	}
 	s.fail("make:2")
@@ -177,7 +177,7 @@ func (s *Store) CreateContainer(ctx context.Context, spec ContainerSpec) (*Conta
 	if err != nil {
 		return nil, fmt.Errorf("container %s: %w", rec.ID, err)
 	}
-	err = st.entry.writeJournal(journal{Op: journalCreate, Kind: KindContainer, ID: rec.ID, Layers: []string{st.ID()}})
+	err = st.entry.writeJournal(journal{Op: journalCreate, Kind: journalKind(KindContainer), ID: rec.ID, Layers: []string{st.ID()}})
 	if err != nil {
 		return nil, err
 	}

@@ -31,13 +31,13 @@ func (s *Store) settle(ctx context.Context, e *stageEntry) error {
 }
 
 func (w *WriteTx) settle(e *stageEntry, j *journal) error {
-	_, known := w.Names(j.Kind, j.ID)
+	_, known := w.Names(j.kind(), j.ID)
 	switch j.Op {
 	case journalCreate, journalDelete:
 		if known {
 			return nil
 		}
-		return w.finishObjectDrop(e, j.Kind, j.ID, j.Layers)
+		return w.finishObjectDrop(e, j.kind(), j.ID, j.Layers)
 	case journalExchange:
 		return w.settleExchange(e, j)
 	case journalData:
@@ -65,23 +65,23 @@ func (w *WriteTx) settleExchange(e *stageEntry, j *journal) error {
 }
 
 func (w *WriteTx) settleData(j *journal) error {
-	_, known := w.Names(j.Kind, j.ID)
+	_, known := w.Names(j.kind(), j.ID)
 	name, err := dataFileName(j.Key)
 	if err != nil || !known {
 		return err
 	}
-	dev, ino, err := identity(filepath.Join(w.s.objectDir(j.Kind, j.ID), name))
+	dev, ino, err := identity(filepath.Join(w.s.objectDir(j.kind(), j.ID), name))
 	if errors.Is(err, os.ErrNotExist) {
 		return nil
 	}
 	if err != nil || dev != j.Dev || ino != j.Ino {
 		return err
 	}
-	return w.recordData(j.Kind, j.ID, dataItem{key: j.Key, size: j.Size, digest: j.Digest})
+	return w.recordData(j.kind(), j.ID, dataItem{key: j.Key, size: j.Size, digest: j.Digest})
 }
 
 func (w *WriteTx) settleUndata(e *stageEntry, j *journal) error {
-	keys, known := w.dataKeys(j.Kind, j.ID)
+	keys, known := w.dataKeys(j.kind(), j.ID)
 	if !known || slices.Contains(keys, j.Key) {
 		return nil
 	}
@@ -89,7 +89,7 @@ func (w *WriteTx) settleUndata(e *stageEntry, j *journal) error {
 	if err != nil {
 		return err
 	}
-	return e.trash(filepath.Join(w.s.objectDir(j.Kind, j.ID), name))
+	return e.trash(filepath.Join(w.s.objectDir(j.kind(), j.ID), name))
 }
 
 // sweepIncomplete removes records that are flagged incomplete, whoever left

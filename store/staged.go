@@ -13,6 +13,7 @@ import (
 
 	"github.com/plyfs/plyfs/drivers"
 	"github.com/plyfs/plyfs/internal/errno"
+	"github.com/plyfs/plyfs/internal/idmap"
 	"github.com/plyfs/plyfs/internal/layertar"
 )
 
@@ -60,7 +61,7 @@ func (s *Store) stage(ctx context.Context, spec LayerSpec, base *baseState) (*St
 	s.fail("create:1")
 	st := &StagedLayer{s: s, spec: spec, base: base, entry: entry}
 	want := drivers.LayerSpec{ID: spec.ID, Parent: spec.Parent, Maps: spec.Maps}
-	want.RootUID, want.RootGID = rootOwner(spec)
+	want.RootUID, want.RootGID = rootOwner(spec.Maps)
 	if base != nil {
 		want.From = spec.ID
 	}
@@ -75,14 +76,14 @@ func (s *Store) stage(ctx context.Context, spec LayerSpec, base *baseState) (*St
 
 // rootOwner is the host owner of a new layer's root: what container ID 0 is
 // mapped to, or else whoever we are.
-func rootOwner(spec LayerSpec) (uid, gid int) {
+func rootOwner(m idmap.Maps) (uid, gid int) {
 	uid, gid = os.Geteuid(), os.Getegid()
-	for _, r := range spec.Maps.UIDs {
+	for _, r := range m.UIDs {
 		if r.ContainerID == 0 && r.Size > 0 {
 			uid = r.HostID
 		}
 	}
-	for _, r := range spec.Maps.GIDs {
+	for _, r := range m.GIDs {
 		if r.ContainerID == 0 && r.Size > 0 {
 			gid = r.HostID
 		}

@@ -139,7 +139,7 @@ func (st *StagedLayer) swapJournal() (journal, error) {
 		return journal{}, fmt.Errorf("look at the new content: %w", err)
 	}
 	j := journal{
-		Op: journalExchange, Kind: KindLayer, ID: st.spec.ID, Dev: dev, Ino: ino,
+		Op: journalExchange, Kind: journalKind(KindLayer), ID: st.spec.ID, Dev: dev, Ino: ino,
 		Old: contentOf(st.base.rec), New: &layerContent{},
 	}
 	if st.base.empty {

@@ -1,0 +1,18 @@
+package store
+
+import "context"
+
+// WithFailpoint has fn called at each numbered step of an operation.
+func WithFailpoint(o Options, fn func(step string)) Options {
+	o.failpoint = fn
+	return o
+}
+
+// WaitRemovals waits until nothing is removed in the background any more.
+func (s *Store) WaitRemovals() { s.removals.Wait() }
+
+// RemoveTree is removeTree.
+func RemoveTree(ctx context.Context, path string) error { return removeTree(ctx, path) }
+
+// KindDir is the directory of a kind's records and data.
+func (s *Store) KindDir(k Kind) string { return s.kindDir(k) }
