@@ -2,6 +2,7 @@ package safefs
 
 import (
 	"errors"
+	"os"
 	"sync"
 	"syscall"
 	"time"
@@ -120,4 +121,16 @@ func readlinkAt(fd int, name string) (string, error) {
 			return "", syscall.ENAMETOOLONG
 		}
 	}
+}
+
+// StatFile returns the attributes of an open file.
+func StatFile(f *os.File) (Stat, error) {
+	conn, err := f.SyscallConn()
+	if err != nil {
+		return Stat{}, fail("stat", f.Name(), err)
+	}
+	var s Stat
+	var statErr error
+	err = conn.Control(func(fd uintptr) { s, statErr = statAt(int(fd), "", 0) })
+	return s, errors.Join(err, statErr)
 }

@@ -1,0 +1,107 @@
+package fuseoverlay
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/plyfs/plyfs/internal/errno"
+	"github.com/plyfs/plyfs/internal/safefs"
+	"github.com/plyfs/plyfs/internal/vnode"
+)
+
+// handle is an open file of a layer.
+type handle struct {
+	node *fileNode
+	file *os.File
+	keep bool
+}
+
+// Open implements vnode.Opener. The tree is read-only: EROFS for anything that
+// would write.
+func (f *fileNode) Open(_ context.Context, flags int) (vnode.Handle, error) {
+	if flags&unix.O_ACCMODE != unix.O_RDONLY || flags&unix.O_TRUNC != 0 {
+		return nil, errno.New(errno.ErrReadOnly, "%q is part of a read-only merged tree", f.spot.name)
+	}
+	at := f.spot
+	if f.data != nil {
+		at = *f.data
+	}
+	var file *os.File
+	err := at.place.with(func(dir *safefs.Dir) (err error) {
+		// O_NONBLOCK: a FIFO put there meanwhile must not hold us.
+		file, err = dir.Open(at.name, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_NOATIME, 0)
+		if errors.Is(err, syscall.EPERM) { // O_NOATIME is the owner's
+			file, err = dir.Open(at.name, unix.O_RDONLY|unix.O_NONBLOCK, 0)
+		}
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	st, err := safefs.StatFile(file)
+	if err == nil && (st.Type() != unix.S_IFREG || f.data == nil && at.place.number(&st) != f.ino) {
+		err = at.stale()
+	}
+	if err != nil {
+		return nil, errors.Join(err, file.Close())
+	}
+	return &handle{node: f, file: file, keep: !f.spot.place.layer.Volatile && !at.place.layer.Volatile}, nil
+}
+
+// Flags implements vnode.Handle.
+func (h *handle) Flags() vnode.OpenFlags {
+	if h.keep {
+		return vnode.KeepCache | vnode.NoFlush
+	}
+	return vnode.NoFlush
+}
+
+// ReadAt implements vnode.Handle.
+func (h *handle) ReadAt(_ context.Context, p []byte, off int64) (int, error) {
+	n, err := h.file.ReadAt(p, off)
+	if errors.Is(err, io.EOF) {
+		err = nil
+	}
+	return n, h.explain("read", err)
+}
+
+// Seek implements vnode.Seeker for SEEK_DATA and SEEK_HOLE.
+func (h *handle) Seek(_ context.Context, off int64, whence int) (int64, error) {
+	if whence != unix.SEEK_DATA && whence != unix.SEEK_HOLE {
+		return 0, syscall.EINVAL
+	}
+	conn, err := h.file.SyscallConn()
+	if err != nil {
+		return 0, h.explain("seek", err)
+	}
+	var n int64
+	var seekErr error
+	err = conn.Control(func(fd uintptr) { n, seekErr = unix.Seek(int(fd), off, whence) })
+	return n, h.explain("seek", errors.Join(err, seekErr))
+}
+
+// Attr implements vnode.HandleAttr: also when the file has lost its name in a
+// layer that others write to.
+func (h *handle) Attr(ctx context.Context) (vnode.Attr, error) {
+	if h.node.data != nil || h.node.tree.formats&Override != 0 {
+		return h.node.Attr(ctx)
+	}
+	st, err := safefs.StatFile(h.file)
+	return attrOf(&st, h.node.ino), h.explain("stat", err)
+}
+
+// Release implements vnode.Handle.
+func (h *handle) Release(context.Context) error { return h.explain("close", h.file.Close()) }
+
+func (h *handle) explain(step string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("layer %s: %s %q: %w", h.node.spot.place.layer.Name, step, h.node.spot.name, err)
+}

@@ -1,0 +1,164 @@
+package fuseoverlay
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/plyfs/plyfs/internal/errno"
+	"github.com/plyfs/plyfs/internal/safefs"
+	"github.com/plyfs/plyfs/internal/vnode"
+)
+
+// found is the end of a search: hits top first, none when the name is not
+// there. A file has one hit, or two when the second holds its data.
+type found struct {
+	hits []hit
+	// volatile: a layer was asked that others may be writing to.
+	volatile bool
+}
+
+// find searches the stack of a directory for name.
+func (t *Tree) find(ctx context.Context, stack []*place, name string) (found, error) {
+	s := search{name: name}
+	var f found
+	atRoots := len(stack) == len(t.layers) && stack[0] == t.layers[0].root
+	for i := 0; i < len(stack) && !s.stop; i++ {
+		if err := ctx.Err(); err != nil {
+			return found{}, err
+		}
+		p := stack[i]
+		f.volatile = f.volatile || p.layer.Volatile
+		wasMetacopy := s.metacopy
+		h, err := t.findIn(p, &s)
+		if err != nil {
+			return found{}, explainMark(p, err)
+		}
+		if h != nil && !(wasMetacopy && s.metacopy) { // of a chain of metacopies the top one counts
+			f.hits = append(f.hits, *h)
+		}
+		if h != nil && s.absolute() && !atRoots {
+			// From the layers' roots on, below the layer that said so.
+			stack, i, atRoots = t.root.stack, p.layer.index, true
+		}
+		if p.ends() {
+			break
+		}
+	}
+	if s.metacopy {
+		return found{}, errno.New(errno.ErrDamaged, "layer %s: %q is a copy of metadata only and no lower layer has its data: the layer needs the parent that it was made on", f.hits[0].place.layer.Name, name)
+	}
+	return f, nil
+}
+
+// explainMark turns a redirect that cannot be followed into a sentence.
+func explainMark(p *place, err error) error {
+	var bad badRedirect
+	if errors.As(err, &bad) {
+		return errno.New(errno.ErrDamaged, "layer %s: %w", p.layer.Name, err)
+	}
+	return err
+}
+
+// findIn looks at one layer: at s.name in p or, when it is absolute, along it
+// from p, which is the layer's root then.
+func (t *Tree) findIn(p *place, s *search) (*hit, error) {
+	if !s.absolute() {
+		return t.findStep(p, s, s.name, step{})
+	}
+	names, steps := split(s.name)
+	for i, name := range names {
+		h, err := t.findStep(p, s, name, steps[i])
+		if h == nil || err != nil || steps[i].end() {
+			return h, err
+		}
+		p = h.enter()
+	}
+	return nil, nil
+}
+
+func (t *Tree) findStep(p *place, s *search, name string, at step) (*hit, error) {
+	h, err := p.probe(name)
+	if err != nil {
+		return nil, err
+	}
+	keep, err := s.take(h.mark, at, t.last(p))
+	if err != nil || !keep {
+		return nil, err
+	}
+	return &h, nil
+}
+
+// Lookup implements vnode.Directory.
+func (d *dirNode) Lookup(ctx context.Context, name string) (vnode.Child, error) {
+	switch {
+	case len(name) > maxName:
+		return vnode.Child{}, fmt.Errorf("look up: %w", syscall.ENAMETOOLONG)
+	case !safefs.ValidName(name):
+		return vnode.Child{}, fmt.Errorf("look up %q: %w", name, syscall.EINVAL)
+	case d.tree.formats.isMarkFile(name):
+		return vnode.Child{Entry: vnode.ValidForever}, nil
+	}
+	f, err := d.tree.find(ctx, d.stack, name)
+	if err != nil {
+		return vnode.Child{}, err
+	}
+	c := vnode.Child{Entry: vnode.ValidForever, Attr: vnode.ValidForever}
+	if f.volatile {
+		c.Entry = vnode.ValidNone
+	}
+	if len(f.hits) == 0 {
+		return c, nil
+	}
+	if f.hits[0].place.layer.Volatile {
+		c.Attr = vnode.ValidNone
+	}
+	c.Node = d.tree.node(f.hits)
+	return c, nil
+}
+
+// node makes the node of a finished search.
+func (t *Tree) node(hits []hit) vnode.Node {
+	top := &hits[0]
+	ino := top.place.number(&top.st)
+	var seen *safefs.Stat
+	if !top.place.layer.Volatile {
+		st := top.st
+		seen = &st
+	}
+	if top.kind == directory {
+		d := &dirNode{stack: make([]*place, len(hits))}
+		d.init(t, ino, seen)
+		for i := range hits {
+			d.stack[i] = hits[i].enter()
+		}
+		return d
+	}
+	var data *spot
+	if len(hits) > 1 {
+		at := hits[1].spot
+		data = &at
+	}
+	switch top.st.Type() {
+	case unix.S_IFREG:
+		n := &fileNode{leaf{spot: top.spot, data: data}}
+		n.init(t, ino, seen)
+		return n
+	case unix.S_IFLNK:
+		n := &linkNode{leaf{spot: top.spot}}
+		n.init(t, ino, seen)
+		return n
+	default:
+		n := &specialNode{leaf{spot: top.spot}}
+		n.init(t, ino, seen)
+		return n
+	}
+}
+
+// number is the inode number of a file in p.
+func (p *place) number(st *safefs.Stat) uint64 {
+	return p.tree.space.Number(uint64(p.layer.index), st.Dev, st.Ino)
+}
