@@ -1,0 +1,250 @@
+package fsview
+
+import (
+	"context"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/plyfs/plyfs/internal/errno"
+	"github.com/plyfs/plyfs/internal/vnode"
+)
+
+// Lookup implements vnode.Directory.
+func (n *dirNode) Lookup(ctx context.Context, name string) (vnode.Child, error) {
+	p, err := n.fs.place(ctx, n.w)
+	if err != nil {
+		return vnode.Child{}, err
+	}
+	e, err := p.lookup(ctx, name)
+	if errno.Of(err) == syscall.ENOENT {
+		v, _ := n.w.valid()
+		return vnode.Child{Entry: v}, nil
+	}
+	if err != nil {
+		return vnode.Child{}, err
+	}
+	if e.row.Kind == Subtree {
+		return p.at(e.row, e.id, e.arg).subtree(ctx)
+	}
+	return n.fs.child(e.where)
+}
+
+// lookup finds name among the fixed entries, then among the others.
+func (p place) lookup(ctx context.Context, name string) (entry, error) {
+	if k := p.row.child(name); k != nil && !k.dynamic() {
+		q := p.at(k, p.id, "")
+		if k.has != nil && !k.has(q) {
+			return entry{}, q.missing()
+		}
+		return entry{name, q.where}, nil
+	}
+	if p.row.find == nil {
+		return entry{}, errno.New(errno.ErrUnknown, "there is no %q in %s", clip(name), p.label())
+	}
+	return p.row.find(ctx, p, name)
+}
+
+// ReadDir implements vnode.Directory.
+func (n *dirNode) ReadDir(ctx context.Context) ([]vnode.Dirent, error) {
+	p, err := n.fs.place(ctx, n.w)
+	if err != nil {
+		return nil, err
+	}
+	entries := p.entries(ctx)
+	list := make([]vnode.Dirent, len(entries))
+	for i, e := range entries {
+		list[i] = vnode.Dirent{Name: e.name, Ino: e.ino(), Type: e.row.typeBits()}
+	}
+	return list, nil
+}
+
+func (r *Row) typeBits() uint32 {
+	switch {
+	case r.Kind.isDir():
+		return syscall.S_IFDIR
+	case r.Kind == Link:
+		return syscall.S_IFLNK
+	}
+	return syscall.S_IFREG
+}
+
+// entries returns what a listing of p shows.
+func (p place) entries(ctx context.Context) []entry {
+	var list []entry
+	for _, k := range p.row.kids {
+		if q := p.at(k, p.id, ""); !k.dynamic() && q.shown(ctx) {
+			list = append(list, entry{k.name, q.where})
+		}
+	}
+	if p.row.list != nil {
+		list = append(list, p.row.list(p)...)
+	}
+	return list
+}
+
+// shown tells whether p is listed in its directory.
+func (p place) shown(ctx context.Context) bool {
+	if p.row.hideable && p.fs.opts.HideTrees || p.row.has != nil && !p.row.has(p) {
+		return false
+	}
+	switch p.row.Listed {
+	case Never:
+		return false
+	case Sized:
+		if p.fs.opts.ShowStreams {
+			return true
+		}
+		if p.row.size == nil {
+			return false
+		}
+		_, known := p.row.size(ctx, p)
+		return known
+	case Held:
+		return p.fs.holds(p.tx, p.where)
+	}
+	return true
+}
+
+func (p place) nlink(ctx context.Context) uint32 {
+	n := uint32(2)
+	for _, e := range p.entries(ctx) {
+		if e.row.Kind.isDir() {
+			n++
+		}
+	}
+	return n
+}
+
+// change is the frame of every change of a directory's entries: it refuses
+// read-only trees and what the row cannot do, and records errors.
+func (n *dirNode) change(ctx context.Context, doing, name string, able bool, fn func(p place) error) error {
+	p, err := n.fs.place(ctx, n.w)
+	if err != nil {
+		return err
+	}
+	switch werr := n.fs.writable(); {
+	case werr != nil:
+		err = werr
+	case !able:
+		err = errno.New(errno.ErrForbidden, "%s %q is not possible in %s: %s", doing, clip(name), p.label(), p.row.advice())
+	default:
+		err = fn(p)
+	}
+	if err != nil {
+		return n.fs.fail(n.w, doing+" "+clip(name), err)
+	}
+	return nil
+}
+
+// advice says what can be done in a directory whose entries cannot be changed.
+func (r *Row) advice() string {
+	switch {
+	case r.obj == objDraft:
+		return "write the draft's files, and move the draft to commit it"
+	case r.obj != objNone:
+		return "the files of an object are fixed; rmdir removes the whole object"
+	case r.Kind == Objects:
+		return "mkdir makes an object here, and rmdir removes one"
+	}
+	return "its entries are fixed"
+}
+
+// Mkdir implements vnode.Mkdirer.
+func (n *dirNode) Mkdir(ctx context.Context, name string, _ uint32) (c vnode.Child, err error) {
+	err = n.change(ctx, "mkdir", name, n.w.row.mkdir != nil, func(p place) error {
+		e, err := p.row.mkdir(ctx, p, name)
+		if err != nil {
+			return err
+		}
+		c, err = n.fs.child(e.where)
+		if e.row.Kind == Link {
+			c.Entry, c.Attr = vnode.ValidNone, vnode.ValidNone
+		}
+		return err
+	})
+	return c, err
+}
+
+// Rmdir implements vnode.Rmdirer.
+func (n *dirNode) Rmdir(ctx context.Context, name string) error {
+	return n.change(ctx, "rmdir", name, n.w.row.rmdir != nil, func(p place) error {
+		return p.row.rmdir(ctx, p, name)
+	})
+}
+
+// Unlink implements vnode.Unlinker.
+func (n *dirNode) Unlink(ctx context.Context, name string) error {
+	return n.change(ctx, "removing", name, n.w.row.unlink != nil, func(p place) error {
+		return p.row.unlink(ctx, p, name)
+	})
+}
+
+// Symlink implements vnode.Symlinker.
+func (n *dirNode) Symlink(ctx context.Context, name, target string) (c vnode.Child, err error) {
+	err = n.change(ctx, "making the symlink", name, n.w.row.symlink != nil, func(p place) error {
+		e, err := p.row.symlink(ctx, p, name, target)
+		if err != nil {
+			return err
+		}
+		c, err = n.fs.child(e.where)
+		return err
+	})
+	return c, err
+}
+
+// Link implements vnode.Linker: there are no hard links here.
+func (n *dirNode) Link(ctx context.Context, name string, _ vnode.Node) (vnode.Child, error) {
+	return vnode.Child{}, n.change(ctx, "linking", name, true, func(p place) error {
+		return errno.New(errno.ErrForbidden, "%q cannot be a hard link: `ln -s OBJECT by-name/NAME` adds a name", clip(name))
+	})
+}
+
+// Mknod implements vnode.Mknoder: regular files are made where Create makes
+// them, others nowhere.
+func (n *dirNode) Mknod(ctx context.Context, name string, mode uint32, _ uint64) (vnode.Child, error) {
+	if t := mode & syscall.S_IFMT; t != 0 && t != syscall.S_IFREG {
+		return vnode.Child{}, n.change(ctx, "mknod", name, true, func(p place) error {
+			return errno.New(errno.ErrForbidden, "%q cannot be a device, a pipe or a socket: the control filesystem holds none", clip(name))
+		})
+	}
+	c, h, err := n.Create(ctx, name, syscall.O_WRONLY, mode)
+	if err != nil {
+		return vnode.Child{}, err
+	}
+	return c, h.Release(ctx)
+}
+
+// Create implements vnode.Creator.
+func (n *dirNode) Create(ctx context.Context, name string, flags int, _ uint32) (c vnode.Child, h vnode.Handle, err error) {
+	err = n.change(ctx, "creating", name, n.w.row.create != nil, func(p place) error {
+		e, err := p.row.create(ctx, p, name)
+		if err != nil {
+			return err
+		}
+		if h, err = p.at(e.row, e.id, e.arg).open(ctx, flags|syscall.O_CREAT|syscall.O_TRUNC); err != nil {
+			return err
+		}
+		c, err = n.fs.child(e.where)
+		return err
+	})
+	return c, h, err
+}
+
+// Rename implements vnode.Renamer.
+func (n *dirNode) Rename(ctx context.Context, name string, newParent vnode.Node, newName string, flags uint32) error {
+	return n.change(ctx, "renaming", name, true, func(p place) error {
+		to, ok := newParent.(*dirNode)
+		switch {
+		case !ok || to.fs != n.fs || p.row.rename == nil:
+			return errRename(p, name)
+		case flags&^unix.RENAME_NOREPLACE != 0:
+			return errno.New(errno.ErrBadValue, "renaming %q: entries cannot be exchanged or whited out here", clip(name))
+		}
+		return p.row.rename(ctx, p, name, to.w, newName)
+	})
+}
+
+func errRename(p place, name string) error {
+	return errno.New(errno.ErrBadValue, "%q in %s cannot be renamed to there: an object is renamed within its directory, a name within by-name/, and a draft is moved into layers/, images/ or containers/", clip(name), p.label())
+}
