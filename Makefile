@@ -89,7 +89,7 @@ install: build-binary ## into DESTDIR/PREFIX (default /usr/local)
 
 .PHONY: docs
 docs: ## man pages from the commands, into docs/man
-	@$(GO) run ./cmd/plyfs docs docs/man
+	@$(GO) run -tags docs ./cmd/plyfs docs docs/man
 
 .PHONY: clean
 clean: stop ## remove what make made

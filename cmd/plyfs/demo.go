@@ -1,0 +1,83 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"runtime"
+	"slices"
+
+	"github.com/spf13/cobra"
+
+	"github.com/plyfs/plyfs/internal/demo"
+	"github.com/plyfs/plyfs/internal/errno"
+	"github.com/plyfs/plyfs/store"
+)
+
+func (a *app) demoCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "demo", Short: "the small image that make run shows",
+		Args: cobra.NoArgs, RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	cmd.AddCommand(&cobra.Command{
+		Use: "import", Short: "put the demo image into a store, which is made when there is none",
+		Long: `import makes the image ` + demo.Name + ` in the store: two small layers, one
+over the other, with a static program, a symlink, a hard link and a removed
+file. Where the store has the image already nothing changes.`,
+		Example: "  plyfs demo import --root /srv/demo --runroot /run/demo",
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return a.importDemo(cmd.Context())
+		},
+	})
+	return cmd
+}
+
+func (a *app) importDemo(ctx context.Context) (err error) {
+	img, err := demo.Build(runtime.GOARCH)
+	if err != nil {
+		return err
+	}
+	st, _, err := a.openStore(ctx, 0, true, false)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, st.Close()) }()
+	parent := ""
+	for _, l := range img.Layers {
+		if err := importLayer(ctx, st, l, parent); err != nil {
+			return fmt.Errorf("import the layer %q: %w", l.About, err)
+		}
+		parent = l.ID
+	}
+	spec := store.ImageSpec{ID: img.ID, Layer: parent, Names: []string{demo.Name}, Metadata: "{}", Created: img.Created}
+	items := img.Items()
+	for _, key := range slices.Sorted(maps.Keys(items)) {
+		spec.BigData = append(spec.BigData, store.BigDataItem{Key: key, Data: items[key]})
+	}
+	if _, err := st.CreateImage(ctx, spec); err != nil && !errors.Is(err, errno.ErrDuplicate) {
+		return fmt.Errorf("import the image %s: %w", demo.Name, err)
+	}
+	_, err = fmt.Fprintf(a.out, "%s %s\n", img.ID, demo.Name)
+	return err
+}
+
+// importLayer makes a layer of the image, unless the store has it.
+func importLayer(ctx context.Context, st *store.Store, l demo.Layer, parent string) error {
+	staged, err := st.StageLayer(ctx, store.LayerSpec{ID: l.ID, Parent: parent})
+	if errors.Is(err, errno.ErrDuplicate) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if _, err := staged.Import(ctx, bytes.NewReader(l.Tar)); err != nil {
+		return errors.Join(err, staged.Discard(ctx))
+	}
+	if _, err := staged.Commit(ctx); err != nil {
+		return errors.Join(err, staged.Discard(ctx))
+	}
+	return nil
+}

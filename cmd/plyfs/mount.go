@@ -1,0 +1,127 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+
+	"github.com/spf13/cobra"
+
+	"github.com/plyfs/plyfs/fsview/fusefs"
+	"github.com/plyfs/plyfs/internal/detach"
+	"github.com/plyfs/plyfs/internal/errno"
+	"github.com/plyfs/plyfs/internal/holders"
+)
+
+func (a *app) mountCommand() *cobra.Command {
+	var options []string
+	var foreground, create bool
+	cmd := &cobra.Command{
+		Use:   "mount DIR",
+		Short: "mount the control filesystem on a directory",
+		Long: `mount shows the store on the directory DIR. It goes into the background and
+returns when the mount is there, or fails with the reason. SIGTERM, or
+"plyfs umount DIR", ends it; mounts of layers that were taken through the
+tree are then given back.
+
+Options, after -o, separated by commas:
+  ro                   refuse every change
+  allow_other          let other users in (for an ordinary user: when
+                       /etc/fuse.conf has user_allow_other)
+  noexec               let nobody run programs from tree/ and merged/
+  hide=trees           leave tree/, diff/ and diff.tar out of listings
+  show=streams         list files whose size is not known beforehand too
+  bigdata_limit=SIZE   largest big data item and metadata (16M); K, M, G
+  lock_timeout=TIME    longest wait for a lock of the store (60s)
+rw, exec, nodev and nosuid are the defaults and may be given.
+
+In the background warnings go to --log-file; without one they are in the
+tree's own file error_log only.`,
+		Example: `  plyfs mount /mnt
+  plyfs mount -f --log-level debug /mnt
+  plyfs mount -o ro,hide=trees --root /srv/store --runroot /run/store /mnt
+  plyfs mount --create --root $HOME/store --runroot $XDG_RUNTIME_DIR/store ~/mnt`,
+		Args: wantArgs(1, 1, "one directory to mount on"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			o, err := parseOptions(options)
+			if err != nil {
+				return err
+			}
+			o.create = create
+			dir, err := filepath.Abs(args[0])
+			if err != nil {
+				return fmt.Errorf("mount on %s: %w", args[0], err)
+			}
+			return a.mount(cmd.Context(), dir, o, foreground)
+		},
+	}
+	cmd.Flags().StringArrayVarP(&options, "options", "o", nil, "mount `OPTIONS`, see above")
+	cmd.Flags().BoolVarP(&foreground, "foreground", "f", false, "stay in the foreground")
+	cmd.Flags().BoolVar(&create, "create", false, "make an empty store when there is none")
+	return cmd
+}
+
+// mount mounts in this process, or starts one in the background that does.
+func (a *app) mount(ctx context.Context, dir string, o mountOptions, foreground bool) error {
+	background, err := detach.Here()
+	if err != nil {
+		return err
+	}
+	if !foreground && background == nil {
+		status, err := detach.Start(ctx, a.args, a.err)
+		if err == nil && status != 0 {
+			return exitStatus(status)
+		}
+		return err
+	}
+	return a.serve(ctx, dir, o, background.Ready)
+}
+
+func (a *app) umountCommand() *cobra.Command {
+	var lazy bool
+	cmd := &cobra.Command{
+		Use:     "umount DIR",
+		Aliases: []string{"unmount"},
+		Short:   "unmount the control filesystem",
+		Long: `umount ends the mount on the directory DIR, also one whose server has died.
+When programs use it, it names them and fails; with --lazy the mount vanishes
+at once and ends when the last of them lets go.`,
+		Example: "  plyfs umount /mnt",
+		Args:    wantArgs(1, 1, "one directory"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return umount(cmd.Context(), args[0], lazy)
+		},
+	}
+	cmd.Flags().BoolVarP(&lazy, "lazy", "z", false, "do not wait for programs that use it")
+	return cmd
+}
+
+// umount unmounts what is ours, and names who is in the way.
+func umount(ctx context.Context, dir string, lazy bool) error {
+	m, err := fusefs.MountAt(dir)
+	switch {
+	case err != nil:
+		return err
+	case m == nil:
+		return errno.New(errno.ErrBadValue, "%s is not a mount point: nothing to unmount", dir)
+	case m.FSType != "fuse."+fusefs.Subtype:
+		return errno.New(errno.ErrBadValue, "%s is not a mount of plyfs but of type %s: use umount(8)", dir, m.FSType)
+	}
+	err = fusefs.Unmount(ctx, dir, lazy)
+	if errno.Of(err) != errno.ErrInUse.Errno() {
+		return err
+	}
+	return busy(dir, m.Mountpoint, err)
+}
+
+// busy adds to err who uses the mount, as far as this user can see.
+func busy(dir, mountpoint string, err error) error {
+	who, herr := holders.Of(mountpoint)
+	switch {
+	case herr != nil || len(who) == 0:
+		return err
+	case len(who) == 1:
+		return errno.New(errno.ErrInUse, "%s is busy: %s; end it, or use --lazy", dir, who[0])
+	}
+	return errno.New(errno.ErrInUse, "%s is busy: %s, and %d more; end them, or use --lazy", dir, who[0], len(who)-1)
+}
