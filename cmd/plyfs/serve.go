@@ -9,7 +9,6 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/plyfs/plyfs/fsview"
 	"github.com/plyfs/plyfs/fsview/fusefs"
 	"github.com/plyfs/plyfs/internal/errno"
 	"github.com/plyfs/plyfs/store"
@@ -47,7 +46,7 @@ func (a *app) serve(ctx context.Context, dir string, o mountOptions, ready func(
 	if err := srv.Start(dev); err != nil {
 		return errors.Join(err, fusefs.Unmount(context.WithoutCancel(ctx), dir, true))
 	}
-	defer watch(ctx, st, tree, srv)()
+	defer watch(ctx, st, srv)()
 	// The working directory must not keep other filesystems busy.
 	if err := errors.Join(os.Chdir("/"), ready()); err != nil {
 		return errors.Join(err, a.unmount(ctx, srv, dir))
@@ -92,36 +91,10 @@ func generation(ctx context.Context, st *store.Store) func() uint64 {
 	}
 }
 
-// watch makes the kernel let go of what it cached whenever the store, or what
-// is mounted through the tree, changes. The returned function ends it.
-func watch(ctx context.Context, st *store.Store, tree *fsview.FS, srv *fusefs.Server) (stop func()) {
-	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	// fsview calls from within a request, which must not talk to the kernel:
-	// one waiting notice stands for all.
-	notices := make(chan struct{}, 1)
-	tree.OnChange(func(context.Context, uint64, string) {
-		select {
-		case notices <- struct{}{}:
-		default:
-		}
-	})
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		for {
-			select {
-			case <-ctx.Done():
-				return
-			case <-notices:
-				// It fails only when the server or ctx has ended.
-				_ = srv.Invalidate(ctx, 0)
-			}
-		}
-	}()
-	unsubscribe := st.Subscribe(func(gen uint64) { _ = srv.Invalidate(ctx, gen) })
-	return func() {
-		unsubscribe()
-		cancel()
-		<-done
-	}
+// watch makes the kernel let go of what it cached whenever the store changes,
+// before the change shows in events. The returned function ends it.
+func watch(ctx context.Context, st *store.Store, srv *fusefs.Server) (stop func()) {
+	ctx = context.WithoutCancel(ctx)
+	// It fails only when the server has ended.
+	return st.Subscribe(func(gen uint64) { _ = srv.Invalidate(ctx, gen) })
 }
