@@ -50,8 +50,8 @@ if [ -n "$NO_HELPER" ]; then
 		if [ -e $n ]; then mount --bind "$T/ns/none" $n; fi
 	done
 fi
-{ grep -v '^plyuser:' /etc/passwd; echo "plyuser:x:1000:1000::$T/home:/bin/sh"; } > "$T/ns/passwd"
-{ grep -v '^plyuser:' /etc/group; echo "plyuser:x:1000:"; } > "$T/ns/group"
+{ grep -v ':x:1000:' /etc/passwd; echo "plyuser:x:1000:1000::$T/home:/bin/sh"; } > "$T/ns/passwd"
+{ grep -v ':x:1000:' /etc/group; echo "plyuser:x:1000:"; } > "$T/ns/group"
 : > "$T/ns/subuid"; : > "$T/ns/subgid"
 if [ -z "$NO_SUBIDS" ]; then
 	echo plyuser:100000:65536 > "$T/ns/subuid"
