@@ -2,9 +2,9 @@ package layertar
 
 import (
 	"context"
+	"errors"
 	"io"
 
-	"github.com/plyfs/plyfs/internal/errno"
 	"github.com/plyfs/plyfs/internal/idmap"
 	"github.com/plyfs/plyfs/internal/whiteout"
 )
@@ -23,6 +23,9 @@ type Source struct {
 	// Maps translate the directories' owners (host IDs) back to the
 	// container's; OldMaps those of Old.
 	Maps, OldMaps idmap.Maps
+	// OverrideStat takes owners and modes from the attribute
+	// user.containers.override_stat where a file has it.
+	OverrideStat bool
 }
 
 // ChangeKind says what happened to a path. The numbers are those of the
@@ -55,20 +58,95 @@ type Change struct {
 	Kind ChangeKind
 }
 
-// Changes yields the differences in the peers' order, comparing what is seen
-// of the two trees (a directory whose times changed is a Modify, the root is
-// never listed). An error of yield ends it.
+// event is one step of a walk over a difference, in the order of the stream:
+// a file that is there, a name that is gone, or an opaque directory.
+type event struct {
+	path string // relative to the root
+	kind ChangeKind
+	what eventKind
+	// quiet events belong to the stream and not to the changes.
+	quiet bool
+	// ent, of u and in dir, is the file of a present event; of a gone one
+	// it carries the mark's time.
+	u   *union
+	dir *udir
+	ent *uentry
+}
+
+type eventKind uint8
+
+const (
+	present eventKind = iota
+	gone
+	opaqueDir
+)
+
+// walkSource yields the events of a source.
+func walkSource(ctx context.Context, s *Source, yield func(*event) error) (err error) {
+	if s.Upper != "" {
+		return walkNative(ctx, s, yield)
+	}
+	return walkUnions(ctx, s, yield)
+}
+
+// Changes yields the differences, each directory's after its own, in the
+// order of names. An error of yield ends it.
+//
+// Of a native source everything in the upper is a difference, except a
+// directory that is below with the same owner, mode and time; an opaque
+// directory is an Add. Of two unions a directory is one when its owner, mode
+// or attributes differ or when anything in it does. The root is never listed.
 func Changes(ctx context.Context, s Source, yield func(Change) error) error {
-	return errno.New(errno.ErrNotSupported, "changes: not supported")
+	return walkSource(ctx, &s, func(e *event) error {
+		if e.quiet || e.what == opaqueDir {
+			return nil
+		}
+		return yield(Change{"/" + e.path, e.kind})
+	})
 }
 
-// Generate writes the difference as a tar stream.
-func Generate(ctx context.Context, w io.Writer, s Source) error {
-	return errno.New(errno.ErrNotSupported, "diff: not supported")
-}
-
-// Size returns the bytes of content that the difference holds, counted as the
-// peers' diffsize does.
+// Size returns the bytes of content that the difference holds: the apparent
+// sizes of all files that are no directories, each hard-linked one once.
 func Size(ctx context.Context, s Source) (int64, error) {
-	return 0, errno.New(errno.ErrNotSupported, "diff size: not supported")
+	var total int64
+	seen := map[inode]struct{}{}
+	err := walkSource(ctx, &s, func(e *event) error {
+		if e.what != present || e.ent.st.IsDir() {
+			return nil
+		}
+		if e.ent.st.Nlink > 1 {
+			k := inode{e.ent.st.Dev, e.ent.st.Ino}
+			if _, ok := seen[k]; ok {
+				return nil
+			}
+			seen[k] = struct{}{}
+		}
+		total += int64(e.ent.st.Size)
+		return nil
+	})
+	return total, err
 }
+
+type inode struct{ dev, ino uint64 }
+
+// Generate writes the difference as a tar stream: the same bytes for the same
+// directories. Names have no leading `./`, directories end in `/`, sockets
+// are left out, and marks are `.wh.NAME` and `.wh..wh..opq`.
+func Generate(ctx context.Context, w io.Writer, s Source) error {
+	g := newGenerator(w, &s)
+	err := walkSource(ctx, &s, g.event)
+	if err != nil {
+		return err
+	}
+	return g.close()
+}
+
+func join(dir, name string) string {
+	if dir == "" {
+		return name
+	}
+	return dir + "/" + name
+}
+
+// closing joins the error of a close to *err.
+func closing(err *error, closeIt func() error) { *err = errors.Join(*err, closeIt()) }

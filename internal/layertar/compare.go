@@ -1,0 +1,294 @@
+package layertar
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/plyfs/plyfs/internal/idmap"
+	"github.com/plyfs/plyfs/internal/safefs"
+	"github.com/plyfs/plyfs/internal/whiteout"
+)
+
+// compare walks two unions side by side. A directory whose shares are the
+// same in both is not entered.
+type compare struct {
+	ctx    context.Context
+	s      *Source
+	u, old *union
+	yield  func(*event) error
+	// held are directories on the way down that are told only when something
+	// in them is.
+	held []*event
+}
+
+func walkUnions(ctx context.Context, s *Source, yield func(*event) error) (err error) {
+	u, err := openUnion(s.New, s.UpperStyle)
+	if err != nil {
+		return err
+	}
+	defer closing(&err, u.close)
+	old, err := openUnion(s.Old, s.UpperStyle)
+	if err != nil {
+		return err
+	}
+	defer closing(&err, old.close)
+	a, err := u.root()
+	if err != nil {
+		return err
+	}
+	defer closing(&err, a.close)
+	b, err := old.root()
+	if err != nil {
+		return err
+	}
+	defer closing(&err, b.close)
+	c := compare{ctx: ctx, s: s, u: u, old: old, yield: yield}
+	return c.dir("", a, b)
+}
+
+// tell yields an event after the directories that lead to it.
+func (c *compare) tell(ev *event) error {
+	for _, h := range c.held {
+		if h.quiet { // told before
+			continue
+		}
+		h.quiet = true
+		out := *h
+		out.quiet = false
+		if err := c.yield(&out); err != nil {
+			return err
+		}
+	}
+	return c.yield(ev)
+}
+
+// added tells everything in d as added.
+func (c *compare) added(path string, d *udir) error {
+	return c.dir(path, d, &udir{})
+}
+
+func (c *compare) dir(path string, a, b *udir) error {
+	if err := context.Cause(c.ctx); err != nil {
+		return err
+	}
+	news, err := c.u.list(a)
+	if err != nil {
+		return err
+	}
+	var olds []uentry
+	if len(b.parts) > 0 {
+		if olds, err = c.old.list(b); err != nil {
+			return err
+		}
+	}
+	for len(news) > 0 || len(olds) > 0 {
+		order := 0
+		switch {
+		case len(olds) == 0:
+			order = -1
+		case len(news) == 0:
+			order = 1
+		default:
+			order = strings.Compare(news[0].name, olds[0].name)
+		}
+		var n, o *uentry
+		if order <= 0 {
+			n, news = &news[0], news[1:]
+		}
+		if order >= 0 {
+			o, olds = &olds[0], olds[1:]
+		}
+		if err := c.pair(path, a, b, n, o); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// pair judges one name: n is nil when it is gone, o when it is new.
+func (c *compare) pair(path string, a, b *udir, n, o *uentry) error {
+	if n == nil {
+		return c.gone(path, a, o)
+	}
+	ev := &event{path: join(path, n.name), kind: Add, u: c.u, dir: a, ent: n}
+	if o == nil {
+		return c.descend(ev, a, nil, nil)
+	}
+	ev.kind = Modify
+	if n.st.Type() != o.st.Type() {
+		return c.descend(ev, a, nil, nil)
+	}
+	same, err := c.same(n, o)
+	switch {
+	case err != nil:
+		return err
+	case n.st.IsDir() && same:
+		return c.holding(ev, a, b, o)
+	case n.st.IsDir():
+		return c.descend(ev, a, b, o)
+	case same:
+		return nil
+	}
+	return c.tell(ev)
+}
+
+// gone tells a deletion, dated by the directory that it happened in.
+func (c *compare) gone(path string, a *udir, o *uentry) error {
+	ent := *o
+	if len(a.parts) > 0 {
+		st, err := a.parts[0].d.Stat(".")
+		if err != nil {
+			return err
+		}
+		ent.st.Mtime = st.Mtime
+	}
+	return c.tell(&event{path: join(path, o.name), kind: Delete, what: gone, ent: &ent})
+}
+
+// descend tells an entry and, for a directory, what is in it.
+func (c *compare) descend(ev *event, a, b *udir, o *uentry) error {
+	if err := c.tell(ev); err != nil || !ev.ent.st.IsDir() {
+		return err
+	}
+	return c.into(ev, a, b, o)
+}
+
+// holding goes into a directory that is told only if something in it is.
+func (c *compare) holding(ev *event, a, b *udir, o *uentry) error {
+	c.held = append(c.held, ev)
+	err := c.into(ev, a, b, o)
+	c.held = c.held[:len(c.held)-1]
+	return err
+}
+
+func (c *compare) into(ev *event, a, b *udir, o *uentry) (err error) {
+	sub, err := c.u.open(a, ev.ent)
+	if err != nil {
+		return err
+	}
+	defer closing(&err, sub.close)
+	old := &udir{}
+	if o != nil {
+		if old, err = c.old.open(b, o); err != nil {
+			return err
+		}
+		defer closing(&err, old.close)
+		if same, err := sameShares(sub, old); err != nil || same {
+			return err
+		}
+	}
+	return c.dir(ev.path, sub, old)
+}
+
+// sameShares tells whether two directories are made of the very same ones.
+func sameShares(a, b *udir) (bool, error) {
+	if len(a.parts) != len(b.parts) {
+		return false, nil
+	}
+	for i := range a.parts {
+		x, errA := a.parts[i].d.Stat(".")
+		y, errB := b.parts[i].d.Stat(".")
+		if err := errors.Join(errA, errB); err != nil {
+			return false, err
+		}
+		if x.Dev != y.Dev || x.Ino != y.Ino {
+			return false, nil
+		}
+	}
+	return true, nil
+}
+
+// same compares two files of one type as the peers do: owner, mode, device,
+// attributes; and but for directories size and time.
+func (c *compare) same(n, o *uentry) (bool, error) {
+	a, b := &n.st, &o.st
+	if a.Dev == b.Dev && a.Ino == b.Ino {
+		return true, nil
+	}
+	ua, ga := containerOwner(c.s.Maps, a)
+	ub, gb := containerOwner(c.s.OldMaps, b)
+	if a.Mode != b.Mode || ua != ub || ga != gb || a.Rdev != b.Rdev {
+		return false, nil
+	}
+	if !a.IsDir() && (a.Size != b.Size || !sameTime(a.Mtime, b.Mtime)) {
+		return false, nil
+	}
+	return sameXattrs(n, o)
+}
+
+// containerOwner translates an owner, or leaves one that has no translation.
+func containerOwner(m idmap.Maps, st *safefs.Stat) (int, int) {
+	uid, gid := int(st.UID), int(st.GID)
+	if u, g, err := m.ToContainer(uid, gid); err == nil {
+		return u, g
+	}
+	return uid, gid
+}
+
+// sameTime forgives a filesystem or stream that keeps whole seconds only.
+func sameTime(a, b time.Time) bool {
+	return a.Equal(b) || (a.Unix() == b.Unix() && (a.Nanosecond() == 0 || b.Nanosecond() == 0))
+}
+
+// sameXattrs compares what would be exported.
+func sameXattrs(n, o *uentry) (bool, error) {
+	if n.st.Type() == unix.S_IFLNK {
+		return true, nil
+	}
+	a, err := exportXattrs(n)
+	if err != nil {
+		return false, err
+	}
+	b, err := exportXattrs(o)
+	if err != nil {
+		return false, err
+	}
+	return slices.EqualFunc(a, b, func(x, y xattr) bool { return x.name == y.name && bytes.Equal(x.value, y.value) }), nil
+}
+
+// exportXattrs reads the attributes that are content, sorted by name: those of
+// users, file capabilities and ACLs.
+func exportXattrs(e *uentry) ([]xattr, error) {
+	names, err := e.dir.Listxattr(e.name)
+	if err != nil {
+		if errors.Is(err, syscall.EOPNOTSUPP) {
+			return nil, nil
+		}
+		return nil, err
+	}
+	var out []xattr
+	for _, n := range names {
+		if !exported(n) {
+			continue
+		}
+		v, err := e.dir.Getxattr(e.name, n)
+		if errors.Is(err, syscall.ENODATA) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, xattr{n, v})
+	}
+	slices.SortFunc(out, func(a, b xattr) int { return strings.Compare(a.name, b.name) })
+	return out, nil
+}
+
+// exported tells whether an attribute is content. One with `=` in its name
+// cannot be written in a PAX header.
+func exported(name string) bool {
+	switch {
+	case whiteout.IsPrivate(name), strings.Contains(name, "="):
+		return false
+	case strings.HasPrefix(name, "user."), strings.HasPrefix(name, "system.posix_acl_"), name == "security.capability":
+		return true
+	}
+	return false
+}

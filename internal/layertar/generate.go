@@ -1,0 +1,239 @@
+package layertar
+
+import (
+	"archive/tar"
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/plyfs/plyfs/internal/errno"
+	"github.com/plyfs/plyfs/internal/whiteout"
+)
+
+// generator writes events as tar members, in the header style of the peers:
+// ustar, PAX where it does not fit; the mode with its type bits; whole
+// seconds; `root` for ID 0 and no other names, which would be this machine's.
+type generator struct {
+	s     *Source
+	out   *bufio.Writer
+	tw    *tar.Writer
+	links map[inode]string // the first name of each hard-linked file
+	buf   []byte
+}
+
+func newGenerator(w io.Writer, s *Source) *generator {
+	out := bufio.NewWriterSize(w, flowBlock)
+	return &generator{s: s, out: out, tw: tar.NewWriter(out), links: map[inode]string{}, buf: make([]byte, 64<<10)}
+}
+
+func (g *generator) close() error { return errors.Join(g.tw.Close(), g.out.Flush()) }
+
+func (g *generator) event(e *event) error {
+	var err error
+	switch e.what {
+	case present:
+		err = g.file(e)
+	case gone:
+		dir, base := splitName(e.path)
+		err = g.tw.WriteHeader(&tar.Header{
+			Typeflag: tar.TypeReg, Name: join(dir, whiteout.Name(base)), Uname: "root", Gname: "root", ModTime: wholeSeconds(e.ent.st.Mtime),
+		})
+	case opaqueDir:
+		err = g.tw.WriteHeader(&tar.Header{
+			Typeflag: tar.TypeReg, Name: join(e.path, whiteout.OpaqueName), Mode: 0o755, Uname: "root", Gname: "root", ModTime: time.Unix(0, 0),
+		})
+	}
+	if err != nil {
+		return fmt.Errorf("write %s to the diff: %w", quote(clip(e.path)), err)
+	}
+	return nil
+}
+
+func (g *generator) file(e *event) error {
+	st := &e.ent.st
+	if st.Type() == unix.S_IFSOCK {
+		return nil
+	}
+	h := &tar.Header{Name: e.path, Mode: int64(st.Mode), ModTime: wholeSeconds(st.Mtime)}
+	if err := g.owner(h, e); err != nil {
+		return err
+	}
+	if st.Nlink > 1 && !st.IsDir() {
+		k := inode{st.Dev, st.Ino}
+		if first, ok := g.links[k]; ok {
+			h.Typeflag, h.Linkname = tar.TypeLink, first
+			return g.tw.WriteHeader(h)
+		}
+		g.links[k] = e.path
+	}
+	if err := g.kind(h, e); err != nil {
+		return err
+	}
+	if err := g.xattrs(h, e); err != nil {
+		return err
+	}
+	if h.Typeflag != tar.TypeReg || h.Size == 0 {
+		return g.tw.WriteHeader(h)
+	}
+	return g.regular(h, e)
+}
+
+func (g *generator) kind(h *tar.Header, e *event) (err error) {
+	st := &e.ent.st
+	switch st.Type() {
+	case unix.S_IFREG:
+		h.Typeflag, h.Size = tar.TypeReg, int64(st.Size)
+	case unix.S_IFDIR:
+		h.Typeflag = tar.TypeDir
+		h.Name += "/"
+	case unix.S_IFLNK:
+		h.Typeflag = tar.TypeSymlink
+		h.Linkname, err = e.ent.dir.Readlink(e.ent.name)
+	case unix.S_IFIFO:
+		h.Typeflag = tar.TypeFifo
+	case unix.S_IFCHR, unix.S_IFBLK:
+		h.Typeflag = tar.TypeChar
+		if st.Type() == unix.S_IFBLK {
+			h.Typeflag = tar.TypeBlock
+		}
+		h.Devmajor, h.Devminor = int64(unix.Major(st.Rdev)), int64(unix.Minor(st.Rdev))
+	}
+	return err
+}
+
+func (g *generator) owner(h *tar.Header, e *event) error {
+	st := &e.ent.st
+	uid, gid, err := g.s.Maps.ToContainer(int(st.UID), int(st.GID))
+	if err != nil {
+		return errno.New(errno.ErrBadValue, "its owner cannot be told: %w", err)
+	}
+	h.Uid, h.Gid = uid, gid
+	if g.s.OverrideStat && st.Type() != unix.S_IFLNK {
+		v, err := e.ent.dir.Getxattr(e.ent.name, whiteout.OverrideStat)
+		if err == nil {
+			err = override(h, string(v))
+		}
+		if err != nil && !errors.Is(err, syscall.ENODATA) && !errors.Is(err, syscall.EOPNOTSUPP) && !errors.Is(err, syscall.EPERM) {
+			return err
+		}
+	}
+	if h.Uid == 0 {
+		h.Uname = "root"
+	}
+	if h.Gid == 0 {
+		h.Gname = "root"
+	}
+	return nil
+}
+
+// override takes `uid:gid:mode` from the attribute.
+func override(h *tar.Header, v string) error {
+	f := strings.Split(v, ":")
+	if len(f) < 3 {
+		return errno.New(errno.ErrDamaged, "its attribute %s has the value %s", whiteout.OverrideStat, quote(clip(v)))
+	}
+	uid, errU := strconv.ParseUint(f[0], 10, 32)
+	gid, errG := strconv.ParseUint(f[1], 10, 32)
+	mode, errM := strconv.ParseUint(f[2], 8, 32)
+	if err := errors.Join(errU, errG, errM); err != nil {
+		return errno.New(errno.ErrDamaged, "its attribute %s has the value %s", whiteout.OverrideStat, quote(clip(v)))
+	}
+	h.Uid, h.Gid, h.Mode = int(uid), int(gid), h.Mode&^0o7777|int64(mode&0o7777)
+	return nil
+}
+
+func (g *generator) xattrs(h *tar.Header, e *event) error {
+	if h.Typeflag == tar.TypeSymlink {
+		return nil
+	}
+	xs, err := exportXattrs(e.ent)
+	if err != nil {
+		return err
+	}
+	for _, x := range xs {
+		if h.PAXRecords == nil {
+			h.PAXRecords = map[string]string{}
+		}
+		h.PAXRecords[paxXattr+x.name] = string(x.value)
+	}
+	return nil
+}
+
+func (g *generator) regular(h *tar.Header, e *event) (err error) {
+	f, err := e.u.content(e.dir, e.ent)
+	if err != nil {
+		return err
+	}
+	defer closing(&err, f.Close)
+	if err := g.tw.WriteHeader(h); err != nil {
+		return err
+	}
+	return g.content(f, h.Size)
+}
+
+// content writes size bytes of f, holes without reading them. A file that
+// shrinks meanwhile is filled up with zeros, one that grows is cut off.
+func (g *generator) content(f *os.File, size int64) error {
+	for off := int64(0); off < size; {
+		data, hole := size, size
+		if d, err := unix.Seek(int(f.Fd()), off, unix.SEEK_DATA); err == nil {
+			data = min(d, size)
+		} else if !errors.Is(err, syscall.ENXIO) {
+			data = off
+		}
+		if err := g.zeros(data - off); err != nil {
+			return err
+		}
+		if data == size {
+			return nil
+		}
+		if h, err := unix.Seek(int(f.Fd()), data, unix.SEEK_HOLE); err == nil && h > data {
+			hole = min(h, size)
+		}
+		if err := g.data(f, data, hole); err != nil {
+			return err
+		}
+		off = hole
+	}
+	return nil
+}
+
+func (g *generator) zeros(n int64) error {
+	clear(g.buf)
+	for n > 0 {
+		k := min(n, int64(len(g.buf)))
+		if _, err := g.tw.Write(g.buf[:k]); err != nil {
+			return err
+		}
+		n -= k
+	}
+	return nil
+}
+
+func (g *generator) data(f *os.File, from, to int64) error {
+	for from < to {
+		n, err := f.ReadAt(g.buf[:min(int64(len(g.buf)), to-from)], from)
+		if n == 0 {
+			if errors.Is(err, io.EOF) {
+				return g.zeros(to - from)
+			}
+			return err
+		}
+		if _, err := g.tw.Write(g.buf[:n]); err != nil {
+			return err
+		}
+		from += int64(n)
+	}
+	return nil
+}
+
+// wholeSeconds cuts the fraction off: archive/tar would round it up.
+func wholeSeconds(t time.Time) time.Time { return time.Unix(t.Unix(), 0) }
