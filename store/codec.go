@@ -127,6 +127,44 @@ func (d *decoder) any(key, raw string, to any) {
 	d.fail(key, dec.Decode(to))
 }
 
+// pairs walks an object's members with their names decoded.
+func (d *decoder) pairs(key, raw string, one func(name, v string)) {
+	if isNull(raw) {
+		return
+	}
+	p := scanner{s: raw}
+	d.fail(key, p.object(0, func(k, v string) error {
+		name, err := unquote(k)
+		if err == nil {
+			one(name, v)
+		}
+		return err
+	}))
+}
+
+func (d *decoder) sizes(key, raw string, to *map[string]int64) {
+	d.pairs(key, raw, func(name, v string) {
+		var n int64
+		d.int64(key, v, &n)
+		put(to, name, n)
+	})
+}
+
+func (d *decoder) digests(key, raw string, to *map[string]digest.Digest) {
+	d.pairs(key, raw, func(name, v string) {
+		var dg digest.Digest
+		d.digest(key, v, &dg)
+		put(to, name, dg)
+	})
+}
+
+func put[V any](to *map[string]V, name string, v V) {
+	if *to == nil {
+		*to = make(map[string]V)
+	}
+	(*to)[name] = v
+}
+
 func (d *decoder) ranges(key, raw string, to *[]idmap.Range) {
 	d.any(key, raw, to)
 	for _, r := range *to {
@@ -136,12 +174,14 @@ func (d *decoder) ranges(key, raw string, to *[]idmap.Range) {
 	}
 }
 
-// decodeRecord walks the members of raw: known decodes one and tells whether
-// it knows the key. The result goes into m.
-func decodeRecord(raw string, m *meta, known func(d *decoder, key, value string) bool) error {
+// decodeRecord walks the members of the object that comes next: known decodes
+// one and tells whether it knows the key. The result goes into m. The error is
+// one of syntax.
+func decodeRecord(p *scanner, m *meta, known func(d *decoder, key, value string) bool) error {
 	var d decoder
-	p := scanner{s: raw}
-	err := p.object(0, func(key, value string) error {
+	p.space()
+	start := p.i
+	err := p.object(1, func(key, value string) error {
 		name, err := unquote(key)
 		if err != nil {
 			return err
@@ -154,7 +194,7 @@ func decodeRecord(raw string, m *meta, known func(d *decoder, key, value string)
 	if err != nil {
 		return err
 	}
-	m.raw = raw
+	m.raw = p.s[start:p.i]
 	m.damage = strings.Join(d.wrong, "; ")
 	return nil
 }

@@ -145,23 +145,28 @@ func (p *scanner) array(depth int, element func(value string) error) error {
 
 // quoted returns the text of a string that begins here, with its quotes.
 func (p *scanner) quoted() (string, error) {
-	start := p.i
-	p.i++
-	for p.i < len(p.s) {
-		switch c := p.s[p.i]; {
+	text, start, i := p.s, p.i, p.i+1
+	for i < len(text) {
+		c := text[i]
+		if c != '"' && c != '\\' && c >= ' ' {
+			i++
+			continue
+		}
+		p.i = i
+		switch {
 		case c == '"':
 			p.i++
-			return p.s[start:p.i], nil
+			return text[start:p.i], nil
 		case c == '\\':
 			if err := p.escape(); err != nil {
 				return "", err
 			}
-		case c < ' ':
-			return "", p.fail("control byte in a string")
+			i = p.i
 		default:
-			p.i++
+			return "", p.fail("control byte in a string")
 		}
 	}
+	p.i = i
 	return "", p.fail("")
 }
 

@@ -99,7 +99,7 @@ type parsed[R any] struct {
 type parser[R record[R]] struct {
 	kind   Kind
 	path   string
-	decode func(string) (R, error)
+	decode func(*scanner) (R, error)
 	old    []R
 	oldID  map[string]R
 	next   int // index into old of the record expected next
@@ -135,11 +135,9 @@ func (p *parser[R]) elements(s *scanner) error {
 	}
 	for {
 		if s.space(); !p.again(s) {
-			raw, err := s.value(1)
-			if err != nil {
+			if err := p.fresh(s); err != nil {
 				return err
 			}
-			p.fresh(raw)
 		}
 		if s.eat(']') {
 			return nil
@@ -168,16 +166,35 @@ func (p *parser[R]) again(s *scanner) bool {
 	return false
 }
 
-// fresh decodes an element that is new, changed or moved.
-func (p *parser[R]) fresh(raw string) {
-	raw = strings.Clone(raw) // records must not hold on to the whole file
-	r, err := p.decode(raw)
+// fresh decodes an element that is new, changed or moved. Its parts stay parts
+// of the text when all elements are new; else they are copied, so that one
+// record does not hold on to the text of a whole file.
+func (p *parser[R]) fresh(s *scanner) error {
+	start := s.i
+	if len(p.old) == 0 && s.peek() == '{' {
+		r, err := p.decode(s)
+		if err == nil {
+			p.keep(r)
+		}
+		return err
+	}
+	if _, err := s.value(1); err != nil {
+		return err
+	}
+	raw := strings.Clone(s.s[start:s.i])
+	r, err := p.decode(&scanner{s: raw})
 	if err != nil {
 		p.out.opaque = append(p.out.opaque, opaque{raw: raw, why: "it is no object"})
-		return
+		return nil
 	}
+	p.keep(r)
+	return nil
+}
+
+// keep takes a decoded element as a record, if it can be one.
+func (p *parser[R]) keep(r R) {
 	if why := unsafeID(r.id()); why != "" {
-		p.out.opaque = append(p.out.opaque, opaque{raw: raw, id: r.id(), why: why})
+		p.out.opaque = append(p.out.opaque, opaque{raw: r.m().raw, id: r.id(), why: why})
 		return
 	}
 	if p.next < len(p.old) && p.old[p.next].id() == r.id() {

@@ -100,9 +100,9 @@ func (l *Layer) index(yield func(indexKey)) {
 	indexFlags(l.Flags, yield)
 }
 
-func decodeLayer(raw string) (*Layer, error) {
+func decodeLayer(p *scanner) (*Layer, error) {
 	l := new(Layer)
-	err := decodeRecord(raw, &l.meta, l.decodeMember)
+	err := decodeRecord(p, &l.meta, l.decodeMember)
 	return l, err
 }
 
@@ -221,9 +221,9 @@ func (i *Image) index(yield func(indexKey)) {
 	indexFlags(i.Flags, yield)
 }
 
-func decodeImage(raw string) (*Image, error) {
+func decodeImage(p *scanner) (*Image, error) {
 	i := new(Image)
-	err := decodeRecord(raw, &i.meta, i.decodeMember)
+	err := decodeRecord(p, &i.meta, i.decodeMember)
 	return i, err
 }
 
@@ -246,9 +246,9 @@ func (i *Image) decodeMember(d *decoder, key, v string) bool {
 	case "big-data-names":
 		d.strs(key, v, &i.BigDataNames)
 	case "big-data-sizes":
-		d.any(key, v, &i.BigDataSizes)
+		d.sizes(key, v, &i.BigDataSizes)
 	case "big-data-digests":
-		d.any(key, v, &i.BigDataDigests)
+		d.digests(key, v, &i.BigDataDigests)
 	case "created":
 		d.time(key, v, &i.Created)
 	case "flags":
@@ -308,9 +308,9 @@ func (c *Container) index(yield func(indexKey)) {
 	indexFlags(c.Flags, yield)
 }
 
-func decodeContainer(raw string) (*Container, error) {
+func decodeContainer(p *scanner) (*Container, error) {
 	c := new(Container)
-	err := decodeRecord(raw, &c.meta, c.decodeMember)
+	err := decodeRecord(p, &c.meta, c.decodeMember)
 	if on, ok := c.Flags["Volatile"].(bool); ok && on {
 		c.Volatile = true
 	}
@@ -332,9 +332,9 @@ func (c *Container) decodeMember(d *decoder, key, v string) bool {
 	case "big-data-names":
 		d.strs(key, v, &c.BigDataNames)
 	case "big-data-sizes":
-		d.any(key, v, &c.BigDataSizes)
+		d.sizes(key, v, &c.BigDataSizes)
 	case "big-data-digests":
-		d.any(key, v, &c.BigDataDigests)
+		d.digests(key, v, &c.BigDataDigests)
 	case "created":
 		d.time(key, v, &c.Created)
 	case "uidmap":

@@ -34,11 +34,11 @@ func decodeAs(t testing.TB, k Kind, raw string) encodable {
 	var err error
 	switch k {
 	case KindLayer:
-		r, err = decodeLayer(raw)
+		r, err = decodeLayer(&scanner{s: raw})
 	case KindImage:
-		r, err = decodeImage(raw)
+		r, err = decodeImage(&scanner{s: raw})
 	case KindContainer:
-		r, err = decodeContainer(raw)
+		r, err = decodeContainer(&scanner{s: raw})
 	}
 	if err != nil {
 		t.Fatalf("decode %s: %v", raw, err)
@@ -141,7 +141,7 @@ func TestLayerRoundTrip(t *testing.T) {
 		if !json.Valid([]byte(raw)) {
 			t.Fatalf("invalid JSON %q", raw)
 		}
-		back, err := decodeLayer(raw)
+		back, err := decodeLayer(&scanner{s: raw})
 		if err != nil || back.damage != "" {
 			t.Fatalf("decode %q: %v %s", raw, err, back.damage)
 		}

@@ -36,8 +36,8 @@ func newSet[R record[R]](kind Kind, size int) *set[R] {
 		kind:   kind,
 		list:   make([]R, 0, size),
 		byID:   make(map[string]R, size),
-		byName: make(map[string]R),
-		many:   make(map[indexKey][]R, size),
+		byName: make(map[string]R, size/4),
+		many:   make(map[indexKey][]R, 2*size),
 	}
 }
 

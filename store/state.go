@@ -111,7 +111,7 @@ func (s *Store) loadKind(next *state, k Kind, token lockfile.Token) error {
 	return err
 }
 
-func loadSet[R record[R]](s *Store, ks *kindState, k Kind, old *set[R], decode func(string) (R, error), token lockfile.Token) (*set[R], error) {
+func loadSet[R record[R]](s *Store, ks *kindState, k Kind, old *set[R], decode func(*scanner) (R, error), token lockfile.Token) (*set[R], error) {
 	ks.stamp.token, ks.broken = token, nil
 	var own [2]parsed[R]
 	for file, path := range s.paths[k].own {
@@ -142,7 +142,7 @@ func loadSet[R record[R]](s *Store, ks *kindState, k Kind, old *set[R], decode f
 // origin says which file a record comes from.
 type origin struct{ file, shadow int }
 
-func loadFile[R record[R]](k Kind, path string, old *set[R], from origin, decode func(string) (R, error)) (parsed[R], fileStamp, error) {
+func loadFile[R record[R]](k Kind, path string, old *set[R], from origin, decode func(*scanner) (R, error)) (parsed[R], fileStamp, error) {
 	text, stamp, err := readText(path)
 	if err != nil {
 		if errors.Is(err, fs.ErrPermission) {
@@ -157,8 +157,8 @@ func loadFile[R record[R]](k Kind, path string, old *set[R], from origin, decode
 			p.old = append(p.old, r)
 		}
 	}
-	p.decode = func(raw string) (R, error) {
-		r, err := decode(raw)
+	p.decode = func(at *scanner) (R, error) {
+		r, err := decode(at)
 		if err == nil {
 			r.settle(from)
 		}

@@ -47,6 +47,10 @@ type Store struct {
 
 	lifecycle
 
+	// busy tells that quiet was emptied and cur may not yet show what that
+	// told. Set and cleared with gate held.
+	busy    atomic.Bool
+	quiet   *quiet
 	events  *hub
 	watcher *watcher
 	closed  atomic.Bool
@@ -67,6 +71,7 @@ func Open(ctx context.Context, o Options) (_ *Store, err error) {
 	s.setPaths()
 	s.cur.Store(emptyState())
 	s.events = newHub()
+	s.quiet = newQuiet(s.recordDirs())
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, s.Close())
@@ -143,6 +148,18 @@ func (s *Store) kindDir(k Kind) string {
 // runDir is the directory of a kind's data that a restart forgets.
 func (s *Store) runDir(k Kind) string {
 	return filepath.Join(s.opts.RunRoot, s.opts.DriverName+"-"+k.Plural())
+}
+
+// recordDirs are the directories of all record and lock files.
+func (s *Store) recordDirs() []string {
+	dirs := []string{s.runDir(KindLayer)}
+	for k := range Kind(numKinds) {
+		dirs = append(dirs, s.kindDir(k))
+		for _, path := range s.paths[k].shadows {
+			dirs = append(dirs, filepath.Dir(path))
+		}
+	}
+	return dirs
 }
 
 // sideDir holds the side records that say which of our processes holds a lock.
@@ -229,6 +246,7 @@ func (s *Store) Close() error {
 		err = s.watcher.close()
 	}
 	s.events.close()
+	err = errors.Join(err, s.quiet.close())
 	err = errors.Join(err, s.closeExtract())
 	for _, l := range append(s.locks[:], s.mountsLock) {
 		err = errors.Join(err, l.Close())

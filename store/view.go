@@ -38,15 +38,26 @@ func (s *Store) fresh(ctx context.Context) (*state, error) {
 	if s.writing.Load() {
 		return s.cur.Load(), nil
 	}
-	st := s.cur.Load()
-	same, err := s.unchanged(st)
-	if err != nil {
-		return nil, err
+	// The order matters: whoever emptied the queue set busy before, and what
+	// it loaded is in cur once busy is no longer set.
+	if s.quiet.holds() && !s.busy.Load() && !s.stale.Load() {
+		if st := s.cur.Load(); st.gen > 0 {
+			return st, nil
+		}
 	}
-	if same {
-		return st, nil
+	st := s.cur.Load()
+	if !s.tryQuiet() {
+		if same, err := s.unchanged(st); err != nil || same {
+			return st, err
+		}
 	}
 	return s.reload(ctx)
+}
+
+// tryQuiet tells whether taking the gate now, without waiting, can make the
+// next look cheap again.
+func (s *Store) tryQuiet() bool {
+	return s.quiet.trusted.Load() && len(s.gate) == 0
 }
 
 // unchanged compares tokens and stamps with those of st, with no lock.
@@ -111,6 +122,9 @@ func (s *Store) reload(ctx context.Context) (_ *state, err error) {
 		return nil, err
 	}
 	defer s.leave()
+	s.busy.Store(true)
+	defer s.busy.Store(false)
+	s.quiet.empty()
 	cur := s.cur.Load()
 	if same, err := s.unchanged(cur); err != nil || same {
 		return cur, err

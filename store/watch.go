@@ -45,11 +45,7 @@ func (w *watcher) addDirs() {
 	if w.notify == nil {
 		return
 	}
-	dirs := []string{w.s.runDir(KindLayer)}
-	for k := range Kind(numKinds) {
-		dirs = append(dirs, w.s.kindDir(k))
-	}
-	for _, d := range dirs {
+	for _, d := range w.s.recordDirs() {
 		// An error means that the polling has to do.
 		_ = w.notify.Add(d)
 	}
