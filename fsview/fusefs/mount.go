@@ -107,19 +107,14 @@ func MountAt(dir string) (*mountinfo.Info, error) {
 		}
 		abs = filepath.Clean(target)
 	}
-	all, err := mountinfo.GetMounts(mountinfo.SingleEntryFilter(abs))
+	all, err := mountinfo.GetMounts(func(i *mountinfo.Info) (bool, bool) { return i.Mountpoint != abs, false })
 	if err != nil {
 		return nil, fmt.Errorf("find mounts at %s: %w", dir, err)
 	}
-	// SingleEntryFilter stops at the first; the topmost is the last.
 	if len(all) == 0 {
 		return nil, nil
 	}
-	all, err = mountinfo.GetMounts(func(i *mountinfo.Info) (bool, bool) { return i.Mountpoint != abs, false })
-	if err != nil || len(all) == 0 {
-		return nil, err
-	}
-	return all[len(all)-1], nil
+	return all[len(all)-1], nil // the topmost
 }
 
 func openDevice() (*os.File, error) {
@@ -204,6 +199,10 @@ func mountHelper(ctx context.Context, dir string, o MountOptions) (_ *os.File, e
 	if err != nil {
 		return nil, err
 	}
+	real, err := filepath.EvalSymlinks(dir) // fusermount3 follows none
+	if err != nil {
+		return nil, fmt.Errorf("mount on %s: %w", dir, err)
+	}
 	if dev, err := openDevice(); err != nil {
 		return nil, err
 	} else if err := dev.Close(); err != nil {
@@ -216,7 +215,7 @@ func mountHelper(ctx context.Context, dir string, o MountOptions) (_ *os.File, e
 	ours, theirs := os.NewFile(uintptr(pair[0]), "ours"), os.NewFile(uintptr(pair[1]), "theirs")
 	defer func() { err = errors.Join(err, ours.Close()) }()
 	var stderr bytes.Buffer
-	cmd := exec.CommandContext(ctx, bin, "-o", helperOptions(o), "--", dir)
+	cmd := exec.CommandContext(ctx, bin, "-o", helperOptions(o), "--", real)
 	cmd.Env = append(os.Environ(), "_FUSE_COMMFD=3", "LC_ALL=C")
 	cmd.ExtraFiles = []*os.File{theirs}
 	cmd.Stderr = &stderr

@@ -73,7 +73,7 @@ exec setpriv --reuid 1000 --regid 1000 --clear-groups --inh-caps=-all --bounding
 // AsUser runs a shell script as an ordinary user with ID 1000, in namespaces
 // for mounts and processes of its own: it has a /dev/fuse that everyone may
 // use, an entry in /etc/passwd, subordinate IDs 100000–165535, a home and a
-// runtime folder. Nothing on the host changes and nothing survives the script.
+// runtime folder. A test binary that it runs is a Child. Nothing on the host changes and nothing survives the script.
 // It skips the test where this process is not root.
 func AsUser(t testing.TB, u User, script string, args ...string) Result {
 	t.Helper()
@@ -93,7 +93,7 @@ func AsUser(t testing.TB, u User, script string, args ...string) Result {
 			}
 		}
 	}
-	env := append([]string{"FUSE_CONF=" + u.Conf}, u.Env...)
+	env := append([]string{"FUSE_CONF=" + u.Conf, childEnv + "=1"}, u.Env...)
 	for name, on := range map[string]bool{"NO_SUBIDS": u.NoSubIDs, "NO_DEVICE": u.NoDevice, "NO_HELPER": u.NoHelper} {
 		if on {
 			env = append(env, name+"=1")
@@ -101,4 +101,22 @@ func AsUser(t testing.TB, u User, script string, args ...string) Result {
 	}
 	all := append([]string{"--mount", "--pid", "--fork", "--mount-proc", "--kill-child", "/bin/bash", "-c", namespace, "namespace", dir, script}, args...)
 	return run(t, env, "unshare", all...)
+}
+
+// Exe returns a copy of this test binary that every user may run.
+func Exe(t testing.TB) string {
+	t.Helper()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := os.ReadFile(self)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := filepath.Join(t.TempDir(), "exe")
+	if err := os.WriteFile(p, b, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return p
 }

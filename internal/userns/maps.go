@@ -20,6 +20,10 @@ type Maps struct{ UIDs, GIDs []Range }
 // (/proc/sys/kernel/overflowuid's default).
 const overflow = 65534
 
+// Unmapped is what FromParent returns for an ID that this namespace does not
+// have: one that no namespace maps, so that chown(2) refuses it with EINVAL.
+const Unmapped = ^uint32(0) - 1
+
 // Current returns the maps of this process's namespace. In the initial one
 // they are the identity.
 func Current() (Maps, error) {
@@ -66,7 +70,8 @@ func (m Maps) ToParent(uid, gid uint32) (uint32, uint32) {
 	return out(m.UIDs, uid), out(m.GIDs, gid)
 }
 
-// FromParent is the inverse of ToParent. ^0, which means "no change" to
+// FromParent is the inverse of ToParent; an ID without one becomes Unmapped,
+// never 65534, which may well be a container's nobody here. ^0, which means "no change" to
 // chown(2), stays what it is.
 func (m Maps) FromParent(uid, gid uint32) (uint32, uint32) {
 	return in(m.UIDs, uid), in(m.GIDs, gid)
@@ -90,5 +95,5 @@ func in(rs []Range, id uint32) uint32 {
 			return r.Inside + (id - r.Outside)
 		}
 	}
-	return overflow
+	return Unmapped
 }

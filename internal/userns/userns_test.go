@@ -6,7 +6,6 @@ import (
 	"io"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strings"
 	"testing"
 
@@ -15,24 +14,6 @@ import (
 )
 
 func TestMain(m *testing.M) { os.Exit(fusetest.Main(m)) }
-
-// exe returns a copy of this test binary that everyone may run.
-func exe(t *testing.T) string {
-	t.Helper()
-	self, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
-	b, err := os.ReadFile(self)
-	if err != nil {
-		t.Fatal(err)
-	}
-	p := filepath.Join(t.TempDir(), "exe")
-	if err := os.WriteFile(p, b, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	return p
-}
 
 // TestEnterChild runs $SCRIPT in the namespace that Prepare finds.
 func TestEnterChild(t *testing.T) {
@@ -72,7 +53,7 @@ func enter(t *testing.T, u fusetest.User, before, script string) string {
 	t.Helper()
 	u.Env = append(u.Env, "SCRIPT="+script)
 	r := fusetest.AsUser(t, u, before+`
-		"$1" -test.run '^TestEnterChild$' -test.v; echo status $?; stat -c 'outside %u:%g' $HOME/f`, exe(t))
+		"$1" -test.run '^TestEnterChild$' -test.v; echo status $?; stat -c 'outside %u:%g' $HOME/f`, fusetest.Exe(t))
 	if !strings.Contains(r.Out, "status 0") {
 		t.Errorf("out %s\nerr %s", r.Out, r.Err)
 	}
@@ -164,7 +145,7 @@ func TestTranslation(t *testing.T) {
 			t.Fatalf("%d became %d became %d", id, u, back)
 		}
 	})
-	if u, g := (Maps{}).FromParent(^uint32(0), 5); u != ^uint32(0) || g != overflow {
+	if u, g := (Maps{}).FromParent(^uint32(0), 5); u != ^uint32(0) || g != Unmapped {
 		t.Errorf("no change became %d, unmapped became %d", u, g)
 	}
 }
