@@ -107,7 +107,7 @@ func kindRows(kind store.Kind, mkdir mkdirFunc) []Row {
 // object's directory.
 func objectRows(kind store.Kind, dir string) []Row {
 	const gen, none, forever = vnode.ValidStore, vnode.ValidNone, vnode.ValidForever
-	return []Row{
+	rows := []Row{
 		{Path: dir + "/id", Kind: Text, Mode: modeRead, Valid: forever, Doc: "The ID.",
 			rowOps: rowOps{born: true, get: func(p place) ([]byte, error) { return line(p.id), nil }}},
 		{Path: dir + "/names", Kind: Text, Mode: modeWrite, Valid: gen, Doc: "The names, one a line, newest first; writing sets the list, appending adds. A name moves here from another " + kind.String() + ".",
@@ -122,13 +122,16 @@ func objectRows(kind store.Kind, dir string) []Row {
 			rowOps: rowOps{get: objectError}},
 		{Path: dir + "/used-by", Kind: Links, Mode: modeDir, Valid: gen, Doc: "A symlink `<kind>:<entry>` for everything that needs this " + kind.String() + ".",
 			rowOps: rowOps{mtime: modifiedAny, list: listUsers, find: findUser}},
-		{Path: dir + "/used-by/<user>", Kind: Link, Mode: modeLink, Valid: gen, Doc: "Something that needs this " + kind.String() + ".",
-			rowOps: rowOps{mtime: modifiedAny, target: targetUser}},
 		{Path: dir + "/bigdata", Kind: Dir, Mode: modeMake, Valid: gen, Doc: "Data items by key, keys encoded as names are. A new file is a new key.",
 			rowOps: rowOps{list: listBigData, find: findBigData, create: createBigData}},
 		{Path: dir + "/bigdata/<key>", Kind: Raw, Mode: modeWrite, Valid: gen, Doc: "The bytes of one item; replaced by what is written.",
 			rowOps: rowOps{has: hasBigData, size: bigDataSize, blob: openBigData, put: putBigData(kind), check: checkBigData}},
 	}
+	if kind == store.KindContainer {
+		return rows // nothing needs a container
+	}
+	return append(rows, Row{Path: dir + "/used-by/<user>", Kind: Link, Mode: modeLink, Valid: gen, Doc: "Something that needs this " + kind.String() + ".",
+		rowOps: rowOps{mtime: modifiedAny, target: targetUser}})
 }
 
 func (f *FS) orBorn(t time.Time) time.Time {
