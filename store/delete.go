@@ -125,8 +125,8 @@ func (w *WriteTx) unmountStray(id string) {
 }
 
 // Orphans returns the layers that deleting the image deletes with it, top
-// first: those of its chains that no other image, container or layer needs
-// and no one has mounted; never those of a read-only store.
+// first: those of its chains that no other image, container or layer needs;
+// never those of a read-only store.
 func (t *Tx) Orphans(imageID string) []*Layer {
 	img := t.ImageByID(imageID)
 	if img == nil || img.ReadOnly {
@@ -150,7 +150,7 @@ func (t *Tx) Orphans(imageID string) []*Layer {
 
 // onlyFor tells whether nothing but the image, and layers already gone, needs l.
 func (t *Tx) onlyFor(l *Layer, imageID string, gone map[string]bool) bool {
-	if l.ReadOnly || len(t.ContainersOnLayer(l.ID)) > 0 || t.checkUnmounted(l.ID) != nil {
+	if l.ReadOnly || len(t.ContainersOnLayer(l.ID)) > 0 {
 		return false
 	}
 	for _, c := range t.Children(l.ID) {
@@ -167,8 +167,8 @@ func (t *Tx) onlyFor(l *Layer, imageID string, gone map[string]bool) bool {
 }
 
 // DeleteImage deletes an image and the layers that nothing else uses, whose
-// IDs it returns, top first. ErrInUse when containers were made of it;
-// ErrReadOnly in a read-only store.
+// IDs it returns, top first. ErrInUse when containers were made of it, or one
+// of those layers is mounted; ErrReadOnly in a read-only store.
 func (s *Store) DeleteImage(ctx context.Context, ref string) (deleted []string, err error) {
 	err = s.withEntry(ctx, func(entry *stageEntry) error {
 		s.fail("drop:1")
@@ -181,6 +181,9 @@ func (s *Store) DeleteImage(ctx context.Context, ref string) (deleted []string, 
 				return err
 			}
 			for _, l := range w.Orphans(img.ID) {
+				if err := w.checkUnmounted(l.ID); err != nil {
+					return err
+				}
 				deleted = append(deleted, l.ID)
 			}
 			return w.dropObject(entry, KindImage, img.ID, deleted)

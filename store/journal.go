@@ -85,17 +85,18 @@ func contentOf(l *Layer) *layerContent {
 	}
 }
 
-// contentOfResult describes a layer that holds one import and nothing else.
-// After a stream of zero bytes nothing is known, as with the peers.
+// contentOfResult describes a layer that holds one import and nothing else. A
+// stream of zero bytes has the digest of no bytes, as with the peers.
 func contentOfResult(r layertar.Result) *layerContent {
-	if r.DiffDigest == "" {
-		return &layerContent{}
-	}
-	return &layerContent{
+	c := &layerContent{
 		CompressedDigest: r.CompressedDigest, CompressedSize: r.CompressedSize,
 		DiffDigest: r.DiffDigest, DiffSize: r.DiffSize,
 		Compression: r.Compression, UIDs: r.UIDs, GIDs: r.GIDs,
 	}
+	if r.DiffDigest == "" {
+		c.CompressedDigest, c.DiffDigest = digest.FromBytes(nil), digest.FromBytes(nil)
+	}
+	return c
 }
 
 func (c *layerContent) set(l *Layer) {

@@ -170,11 +170,13 @@ func (s *Store) Unmount(ctx context.Context, ref string, force bool) (remaining 
 	if err := s.writable(); err != nil {
 		return 0, err
 	}
+	var layer *Layer
 	err = s.Update(ctx, func(w *WriteTx) error {
 		id, err := w.mountedLayer(ref)
 		if err != nil {
 			return err
 		}
+		layer = w.LayerByID(id)
 		plan, err := w.s.driver.Mount(id, drivers.MountOptions{ReadOnly: true})
 		if err != nil && !force {
 			return fmt.Errorf("unmount layer %s: %w", id, err)
@@ -185,6 +187,9 @@ func (s *Store) Unmount(ctx context.Context, ref string, force bool) (remaining 
 			return err
 		})
 	})
+	if err == nil && remaining == 0 {
+		err = s.forgetOldContent(ctx, layer)
+	}
 	return remaining, err
 }
 

@@ -147,9 +147,17 @@ func (t *Tx) freeNames(k Kind, names []string) error {
 	return nil
 }
 
+// checkParent refuses parents that are gone or, as the peers do, a container's:
+// its content changes.
 func (t *Tx) checkParent(id string) error {
-	if id != "" && t.LayerByID(id) == nil {
+	if id == "" {
+		return nil
+	}
+	if t.LayerByID(id) == nil {
 		return errno.New(errno.ErrUnknown, "parent layer %s is not known; it may have been deleted", id)
+	}
+	if c := t.ContainersOnLayer(id); len(c) > 0 {
+		return errno.New(errno.ErrInUse, "layer %s is that of container %s and cannot be a parent, since its content changes", id, c[0].ID)
 	}
 	return nil
 }
@@ -337,4 +345,4 @@ func (st *StagedLayer) record() *Layer {
 }
 
 // hasSplit tells whether a tar-split record describes the content.
-func (st *StagedLayer) hasSplit() bool { return st.result != nil && st.result.DiffDigest != "" }
+func (st *StagedLayer) hasSplit() bool { return st.result != nil }

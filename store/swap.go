@@ -99,7 +99,7 @@ func (s *Store) hasNoContent(ctx context.Context, l *Layer) (bool, error) {
 // swap is Commit for a StageDiff.
 func (st *StagedLayer) swap(ctx context.Context) (rec *Layer, err error) {
 	base := st.base
-	if st.result == nil || st.result.DiffDigest == "" && !base.empty {
+	if st.result == nil || st.result.CompressedSize == 0 && !base.empty {
 		return base.rec, nil // nothing came, so nothing changes
 	}
 	j, err := st.swapJournal()
