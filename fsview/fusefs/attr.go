@@ -146,7 +146,7 @@ func (r *raw) SetAttr(cancel <-chan struct{}, in *fuse.SetAttrIn, out *fuse.Attr
 		return r.status("setattr", err)
 	}
 	err := r.s.applySet(ctx, n, h, set)
-	r.s.changed(ctx)
+	r.s.changed(ctx, n)
 	if err != nil {
 		return r.status("setattr", err)
 	}

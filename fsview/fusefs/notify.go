@@ -101,12 +101,21 @@ func (s *Server) writeDevice(msg []byte) error {
 	return werr
 }
 
-// changed is called by handlers after a node may have changed the store, and
+// Outsider is a node whose changes are none of the store's (a window on a
+// host directory): nothing is asked or told after them.
+type Outsider interface{ OutsideStore() }
+
+// changed is called by handlers after in may have changed the store, and
 // before they answer: what the kernel remembers from before must be gone when
 // the program sees its call succeed.
-func (s *Server) changed(ctx context.Context) {
+func (s *Server) changed(ctx context.Context, in *inode) {
 	if s.opts.Generation == nil {
 		return
+	}
+	if in != nil {
+		if _, ok := in.node.(Outsider); ok {
+			return
+		}
 	}
 	if g := s.opts.Generation(); g > s.told.Load() {
 		if err := s.Invalidate(context.WithoutCancel(ctx), g); err != nil {

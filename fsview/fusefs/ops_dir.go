@@ -211,7 +211,7 @@ func (w *dirWriter) attributes(name string, out *fuse.EntryOut) {
 
 // made answers a request that created an entry.
 func (r *raw) made(ctx context.Context, op string, out *fuse.EntryOut, c vnode.Child, err error, parent *inode) fuse.Status {
-	r.s.changed(ctx)
+	r.s.changed(ctx, parent)
 	if err != nil {
 		return r.status(op, err)
 	}
@@ -241,7 +241,7 @@ func (r *raw) Mkdir(cancel <-chan struct{}, in *fuse.MkdirIn, name string, out *
 		return r.status("mkdir", refused(name))
 	}
 	c, err := m.Mkdir(ctx, name, in.Mode)
-	r.s.changed(ctx)
+	r.s.changed(ctx, p)
 	if err != nil {
 		return r.status("mkdir", err)
 	}
@@ -339,7 +339,7 @@ func (r *raw) Unlink(cancel <-chan struct{}, h *fuse.InHeader, name string) fuse
 		return r.status("unlink", refused(name))
 	}
 	err = m.Unlink(ctx, name)
-	r.s.changed(ctx)
+	r.s.changed(ctx, p)
 	return r.status("unlink", err)
 }
 
@@ -357,7 +357,7 @@ func (r *raw) Rmdir(cancel <-chan struct{}, h *fuse.InHeader, name string) fuse.
 		return r.status("rmdir", refused(name))
 	}
 	err = m.Rmdir(ctx, name)
-	r.s.changed(ctx)
+	r.s.changed(ctx, p)
 	return r.status("rmdir", err)
 }
 
@@ -382,7 +382,7 @@ func (r *raw) Rename(cancel <-chan struct{}, in *fuse.RenameIn, name, newName st
 		return r.status("rename", errno.New(errno.ErrBadValue, "%s cannot be moved", name))
 	}
 	err = m.Rename(ctx, name, to.node, newName, in.Flags)
-	r.s.changed(ctx)
+	r.s.changed(ctx, p)
 	return r.status("rename", err)
 }
 
@@ -397,7 +397,7 @@ func (r *raw) Create(cancel <-chan struct{}, in *fuse.CreateIn, name string, out
 		return r.status("create", refused(name))
 	}
 	c, h, err := m.Create(ctx, name, int(in.Flags), in.Mode)
-	r.s.changed(ctx)
+	r.s.changed(ctx, p)
 	if err != nil {
 		return r.status("create", err)
 	}

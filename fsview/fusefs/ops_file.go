@@ -31,7 +31,7 @@ func (r *raw) Open(cancel <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) f
 	}
 	h, err := op.Open(ctx, int(in.Flags))
 	if in.Flags&syscall.O_TRUNC != 0 {
-		r.s.changed(ctx)
+		r.s.changed(ctx, n)
 	}
 	if err != nil {
 		return r.status("open", err)
@@ -96,7 +96,7 @@ func (r *raw) Write(cancel <-chan struct{}, in *fuse.WriteIn, data []byte) (uint
 	ctx := r.request(cancel, &in.InHeader)
 	h.wrote.Store(true)
 	n, err := w.WriteAt(ctx, data, int64(in.Offset))
-	r.s.changed(ctx)
+	r.s.changed(ctx, h.in)
 	if err != nil && n == 0 {
 		return 0, r.status("write", err)
 	}
@@ -116,7 +116,7 @@ func (r *raw) Flush(cancel <-chan struct{}, in *fuse.FlushIn) fuse.Status {
 	ctx := r.request(cancel, &in.InHeader)
 	err := f.Flush(ctx)
 	if h.wrote.Load() {
-		r.s.changed(ctx)
+		r.s.changed(ctx, h.in)
 	}
 	return r.status("flush", err)
 }
@@ -139,7 +139,7 @@ func (s *Server) release(ctx context.Context, h *handle) {
 		s.log.WithField("op", "release").Warn(err.Error())
 	}
 	if h.wrote.Load() && s.serving.Load() {
-		s.changed(ctx)
+		s.changed(ctx, h.in)
 	}
 }
 
@@ -201,7 +201,7 @@ func (r *raw) Fallocate(cancel <-chan struct{}, in *fuse.FallocateIn) fuse.Statu
 	h.wrote.Store(true)
 	ctx := r.request(cancel, &in.InHeader)
 	err := al.Allocate(ctx, int64(in.Offset), int64(in.Length), in.Mode)
-	r.s.changed(ctx)
+	r.s.changed(ctx, h.in)
 	return r.status("fallocate", err)
 }
 

@@ -109,7 +109,7 @@ func (r *raw) xattrChange(cancel <-chan struct{}, h *fuse.InHeader, op string, d
 		return r.status(op, err)
 	}
 	err := do(ctx, x)
-	r.s.changed(ctx)
+	r.s.changed(ctx, n)
 	return r.status(op, err)
 }
 

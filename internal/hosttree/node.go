@@ -46,6 +46,9 @@ func (n *node) Ino() uint64 { return n.f.vino }
 // Forget gives the memory back.
 func (n *node) Forget() { n.w.forget(n.f) }
 
+// OutsideStore says that changes here are none of the store's.
+func (n *node) OutsideStore() {}
+
 // with opens the file, calls do and closes it.
 func (n *node) with(do func(*safefs.Ref) error) error {
 	r, err := n.w.open(n.f)
