@@ -65,6 +65,10 @@
 //     that the journal names → the swap was made: the tar-split file is put in
 //     place (or removed) and the record gets the journal's digests, if it has
 //     the old ones still. Else nothing had happened.
+//   - seal (digests for a layer that has none): the entry has the tar-split
+//     file no more, so it is in place → the record gets the digests, unless the
+//     layer was written to since: then the file goes to the trash. Else nothing
+//     had happened.
 //   - data (one big data item): the file in place has the journal's inode
 //     number → the record gets its size and digest. Else nothing had happened.
 //   - undata (removal of an item): the record names the item → nothing had
@@ -116,6 +120,16 @@
 // mountpoints.lock, which every mount and unmount changes; when it did change,
 // names, inode numbers, sizes and change times of the layer's files are
 // compared, with no lock held, and the token looked at again.
+//
+// # Sealing (Seal, CreateMinimalImage)
+//
+//	seal:1  an entry; the diff is made and hashed, its tar-split    swept
+//	        record in s/, synced
+//	        --- locks; the layer must be as it was, not mounted
+//	seal:2  the journal is written                                  swept
+//	swap:5  the tar-split file is put in place                      rolled forward
+//	swap:6  the record is saved                                     done
+//	        --- locks let go
 //
 // # Big data
 //

@@ -315,6 +315,9 @@ func TestBigData(t *testing.T) {
 			wantErr(t, s.RemoveBigData(ctx, k, id, "k-1"), errno.ErrUnknown, "k-1")
 			wantErr(t, s.SetBigData(ctx, k, id, "a/", strings.NewReader("")), errno.ErrBadValue, "a/")
 		}
+		if err := s.SetBigData(ctx, store.KindImage, "img", "manifest", strings.NewReader("{}")); err != nil {
+			t.Error(err)
+		}
 		img := get(t, func(_ context.Context, id string) (img *store.Image, err error) {
 			err = s.View(ctx, func(tx *store.Tx) error { img, err = tx.Image(id); return err })
 			return img, err

@@ -32,6 +32,7 @@ const (
 	journalCreate   journalOp = "create"
 	journalDelete   journalOp = "delete"
 	journalExchange journalOp = "exchange"
+	journalSeal     journalOp = "seal"
 	journalData     journalOp = "data"
 	journalUndata   journalOp = "undata"
 )

@@ -20,6 +20,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/plyfs/plyfs/drivers"
+	"github.com/plyfs/plyfs/internal/errno"
 	"github.com/plyfs/plyfs/store"
 )
 
@@ -70,6 +72,7 @@ func killOps(t testing.TB) map[string]func(s *store.Store) error {
 		"delete-container": func(s *store.Store) error { return s.DeleteContainer(ctx, "ctr") },
 		"diff-empty":       func(s *store.Store) error { return stage(s.StageDiff(ctx, "empty")) },
 		"diff-full":        func(s *store.Store) error { return stage(s.StageDiff(ctx, "full")) },
+		"seal":             func(s *store.Store) error { _, err := s.Seal(ctx, "empty"); return err },
 		"data-new": func(s *store.Store) error {
 			return s.SetBigData(ctx, store.KindImage, "img", "new-key", strings.NewReader("new"))
 		},
@@ -138,7 +141,19 @@ func TestKillChild(t *testing.T) {
 		}
 	})
 	s := get(t, store.Open, context.Background(), o)
-	if err := killOps(t)[job.Op](s); err != nil {
+	ops := killOps(t)
+	ops["mount"] = func(s *store.Store) error {
+		_, err := s.Mount(context.Background(), "full", drivers.MountOptions{})
+		return err
+	}
+	ops["umount"] = func(s *store.Store) error {
+		if err := ops["mount"](s); err != nil {
+			return err
+		}
+		_, err := s.Unmount(context.Background(), "full", false)
+		return err
+	}
+	if err := ops[job.Op](s); err != nil {
 		t.Fatal(err)
 	}
 	if err := s.Close(); err != nil {
@@ -404,4 +419,51 @@ func treeSum(t *testing.T, dir string) string {
 		t.Error(err)
 	}
 	return fmt.Sprintf("%x", h.Sum(nil)[:8])
+}
+
+// TestKillMount kills a process between mount and count, and between unmount
+// and count: the next mount takes over what stands, and a count without mount
+// is told and forced to zero.
+func TestKillMount(t *testing.T) {
+	t.Parallel()
+	ctx := context.Background()
+	e := newLifeEnv(t, "overlay")
+	prepare(t, e)
+	job := killJob{Driver: e.driver, Root: e.root, Run: e.run, Op: "mount"}
+	steps, _ := runChild(t, job)
+	s := e.open()
+	if n, err := s.Unmount(ctx, "full", false); n != 0 || err != nil {
+		t.Fatal(n, err)
+	}
+	for n, step := range steps {
+		job.At = n + 1
+		if _, killed := runChild(t, job); !killed {
+			t.Fatalf("not killed at %s", step)
+		}
+		path, err := s.Mount(ctx, "full", drivers.MountOptions{})
+		if err != nil {
+			t.Fatalf("killed at %s: %v", step, err)
+		}
+		if b, err := os.ReadFile(filepath.Join(path, "full")); err != nil || string(b) != "full" {
+			t.Errorf("killed at %s: the mount shows %q, %v", step, b, err)
+		}
+		if n, err := s.Unmount(ctx, "full", true); n != 0 || err != nil {
+			t.Fatalf("killed at %s: %d, %v", step, n, err)
+		}
+	}
+	job.Op, job.At = "umount", slices.Index(steps, "mount:2")+2
+	if _, killed := runChild(t, job); !killed {
+		t.Fatal("not killed between unmount and count")
+	}
+	_, err := s.Mount(ctx, "full", drivers.MountOptions{})
+	wantErr(t, err, errno.ErrInUse, "force")
+	_, err = s.Unmount(ctx, "full", false)
+	wantErr(t, err, errno.ErrInUse, "force")
+	wantErr(t, s.DeleteLayer(ctx, "full"), errno.ErrInUse, "mounted")
+	if n, err := s.Unmount(ctx, "full", true); n != 0 || err != nil {
+		t.Fatal(n, err)
+	}
+	if err := s.DeleteLayer(ctx, "full"); err != nil {
+		t.Fatal(err)
+	}
 }

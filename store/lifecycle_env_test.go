@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/plyfs/plyfs/drivers"
+	"github.com/plyfs/plyfs/drivers/overlay"
 	"github.com/plyfs/plyfs/drivers/vfs"
 	"github.com/plyfs/plyfs/store"
 )
@@ -23,7 +24,8 @@ import (
 // constructors are the drivers that the tests of the lifecycle run over.
 func constructors() map[string]func(drivers.Config) (drivers.Driver, error) {
 	return map[string]func(drivers.Config) (drivers.Driver, error){
-		"vfs": vfs.New,
+		"overlay": overlay.New,
+		"vfs":     vfs.New,
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"slices"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -19,22 +20,15 @@ import (
 
 // CreateMinimalImage makes an image with the smallest OCI config and manifest
 // that podman accepts, stored under the keys that podman uses; podman refuses
-// a whole store for one image without. The layers' digests go in when all are
-// known. spec.BigData and spec.Digest must be empty. Without spec.ID the ID is
+// a whole store for one image without, or with a layer whose digests are not
+// known: such layers are sealed first (see Seal). spec.BigData and spec.Digest must be empty. Without spec.ID the ID is
 // the config's digest, as podman's are.
 func (s *Store) CreateMinimalImage(ctx context.Context, spec ImageSpec) (*Image, error) {
 	if len(spec.BigData) > 0 || spec.Digest != "" {
 		return nil, errno.New(errno.ErrBadValue, "a minimal image gets its own big data and digest; give none")
 	}
 	spec.Created = orNow(spec.Created)
-	var chain []*Layer
-	err := s.View(ctx, func(t *Tx) error {
-		if spec.Layer != "" && t.LayerByID(spec.Layer) == nil {
-			return errno.New(errno.ErrUnknown, "layer %s is not known, so no image can be made of it", spec.Layer)
-		}
-		chain = t.Chain(spec.Layer)
-		return nil
-	})
+	chain, err := s.sealedChain(ctx, spec.Layer)
 	if err != nil {
 		return nil, err
 	}
@@ -55,6 +49,23 @@ func (s *Store) CreateMinimalImage(ctx context.Context, spec ImageSpec) (*Image,
 	return img, err
 }
 
+// sealedChain returns a layer and those below, top first, all with digests.
+func (s *Store) sealedChain(ctx context.Context, id string) (chain []*Layer, err error) {
+	err = s.View(ctx, func(t *Tx) error {
+		if id != "" && t.LayerByID(id) == nil {
+			return errno.New(errno.ErrUnknown, "layer %s is not known, so no image can be made of it", id)
+		}
+		chain = slices.Clone(t.Chain(id))
+		return nil
+	})
+	for i, l := range chain {
+		if err == nil && l.DiffDigest == "" {
+			chain[i], err = s.Seal(ctx, l.ID)
+		}
+	}
+	return chain, err
+}
+
 // minimalBigData makes config and manifest for a chain of layers (top first).
 func minimalBigData(chain []*Layer, created time.Time) (digest.Digest, []BigDataItem, error) {
 	img := v1.Image{Created: &created, Platform: v1.Platform{Architecture: runtime.GOARCH, OS: runtime.GOOS}}
@@ -64,12 +75,10 @@ func minimalBigData(chain []*Layer, created time.Time) (digest.Digest, []BigData
 		MediaType: v1.MediaTypeImageManifest,
 		Layers:    []v1.Descriptor{},
 	}
-	if digestsKnown(chain) {
-		for i := len(chain) - 1; i >= 0; i-- {
-			img.RootFS.DiffIDs = append(img.RootFS.DiffIDs, chain[i].DiffDigest)
-			manifest.Layers = append(manifest.Layers, layerDescriptor(chain[i]))
-			img.History = append(img.History, v1.History{Created: &chain[i].Created, CreatedBy: "plyfs"})
-		}
+	for _, l := range slices.Backward(chain) {
+		img.RootFS.DiffIDs = append(img.RootFS.DiffIDs, l.DiffDigest)
+		manifest.Layers = append(manifest.Layers, layerDescriptor(l))
+		img.History = append(img.History, v1.History{Created: &l.Created, CreatedBy: "plyfs"})
 	}
 	config, err := encodeJSON(img)
 	if err != nil {
@@ -96,15 +105,6 @@ func encodeJSON(v any) ([]byte, error) {
 	e.SetEscapeHTML(false)
 	err := e.Encode(v)
 	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), err
-}
-
-func digestsKnown(chain []*Layer) bool {
-	for _, l := range chain {
-		if l.DiffDigest == "" {
-			return false
-		}
-	}
-	return true
 }
 
 // layerDescriptor names the layer as it was imported when OCI has a media type

@@ -40,6 +40,8 @@ func (w *WriteTx) settle(e *stageEntry, j *journal) error {
 		return w.finishObjectDrop(e, j.kind(), j.ID, j.Layers)
 	case journalExchange:
 		return w.settleExchange(e, j)
+	case journalSeal:
+		return w.settleSeal(e, j)
 	case journalData:
 		return w.settleData(j)
 	case journalUndata:

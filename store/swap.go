@@ -21,7 +21,7 @@ import (
 // and unmount meanwhile.
 const swapTries = 5
 
-// baseState is a layer as it was when StageDiff copied it.
+// baseState is a layer as it was when StageDiff or Seal began.
 type baseState struct {
 	rec   *Layer
 	dir   string         // its own directory
@@ -37,6 +37,19 @@ func (s *Store) StageDiff(ctx context.Context, ref string) (*StagedLayer, error)
 	if err := s.writable(); err != nil {
 		return nil, err
 	}
+	base, err := s.observe(ctx, ref, (*Tx).checkSwappable)
+	if err != nil {
+		return nil, err
+	}
+	if base.empty, err = s.hasNoContent(ctx, base.rec); err != nil {
+		return nil, err
+	}
+	spec := LayerSpec{ID: base.rec.ID, Parent: base.rec.Parent, Maps: base.rec.Maps, Volatile: base.rec.Volatile}
+	return s.stage(ctx, spec, base)
+}
+
+// observe takes down what a layer that check accepts is like.
+func (s *Store) observe(ctx context.Context, ref string, check func(*Tx, *Layer) error) (*baseState, error) {
 	token, err := s.mountsLock.Token()
 	if err != nil {
 		return nil, err
@@ -46,7 +59,7 @@ func (s *Store) StageDiff(ctx context.Context, ref string) (*StagedLayer, error)
 		if base.rec, err = t.Layer(ref); err != nil {
 			return err
 		}
-		return t.checkSwappable(base.rec)
+		return check(t, base.rec)
 	})
 	if err != nil {
 		return nil, err
@@ -59,13 +72,10 @@ func (s *Store) StageDiff(ctx context.Context, ref string) (*StagedLayer, error)
 		return nil, errno.New(errno.ErrDamaged, "layer %s has no directory", base.rec.ID)
 	}
 	base.dir = dirs[0]
-	if base.empty, err = s.hasNoContent(ctx, base.rec); err != nil {
-		return nil, err
-	}
 	if base.print, err = fingerprint(ctx, base.dir); err != nil {
 		return nil, fmt.Errorf("look at layer %s: %w", base.rec.ID, err)
 	}
-	return s.stage(ctx, LayerSpec{ID: base.rec.ID, Parent: base.rec.Parent, Maps: base.rec.Maps, Volatile: base.rec.Volatile}, base)
+	return base, nil
 }
 
 // checkSwappable is checkUnused, with an errno that says "busy" throughout.
@@ -110,26 +120,38 @@ func (st *StagedLayer) swap(ctx context.Context) (rec *Layer, err error) {
 		return nil, err
 	}
 	st.s.fail("swap:3")
+	return st.s.whenUnchanged(ctx, base, (*Tx).checkSwappable, func(w *WriteTx) error {
+		return w.exchange(st.entry, j)
+	})
+}
+
+// whenUnchanged runs fn in an Update in which the layer is as it was observed,
+// and returns its record after it.
+func (s *Store) whenUnchanged(ctx context.Context, base *baseState, check func(*Tx, *Layer) error, fn func(*WriteTx) error) (rec *Layer, err error) {
+	id := base.rec.ID
 	for range swapTries {
 		again := false
-		err = st.s.Update(ctx, func(w *WriteTx) error {
-			if again, err = st.mountedSince(w); again || err != nil {
+		err = s.Update(ctx, func(w *WriteTx) error {
+			if again, err = w.mountedSince(base, check); again || err != nil {
 				return err
 			}
-			if err := w.exchange(st.entry, j); err != nil {
+			if err := fn(w); err != nil {
 				return err
 			}
-			rec = w.LayerByID(j.ID)
+			rec = w.LayerByID(id)
 			return nil
 		})
-		if !again || err != nil {
-			return rec, err
+		if err != nil {
+			return nil, err
 		}
-		if err := st.compare(ctx); err != nil {
+		if !again {
+			return rec, nil
+		}
+		if err := s.compare(ctx, base); err != nil {
 			return nil, err
 		}
 	}
-	return nil, errno.New(errno.ErrInUse, "layer %s is mounted again and again by others; try again later", base.rec.ID)
+	return nil, errno.New(errno.ErrInUse, "layer %s is mounted again and again by others; try again later", id)
 }
 
 // swapJournal says what the exchange will have done.
@@ -149,37 +171,37 @@ func (st *StagedLayer) swapJournal() (journal, error) {
 	return j, nil
 }
 
-// mountedSince checks, under the locks, that the layer is as it was copied;
+// mountedSince checks, under the locks, that the layer is as it was observed;
 // again tells that it may have been mounted since and must be compared.
-func (st *StagedLayer) mountedSince(w *WriteTx) (again bool, err error) {
-	l := w.LayerByID(st.spec.ID)
+func (w *WriteTx) mountedSince(base *baseState, check func(*Tx, *Layer) error) (again bool, err error) {
+	l := w.LayerByID(base.rec.ID)
 	if l == nil {
-		return false, errno.New(errno.ErrUnknown, "layer %s was deleted meanwhile", st.spec.ID)
+		return false, errno.New(errno.ErrUnknown, "layer %s was deleted meanwhile", base.rec.ID)
 	}
-	if err := w.checkSwappable(l); err != nil {
+	if err := check(w.Tx, l); err != nil {
 		return false, err
 	}
-	if !contentOf(l).same(contentOf(st.base.rec)) || l.Parent != st.base.rec.Parent || !l.Created.Equal(st.base.rec.Created) {
+	if !contentOf(l).same(contentOf(base.rec)) || l.Parent != base.rec.Parent || !l.Created.Equal(base.rec.Created) {
 		return false, errno.New(errno.ErrInUse, "layer %s was changed by others meanwhile; try again", l.ID)
 	}
-	token, err := st.s.mountsLock.Token()
-	return err == nil && token != st.base.token, err
+	token, err := w.s.mountsLock.Token()
+	return err == nil && token != base.token, err
 }
 
 // compare looks, with no lock, whether the layer's files are as they were.
-func (st *StagedLayer) compare(ctx context.Context) error {
-	token, err := st.s.mountsLock.Token()
+func (s *Store) compare(ctx context.Context, base *baseState) error {
+	token, err := s.mountsLock.Token()
 	if err != nil {
 		return err
 	}
-	print, err := fingerprint(ctx, st.base.dir)
+	print, err := fingerprint(ctx, base.dir)
 	if err != nil {
-		return fmt.Errorf("look at layer %s again: %w", st.spec.ID, err)
+		return fmt.Errorf("look at layer %s again: %w", base.rec.ID, err)
 	}
-	if print != st.base.print {
-		return errno.New(errno.ErrInUse, "layer %s was written to by others meanwhile; try again", st.spec.ID)
+	if print != base.print {
+		return errno.New(errno.ErrInUse, "layer %s was written to by others meanwhile; try again", base.rec.ID)
 	}
-	st.base.token = token
+	base.token = token
 	return nil
 }
 
@@ -229,7 +251,8 @@ func (w *WriteTx) exchangeSplit(entry *stageEntry, j *journal) error {
 }
 
 // fingerprint digests the names, identities, sizes and change times of what is
-// below dir: any write to a file, and any change of a directory, alters it.
+// below dir: any write to a file, and any change of a directory, alters it. Of
+// dir itself only the mtime counts, since mounting sets attributes on it.
 func fingerprint(ctx context.Context, dir string) (uint64, error) {
 	h := fnv.New64a()
 	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
@@ -243,16 +266,20 @@ func fingerprint(ctx context.Context, dir string) (uint64, error) {
 		if err != nil {
 			return err
 		}
-		return hashEntry(h, path, fi)
+		return hashEntry(h, path, fi, path == dir)
 	})
 	return h.Sum64(), err
 }
 
-func hashEntry(h hash.Hash64, path string, fi fs.FileInfo) error {
+func hashEntry(h hash.Hash64, path string, fi fs.FileInfo, root bool) error {
 	st, ok := fi.Sys().(*syscall.Stat_t)
 	if !ok {
 		return fmt.Errorf("stat %s: no inode number", path)
 	}
-	_, err := fmt.Fprintf(h, "%s\x00%d %d %d %d\n", path, st.Ino, st.Size, st.Ctim.Sec, st.Ctim.Nsec)
+	at := st.Ctim
+	if root {
+		at = st.Mtim
+	}
+	_, err := fmt.Fprintf(h, "%s\x00%d %d %d %d\n", path, st.Ino, st.Size, at.Sec, at.Nsec)
 	return err
 }
