@@ -24,8 +24,10 @@ import (
 // known: such layers are sealed first (see Seal). spec.BigData and spec.Digest must be empty. Without spec.ID the ID is
 // the config's digest, as podman's are.
 func (s *Store) CreateMinimalImage(ctx context.Context, spec ImageSpec) (*Image, error) {
-	if len(spec.BigData) > 0 || spec.Digest != "" {
-		return nil, errno.New(errno.ErrBadValue, "a minimal image gets its own big data and digest; give none")
+	for _, item := range spec.BigData {
+		if item.Key == manifestKey {
+			return nil, errno.New(errno.ErrBadValue, "image %s is given a manifest and would get a minimal one", spec.ID)
+		}
 	}
 	spec.Created = orNow(spec.Created)
 	chain, err := s.sealedChain(ctx, spec.Layer)
@@ -36,7 +38,7 @@ func (s *Store) CreateMinimalImage(ctx context.Context, spec ImageSpec) (*Image,
 	if err != nil {
 		return nil, err
 	}
-	spec.BigData = items
+	spec.BigData = append(slices.Clone(spec.BigData), items...)
 	if spec.ID != "" {
 		return s.CreateImage(ctx, spec)
 	}
