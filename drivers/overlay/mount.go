@@ -136,11 +136,10 @@ func (d *Driver) prepareWork(work string) error {
 		return err
 	}
 	mark := filepath.Join(work, "work", "incompat", "volatile")
-	err := os.Remove(mark)
-	if errors.Is(err, fs.ErrNotExist) {
+	if _, err := os.Lstat(mark); errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
-	if err != nil {
+	if err := os.RemoveAll(mark); err != nil {
 		return fmt.Errorf("removing the mark of an earlier volatile mount: %w", err)
 	}
 	d.log.WithField("work", work).Debug("overlay: mounted volatile before: what it wrote last was lost if the machine crashed since")

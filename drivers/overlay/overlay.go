@@ -193,6 +193,6 @@ func isDigits(s string) bool {
 
 // Shutdown implements drivers.Shutdowner: it takes away the mount of the home
 // on itself. ErrInUse when a layer is still mounted below it.
-func (d *Driver) Shutdown(ctx context.Context) error {
-	return mounts.Unmount(ctx, d.home, false)
+func (d *Driver) Shutdown(context.Context) error {
+	return mounts.UnbindPrivate(d.home)
 }

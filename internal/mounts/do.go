@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 
+	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sys/unix"
 
 	"github.com/plyfs/plyfs/internal/errno"
@@ -86,6 +87,30 @@ func BindPrivate(dir string) (err error) {
 	}
 	if err := unix.Mount("", dir, "", unix.MS_PRIVATE, ""); err != nil {
 		return fmt.Errorf("making %s a private mount: %w", dir, err)
+	}
+	return nil
+}
+
+// UnbindPrivate takes away the mount that BindPrivate made; nothing there is
+// no error. ErrInUse while something is mounted below dir. Mere open files
+// (those of a mount program that is about to end) keep their file system, so
+// they don't matter.
+func UnbindPrivate(dir string) error {
+	is, err := IsMountPoint(dir)
+	if err != nil || !is {
+		return err
+	}
+	below, err := mountinfo.GetMounts(mountinfo.PrefixFilter(dir))
+	if err != nil {
+		return fmt.Errorf("unbinding %s: %w", dir, err)
+	}
+	for _, m := range below {
+		if m.Mountpoint != dir {
+			return errno.New(errno.ErrInUse, "unbinding %s: %s is still mounted: unmount it first", dir, m.Mountpoint)
+		}
+	}
+	if err := unix.Unmount(dir, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW); err != nil {
+		return fmt.Errorf("unbinding %s: %w", dir, err)
 	}
 	return nil
 }
