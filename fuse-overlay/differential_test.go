@@ -127,3 +127,69 @@ func TestRandomLayersEqualKernel(t *testing.T) {
 		compareWithKernel(t, formats, dirs, "metacopy=on", "redirect_dir=follow")
 	})
 }
+
+// act does one random thing to a mounted tree, as a program would; most fail.
+func act(t *rapid.T, root string, i int) {
+	p, q := filepath.Join(root, drawPath(t)), filepath.Join(root, drawPath(t))
+	switch rapid.IntRange(0, 13).Draw(t, "act") {
+	case 0, 1:
+		_ = os.WriteFile(p, fmt.Appendf(nil, "written %d", i), 0o640)
+	case 2, 3:
+		_ = os.MkdirAll(p, 0o755)
+	case 4:
+		_ = os.RemoveAll(p)
+	case 5, 6, 7:
+		_ = os.Rename(p, q)
+	case 8:
+		_ = os.Chmod(p, 0o700)
+	case 9:
+		_ = os.Lchown(p, i, 2*i)
+	case 10:
+		_ = os.Symlink(q, p)
+	case 11:
+		_ = os.Link(p, q)
+	case 12:
+		_ = unix.Lsetxattr(p, "user.plain", []byte("x"), 0)
+		_ = unix.Lsetxattr(p, "trusted.overlay.redirect", []byte("/inner"), 0)
+	case 13:
+		if os.RemoveAll(p) == nil {
+			_ = os.Mkdir(p, 0o711)
+		}
+	}
+}
+
+// TestKernelMadeLayersEqualKernel lets the kernel's overlay make the layers,
+// one on top of the other, by random work on a writable mount, and compares
+// the union of what it left.
+func TestKernelMadeLayersEqualKernel(t *testing.T) {
+	t.Parallel()
+	needRoot(t)
+	base := t.TempDir()
+	n := 0
+	rapid.Check(t, func(t *rapid.T) {
+		n++
+		dir := filepath.Join(base, fmt.Sprint(n))
+		defer os.RemoveAll(dir)
+		bottom := filepath.Join(dir, "bottom")
+		check(t, os.MkdirAll(bottom, 0o755))
+		dirs := []string{bottom}
+		for i := range 12 {
+			act(t, bottom, i)
+		}
+		options := rapid.SampledFrom([][]string{
+			{"redirect_dir=on", "metacopy=on"}, {"redirect_dir=on", "metacopy=off"}, {"redirect_dir=off", "metacopy=off"},
+		}).Draw(t, "options")
+		for k := range rapid.IntRange(1, 4).Draw(t, "layers") {
+			upper, work := filepath.Join(dir, fmt.Sprint("u", k)), filepath.Join(dir, fmt.Sprint("w", k))
+			check(t, os.Mkdir(upper, 0o755))
+			check(t, os.Mkdir(work, 0o755))
+			root, end := kernelMount(t, dirs, append(options, "index=off", "upperdir="+upper, "workdir="+work)...)
+			for i := range rapid.IntRange(1, 10).Draw(t, "acts") {
+				act(t, root, i)
+			}
+			end()
+			dirs = append([]string{upper}, dirs...)
+		}
+		compareWithKernel(t, rapid.SampledFrom([]Format{Trusted, AllMarks}).Draw(t, "formats"), dirs, "metacopy=on", "redirect_dir=follow")
+	})
+}
