@@ -148,5 +148,8 @@ func TestMemoryOfAnInode(t *testing.T) {
 	if tab.len() != 1 {
 		t.Errorf("%d inodes left", tab.len())
 	}
+	if left := (int64(heap()) - int64(before)) / n; left > 16 {
+		t.Errorf("%d bytes an inode are not given back", left)
+	}
 	runtime.KeepAlive(tab)
 }

@@ -37,6 +37,9 @@ func (r *raw) Open(cancel <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) f
 		return r.status("open", err)
 	}
 	r.opened(out, n, h)
+	if in.Flags&syscall.O_ACCMODE == syscall.O_RDONLY {
+		out.OpenFlags |= fuse.FOPEN_NOFLUSH // there is nothing that close(2) could report
+	}
 	return fuse.OK
 }
 

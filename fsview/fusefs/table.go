@@ -1,6 +1,7 @@
 package fusefs
 
 import (
+	"maps"
 	"reflect"
 	"sync"
 
@@ -27,11 +28,15 @@ type table struct {
 	byID  map[uint64]*inode   // guarded by mu
 	byIno map[uint64]*inode   // guarded by mu
 	armed map[*inode]struct{} // guarded by mu
+	peak  int                 // most inodes since the maps were made; guarded by mu
 }
 
 func newTable(root vnode.Node) *table {
 	t := &table{next: fuse.FUSE_ROOT_ID + 1, byID: map[uint64]*inode{}, byIno: map[uint64]*inode{}, armed: map[*inode]struct{}{}}
 	in := &inode{id: fuse.FUSE_ROOT_ID, ino: root.Ino(), node: root, lookups: 1, parent: root.Ino()}
+	if _, outside := root.(Outsider); !outside {
+		in.valid = vnode.ValidStore // every path goes through it: nobody looks it up
+	}
 	t.byID[in.id], t.byIno[in.ino] = in, in
 	return t
 }
@@ -53,6 +58,7 @@ func (t *table) look(node vnode.Node, parent uint64) *inode {
 		in = &inode{id: t.next, ino: ino, node: node, parent: parent}
 		t.next++
 		t.byID[in.id], t.byIno[ino] = in, in
+		t.peak = max(t.peak, len(t.byID))
 	}
 	in.lookups++
 	t.mu.Unlock()
@@ -110,6 +116,20 @@ func (t *table) removeLocked(in *inode) {
 	}
 	delete(t.armed, in)
 	in.armed = false
+	if t.peak > 4096 && len(t.byID) < t.peak/4 {
+		t.remakeLocked()
+	}
+}
+
+// remakeLocked makes the maps anew: Go's never give memory back.
+func (t *table) remakeLocked() {
+	byID := make(map[uint64]*inode, len(t.byID))
+	maps.Copy(byID, t.byID)
+	byIno := make(map[uint64]*inode, len(t.byIno))
+	maps.Copy(byIno, t.byIno)
+	armed := make(map[*inode]struct{}, len(t.armed))
+	maps.Copy(armed, t.armed)
+	t.byID, t.byIno, t.armed, t.peak = byID, byIno, armed, len(byID)
 }
 
 // clear forgets every node, the root last.
