@@ -6,9 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"os"
+	"path/filepath"
 	"runtime"
 	"slices"
 
+	"github.com/moby/sys/mountinfo"
 	"github.com/spf13/cobra"
 
 	"github.com/plyfs/plyfs/internal/demo"
@@ -32,10 +35,49 @@ file. Where the store has the image already nothing changes.`,
 			return a.importDemo(cmd.Context())
 		},
 	})
+	cmd.AddCommand(&cobra.Command{
+		Use: "remove DIR", Short: "remove a demo's folder, with the store in it",
+		Long: `remove deletes the folder DIR that make run made: its parts store, run, mnt,
+tour and log, nothing else. As an ordinary user it does so in a user namespace,
+where files of subordinate IDs can be removed.`,
+		Example: "  plyfs demo remove /tmp/plyfs-demo-0",
+		Args:    wantArgs(1, 1, "one directory"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if a.needsInner() {
+				return a.runInside(cmd.Context())
+			}
+			return removeDemo(args[0])
+		},
+	})
 	return cmd
 }
 
+// removeDemo removes what make run made. It never enters a mount: RemoveAll of
+// one fails with EBUSY at its root at the latest, so they are looked for first.
+func removeDemo(dir string) error {
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return err
+	}
+	mounts, err := mountinfo.GetMounts(mountinfo.PrefixFilter(dir))
+	if err != nil {
+		return fmt.Errorf("look for mounts below %s: %w", dir, err)
+	}
+	if len(mounts) > 0 {
+		return errno.New(errno.ErrInUse, "%s is still mounted: run plyfs umount, or umount, on it first", mounts[len(mounts)-1].Mountpoint)
+	}
+	for _, part := range []string{"store", "run", "mnt", "tour", "log"} {
+		if err := os.RemoveAll(filepath.Join(dir, part)); err != nil {
+			return err
+		}
+	}
+	return os.Remove(dir)
+}
+
 func (a *app) importDemo(ctx context.Context) (err error) {
+	if a.needsInner() {
+		return a.runInside(ctx)
+	}
 	img, err := demo.Build(runtime.GOARCH)
 	if err != nil {
 		return err
@@ -60,7 +102,7 @@ func (a *app) importDemo(ctx context.Context) (err error) {
 	if _, err := st.CreateImage(ctx, spec); err != nil && !errors.Is(err, errno.ErrDuplicate) {
 		return fmt.Errorf("import the image %s: %w", demo.Name, err)
 	}
-	_, err = fmt.Fprintf(a.out, "%s %s\n", img.ID, demo.Name)
+	_, err = fmt.Fprintf(a.out, "imported %s\n", demo.Name)
 	return err
 }
 

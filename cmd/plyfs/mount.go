@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"path/filepath"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -67,6 +68,10 @@ func (a *app) mount(ctx context.Context, dir string, o mountOptions, foreground 
 	if err != nil {
 		return err
 	}
+	ready := func() error { return background.Ready(!foreground) }
+	if a.inner != nil {
+		return a.serve(ctx, dir, o, ready)
+	}
 	if !foreground && background == nil {
 		status, err := detach.Start(ctx, a.args, a.err)
 		if err == nil && status != 0 {
@@ -74,8 +79,18 @@ func (a *app) mount(ctx context.Context, dir string, o mountOptions, foreground 
 		}
 		return err
 	}
-	return a.serve(ctx, dir, o, background.Ready)
+	// Before anything is opened: a bad mount point changes nothing.
+	if err := fusefs.CheckMountPoint(dir); err != nil {
+		return err
+	}
+	if a.needsInner() {
+		return a.superviseMount(ctx, dir, o, ready)
+	}
+	return a.serve(ctx, dir, o, ready)
 }
+
+// serverEnds is how long umount waits for the server of a mount that is gone.
+const serverEnds = 30 * time.Second
 
 func (a *app) umountCommand() *cobra.Command {
 	var lazy bool
@@ -107,11 +122,17 @@ func umount(ctx context.Context, dir string, lazy bool) error {
 	case m.FSType != "fuse."+fusefs.Subtype:
 		return errno.New(errno.ErrBadValue, "%s is not a mount of plyfs but of type %s: use umount(8)", dir, m.FSType)
 	}
+	gone := detach.Watch(detach.MountName(m.Major, m.Minor))
 	err = fusefs.Unmount(ctx, dir, lazy)
-	if errno.Of(err) != errno.ErrInUse.Errno() {
+	switch {
+	case errno.Of(err) == errno.ErrInUse.Errno():
+		return busy(dir, m.Mountpoint, err)
+	case err != nil || lazy:
 		return err
 	}
-	return busy(dir, m.Mountpoint, err)
+	// The server gives back mounts and locks; whoever comes next may remove
+	// the store.
+	return gone(ctx, serverEnds)
 }
 
 // busy adds to err who uses the mount, as far as this user can see.

@@ -31,6 +31,10 @@ type app struct {
 	logLevel string
 	log      *logrus.Entry
 	closeLog func() error
+	// inner is set in a process in a user namespace of ours.
+	inner *inner
+	// device is the connection that an inner process was given.
+	device *os.File
 	// args are the program's arguments as they came, for the background.
 	args []string
 }
@@ -84,9 +88,14 @@ storage.conf and the environment say (containers-storage.conf(5)).`,
   plyfs umount /mnt
   plyfs ls images             # the same without a mount`,
 		SilenceErrors: true, SilenceUsage: true,
-		Args:              cobra.NoArgs,
-		RunE:              func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
-		PersistentPreRunE: func(*cobra.Command, []string) error { return a.openLog() },
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		PersistentPreRunE: func(*cobra.Command, []string) (err error) {
+			if a.inner, err = insideHere(); err != nil {
+				return err
+			}
+			return a.openLog()
+		},
 	}
 	root.SetIn(a.in)
 	root.SetOut(a.out)

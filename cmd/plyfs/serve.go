@@ -4,13 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/signal"
 	"syscall"
 	"time"
 
 	"github.com/plyfs/plyfs/fsview/fusefs"
-	"github.com/plyfs/plyfs/internal/errno"
+	"github.com/plyfs/plyfs/internal/detach"
 	"github.com/plyfs/plyfs/store"
 )
 
@@ -19,10 +20,10 @@ import (
 const lastRequests = 3 * time.Second
 
 // serve mounts the tree on dir and serves it until it is unmounted or ctx
-// ends; ready is called once it is mounted.
+// ends; ready is called once it is mounted. An inner process serves the
+// connection that it was given.
 func (a *app) serve(ctx context.Context, dir string, o mountOptions, ready func() error) (err error) {
-	// Before anything is opened: a bad mount point changes nothing.
-	if err := fusefs.CheckMountPoint(dir); err != nil {
+	if err := a.receive(); err != nil {
 		return err
 	}
 	st, conf, err := a.openStore(ctx, o.lockTimeout, o.create, o.readOnly)
@@ -36,17 +37,20 @@ func (a *app) serve(ctx context.Context, dir string, o mountOptions, ready func(
 	}
 	// Mounts that were taken are given back even when ctx has ended.
 	defer func() { err = errors.Join(err, tree.Close(context.WithoutCancel(ctx))) }()
-	srv := fusefs.New(tree.Root(), fusefs.Options{Log: a.log, Generation: generation(ctx, st)})
-	dev, err := fusefs.Mount(ctx, dir, fusefs.MountOptions{
-		AllowOther: o.allowOther, DefaultPermissions: true, ReadOnly: o.readOnly, NoExec: o.noExec,
-	})
+	srv := fusefs.New(tree.Root(), a.serverOptions(ctx, st))
+	dev, err := a.connect(ctx, dir, o)
 	if err != nil {
 		return err
 	}
 	if err := srv.Start(dev); err != nil {
-		return errors.Join(err, fusefs.Unmount(context.WithoutCancel(ctx), dir, true))
+		return errors.Join(err, a.disconnect(context.WithoutCancel(ctx), dir))
 	}
 	defer watch(ctx, st, srv)()
+	if a.inner == nil {
+		if err := announce(dir); err != nil {
+			a.log.Warn(err)
+		}
+	}
 	// The working directory must not keep other filesystems busy.
 	if err := errors.Join(os.Chdir("/"), ready()); err != nil {
 		return errors.Join(err, a.unmount(ctx, srv, dir))
@@ -60,15 +64,69 @@ func (a *app) serve(ctx context.Context, dir string, o mountOptions, ready func(
 	}
 }
 
+// serverOptions differ where the mounter's namespace is not this one: owners
+// are translated, and the server checks permissions, since the kernel would
+// compare with IDs that the mounter does not have.
+func (a *app) serverOptions(ctx context.Context, st *store.Store) fusefs.Options {
+	o := fusefs.Options{Log: a.log, Generation: generation(ctx, st)}
+	if a.inner != nil {
+		o.Check = &fusefs.Check{UID: 0} // the mounting user, as numbered here
+		o.Out, o.In = a.inner.maps.ToParent, a.inner.maps.FromParent
+	}
+	return o
+}
+
+// receive waits, in an inner process, for the connection.
+func (a *app) receive() error {
+	if a.inner == nil {
+		return nil
+	}
+	dev, err := detach.Receive(a.inner.socket, "/dev/fuse")
+	if errors.Is(err, io.EOF) {
+		return exitStatus(1) // the outer process says why
+	}
+	a.device = dev
+	return errors.Join(err, a.inner.socket.Close())
+}
+
+// connect mounts and returns the connection, or returns the one that the
+// outer process made.
+func (a *app) connect(ctx context.Context, dir string, o mountOptions) (*os.File, error) {
+	if a.inner != nil {
+		return a.device, nil
+	}
+	return fusefs.Mount(ctx, dir, fusefs.MountOptions{
+		AllowOther: o.allowOther, DefaultPermissions: true, ReadOnly: o.readOnly, NoExec: o.noExec,
+	})
+}
+
+// disconnect undoes connect.
+func (a *app) disconnect(ctx context.Context, dir string) error {
+	if a.inner != nil {
+		return nil // the outer process will see this one end
+	}
+	return fusefs.Unmount(ctx, dir, true)
+}
+
+// announce lets plyfs umount wait for this process's end.
+func announce(dir string) error {
+	m, err := fusefs.MountAt(dir)
+	if err != nil || m == nil {
+		return err
+	}
+	return detach.Announce(detach.MountName(m.Major, m.Minor))
+}
+
 // unmount ends the mount after a signal: with a busy one it lets the mount
 // vanish, gives programs a little time, and then cuts them off by ending.
 func (a *app) unmount(ctx context.Context, srv *fusefs.Server, dir string) error {
 	again, stop := signal.NotifyContext(context.WithoutCancel(ctx), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
-	err := fusefs.Unmount(again, dir, false)
-	if errno.Of(err) == syscall.EBUSY {
-		a.log.Warnf("%v: the mount vanishes now and ends in %s", err, lastRequests)
-		err = fusefs.Unmount(again, dir, true)
+	var err error
+	if a.inner != nil {
+		err = a.inner.end()
+	} else {
+		err = a.endMount(again, dir)
 	}
 	if err != nil {
 		return fmt.Errorf("end the mount: %w", err)

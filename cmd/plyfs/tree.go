@@ -16,6 +16,9 @@ import (
 
 // withTree runs fn on the tree that a mount would show.
 func (a *app) withTree(ctx context.Context, fn func(root vnode.Node) error) (err error) {
+	if a.needsInner() {
+		return a.runInside(ctx)
+	}
 	st, conf, err := a.openStore(ctx, 0, false, false)
 	if err != nil {
 		return err

@@ -2,7 +2,9 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"time"
 
@@ -56,7 +58,11 @@ func (a *app) openStore(ctx context.Context, lockTimeout time.Duration, create, 
 	o := conf.StoreOptions(newDriver, lockTimeout, a.log)
 	o.MustExist, o.ReadOnly = !create, readOnly
 	st, err := store.Open(ctx, o)
-	if err != nil {
+	switch {
+	case !create && errors.Is(err, fs.ErrNotExist):
+		return nil, nil, errno.New(errno.ErrUnknown, "there is no %s store in %s (%s): name another with --root and --storage-driver, or make an empty one with plyfs mount --create",
+			o.DriverName, o.GraphRoot, conf.GraphRoot.From)
+	case err != nil:
 		return nil, nil, fmt.Errorf("open the store: %w", err)
 	}
 	return st, conf, nil

@@ -26,60 +26,56 @@ func Start(ctx context.Context, args []string, stderr *os.File) (status int, err
 		return 1, fmt.Errorf("go into the background: %w", err)
 	}
 	defer func() { err = errors.Join(err, null.Close()) }()
-	r, w, err := os.Pipe()
+	cmd := Again(args)
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = null, null, stderr
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	ready, err := Await(ctx, cmd, cmd.Start)
 	if err != nil {
 		return 1, fmt.Errorf("go into the background: %w", err)
 	}
+	if ready {
+		return 0, cmd.Process.Release()
+	}
+	return Ended(cmd.Wait())
+}
+
+// Again returns a command that runs this program again, under the name that
+// it was called by, in the environment that it has.
+func Again(args []string) *exec.Cmd {
 	cmd := exec.Command("/proc/self/exe", args...)
 	cmd.Args[0] = os.Args[0]
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = null, null, stderr
-	cmd.ExtraFiles = []*os.File{w}
-	cmd.Env = append(os.Environ(), env+"=3")
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-	if err := cmd.Start(); err != nil {
-		return 1, errors.Join(fmt.Errorf("go into the background: %w", err), r.Close(), w.Close())
+	cmd.Env = os.Environ()
+	return cmd
+}
+
+// Await starts cmd by calling start, with the pipe added to its descriptors,
+// and waits until it calls Ready (true) or ends (false). When ctx ends first,
+// cmd is told to terminate. Without an error the caller owes a Wait, or a
+// Release; with one nothing was started.
+func Await(ctx context.Context, cmd *exec.Cmd, start func() error) (ready bool, err error) {
+	r, w, err := os.Pipe()
+	if err != nil {
+		return false, err
 	}
-	if err := w.Close(); err != nil {
-		return 1, errors.Join(fmt.Errorf("go into the background: %w", err), r.Close())
+	defer func() { err = errors.Join(err, r.Close()) }()
+	cmd.ExtraFiles = append(cmd.ExtraFiles, w)
+	cmd.Env = append(cmd.Env, env+"="+strconv.Itoa(2+len(cmd.ExtraFiles)))
+	err = start()
+	if cerr := w.Close(); err != nil || cerr != nil {
+		return false, errors.Join(err, cerr)
 	}
 	stop := context.AfterFunc(ctx, func() {
 		// It may have ended meanwhile: then there is nobody to tell.
 		_ = cmd.Process.Signal(syscall.SIGTERM)
 	})
-	ready, err := await(r)
-	if !stop() {
-		ready = false
-	}
-	if ready || err != nil {
-		return boolStatus(ready), errors.Join(err, cmd.Process.Release())
-	}
-	return ended(cmd.Wait())
-}
-
-func boolStatus(ready bool) int {
-	if ready {
-		return 0
-	}
-	return 1
-}
-
-// await reads the byte; false when the other end closed without one.
-func await(r *os.File) (ready bool, err error) {
-	defer func() { err = errors.Join(err, r.Close()) }()
 	var b [1]byte
-	switch _, err := io.ReadFull(r, b[:]); {
-	case err == nil:
-		return true, nil
-	case errors.Is(err, io.EOF):
-		return false, nil
-	default:
-		return false, fmt.Errorf("wait for the background process: %w", err)
-	}
+	_, err = io.ReadFull(r, b[:])
+	return stop() && err == nil, nil
 }
 
-// ended turns the end of the second process into a status that is never 0:
+// Ended turns the end of the second process into a status that is never 0:
 // it ended without being ready.
-func ended(err error) (int, error) {
+func Ended(err error) (int, error) {
 	var exit *exec.ExitError
 	if errors.As(err, &exit) {
 		if ws, ok := exit.Sys().(syscall.WaitStatus); ok && ws.Signaled() {
@@ -115,26 +111,30 @@ func Here() (*Process, error) {
 	return &Process{os.NewFile(uintptr(fd), "ready")}, nil
 }
 
-// File is the descriptor, for a further process that takes this one's place;
-// it must then be given PLYFS_READY with the number that it has there.
-func (p *Process) File() *os.File { return p.pipe }
-
-// Ready tells the first process that all is well, and lets go of standard
-// error, whose reader may be waiting for its end. It does nothing on nil.
-func (p *Process) Ready() (err error) {
+// Ready tells the first process that all is well. With letGo it also lets go
+// of standard error, whose reader may be waiting for its end. On nil it does
+// nothing.
+func (p *Process) Ready(letGo bool) error {
 	if p == nil {
 		return nil
 	}
-	null, err := os.OpenFile(os.DevNull, os.O_WRONLY, 0)
-	if err != nil {
-		return fmt.Errorf("let go of standard error: %w", err)
-	}
-	defer func() { err = errors.Join(err, null.Close()) }()
-	if err := unix.Dup3(int(null.Fd()), 2, 0); err != nil {
-		return fmt.Errorf("let go of standard error: %w", err)
+	if letGo {
+		if err := silence(); err != nil {
+			return fmt.Errorf("let go of standard error: %w", err)
+		}
 	}
 	if _, err := p.pipe.Write([]byte{1}); err != nil && !errors.Is(err, syscall.EPIPE) {
 		return fmt.Errorf("tell that all is ready: %w", err)
 	}
 	return p.pipe.Close()
+}
+
+// silence makes standard error lead nowhere.
+func silence() (err error) {
+	null, err := os.OpenFile(os.DevNull, os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, null.Close()) }()
+	return unix.Dup3(int(null.Fd()), 2, 0)
 }

@@ -1,8 +1,10 @@
 package detach
 
 import (
+	"bufio"
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -11,6 +13,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 )
 
 // The test binary plays both processes: PLAY says which, and what happens.
@@ -18,6 +21,8 @@ func TestMain(m *testing.M) {
 	switch play := os.Getenv("PLAY"); play {
 	case "":
 		os.Exit(m.Run())
+	case "announces":
+		os.Exit(announces())
 	default:
 		os.Exit(act(play))
 	}
@@ -56,7 +61,7 @@ func act(play string) int {
 		fmt.Fprintln(os.Stderr, "told to stop")
 		return 3
 	}
-	if err := p.Ready(); err != nil {
+	if err := p.Ready(true); err != nil {
 		return 8
 	}
 	fmt.Fprintln(os.Stderr, "nobody hears this")
@@ -118,5 +123,58 @@ func TestInterruptedWhileWaiting(t *testing.T) {
 	t.Parallel()
 	if out, status := play(t, "slow", ""); status != 3 || out != "told to stop\n" {
 		t.Errorf("status %d, stderr %q", status, out)
+	}
+}
+
+// announces tells its parent that it is there, and ends with its input.
+func announces() int {
+	if err := Announce(os.Getenv("UNTIL")); err != nil {
+		return 1
+	}
+	fmt.Println("announced")
+	_, _ = io.Copy(io.Discard, os.Stdin)
+	return 0
+}
+
+func TestWatchWaitsForTheEnd(t *testing.T) {
+	t.Parallel()
+	name := "plyfs-test" + t.TempDir()
+	if err := Watch(name)(context.Background(), time.Hour); err != nil {
+		t.Errorf("nobody announced that name: %v", err)
+	}
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), "PLAY=announces", "UNTIL="+name)
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := bufio.NewReader(out).ReadString('\n'); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	if err := Watch(name)(ctx, time.Hour); !errors.Is(err, context.Canceled) {
+		t.Errorf("interrupted: %v", err)
+	}
+	if err := Watch(name)(context.Background(), time.Millisecond); err != nil {
+		t.Errorf("the time is over: %v", err)
+	}
+	wait := Watch(name)
+	if err := in.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := wait(context.Background(), time.Hour); err != nil {
+		t.Errorf("%v", err)
+	}
+	// It had ended (or nearly: the kernel closes its files first).
+	if err := cmd.Wait(); err != nil {
+		t.Error(err)
 	}
 }
