@@ -93,7 +93,7 @@ func (p place) openValue(ctx context.Context, flags int) (vnode.Handle, error) {
 	switch {
 	case p.row.Kind == Ctl:
 	case flags&syscall.O_TRUNC != 0:
-		h.cut = true
+		h.cut, h.whole = true, true
 	default:
 		v, err := p.value(ctx, h.limit)
 		if err != nil {
@@ -172,6 +172,7 @@ type valueHandle struct {
 	mu    sync.Mutex // guards what follows; held during a commit
 	data  []byte
 	base  int  // how much of data was there at open or at the last commit
+	whole bool // truncated at any time: data is the whole value
 	wrote bool // since the last commit
 	cut   bool // truncated since the last commit
 	ever  bool // something was written to this handle
@@ -251,7 +252,7 @@ func (h *valueHandle) writeLocked(ctx context.Context, p []byte, off int64) erro
 		return nil
 	}
 	if err := h.commitLocked(ctx); err != nil {
-		h.data, h.wrote, h.cut = old, oldWrote && len(old) > h.base, false
+		h.data, h.wrote, h.cut = old, oldWrote, false
 		return err
 	}
 	return nil
@@ -282,7 +283,7 @@ func (h *valueHandle) commitLocked(ctx context.Context) error {
 		v := h.data
 		h.data = nil
 		return row.put(ctx, p, v)
-	case h.flags&syscall.O_APPEND != 0 && row.add != nil && h.base > 0:
+	case h.flags&syscall.O_APPEND != 0 && row.add != nil && !h.whole:
 		err = row.add(ctx, p, h.data[h.base:])
 	default:
 		err = row.put(ctx, p, h.data)
@@ -314,8 +315,7 @@ func (h *valueHandle) truncateLocked(size uint64) error {
 	} else {
 		h.data = append(h.data, make([]byte, n-len(h.data))...)
 	}
-	h.base = min(h.base, len(h.data))
-	h.cut = true
+	h.cut, h.whole = true, true
 	return nil
 }
 

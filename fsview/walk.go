@@ -55,8 +55,11 @@ func (w *walker) walk(path string, follow bool) (vnode.Node, error) {
 		if err != nil {
 			return nil, err
 		}
-		link, ok := child.(vnode.Symlink)
-		if !ok || !follow && !moreParts(parts) {
+		link, err := symlinkOf(w.ctx, child)
+		if err != nil {
+			return nil, err
+		}
+		if link == nil || !follow && !moreParts(parts) {
 			w.stack = append(w.stack, child)
 			continue
 		}
@@ -85,6 +88,44 @@ func (w *walker) target(link vnode.Symlink) (string, error) {
 	return target, nil
 }
 
+// symlinkOf returns n if it is a symlink, else nil. A tree may use one Go type
+// for all its files, so that the type bits decide.
+func symlinkOf(ctx context.Context, n vnode.Node) (vnode.Symlink, error) {
+	l, ok := n.(vnode.Symlink)
+	if !ok {
+		return nil, nil
+	}
+	t, err := typeBitsOf(ctx, n)
+	if err != nil || t != syscall.S_IFLNK {
+		return nil, err
+	}
+	return l, nil
+}
+
+// directoryOf returns n if it is a directory, else nil.
+func directoryOf(ctx context.Context, n vnode.Node) (vnode.Directory, error) {
+	d, ok := n.(vnode.Directory)
+	if !ok {
+		return nil, nil
+	}
+	t, err := typeBitsOf(ctx, n)
+	if err != nil || t != syscall.S_IFDIR {
+		return nil, err
+	}
+	return d, nil
+}
+
+func typeBitsOf(ctx context.Context, n vnode.Node) (uint32, error) {
+	switch n.(type) {
+	case *dirNode, *treeNode:
+		return syscall.S_IFDIR, nil
+	case *linkNode:
+		return syscall.S_IFLNK, nil
+	}
+	a, err := n.Attr(ctx)
+	return a.Mode & syscall.S_IFMT, err
+}
+
 func moreParts(parts []string) bool {
 	for _, p := range parts {
 		if p != "" && p != "." {
@@ -95,8 +136,11 @@ func moreParts(parts []string) bool {
 }
 
 func lookupIn(ctx context.Context, dir vnode.Node, name, shown string) (vnode.Node, error) {
-	d, ok := dir.(vnode.Directory)
-	if !ok {
+	d, err := directoryOf(ctx, dir)
+	if err != nil {
+		return nil, err
+	}
+	if d == nil {
 		return nil, errno.New(errno.ErrNotDir, "%s: %q is below something that is not a directory", shown, name)
 	}
 	child, err := d.Lookup(ctx, name)
@@ -125,8 +169,11 @@ func List(ctx context.Context, root vnode.Node, path string) ([]Entry, error) {
 	if err != nil {
 		return nil, err
 	}
-	d, ok := n.(vnode.Directory)
-	if !ok {
+	d, err := directoryOf(ctx, n)
+	if err != nil {
+		return nil, err
+	}
+	if d == nil {
 		e, err := entryOf(ctx, path, n)
 		return []Entry{e}, err
 	}
@@ -159,7 +206,7 @@ func entryOf(ctx context.Context, name string, n vnode.Node) (Entry, error) {
 		return Entry{}, err
 	}
 	e := Entry{Name: name, Node: n, Attr: a}
-	if l, ok := n.(vnode.Symlink); ok {
+	if l, ok := n.(vnode.Symlink); ok && a.Mode&syscall.S_IFMT == syscall.S_IFLNK {
 		if e.Target, err = l.Readlink(ctx); err != nil {
 			return Entry{}, err
 		}
@@ -260,7 +307,11 @@ func openAt(ctx context.Context, root vnode.Node, path string, flags int) (vnode
 	if err != nil {
 		return nil, err
 	}
-	if _, ok := n.(vnode.Directory); ok {
+	d, err := directoryOf(ctx, n)
+	if err != nil {
+		return nil, err
+	}
+	if d != nil {
 		return nil, errno.New(errno.ErrIsDir, "%s is a directory: name a file in it", path)
 	}
 	o, ok := n.(vnode.Opener)
@@ -303,7 +354,11 @@ func parentOf(ctx context.Context, root vnode.Node, path string) (vnode.Node, st
 	if err != nil {
 		return nil, "", err
 	}
-	if _, ok := dir.(vnode.Directory); !ok {
+	d, err := directoryOf(ctx, dir)
+	if err != nil {
+		return nil, "", err
+	}
+	if d == nil {
 		return nil, "", errno.New(errno.ErrNotDir, "%s is not in a directory", path)
 	}
 	return dir, name, nil
@@ -337,7 +392,11 @@ func Rmdir(ctx context.Context, root vnode.Node, path string) error {
 	if err != nil {
 		return err
 	}
-	if _, ok := n.(vnode.Directory); !ok {
+	d, err := directoryOf(ctx, n)
+	if err != nil {
+		return err
+	}
+	if d == nil {
 		return errno.New(errno.ErrNotDir, "%s is not a directory: rmdir takes the directory of an object", path)
 	}
 	r, ok := dir.(vnode.Rmdirer)
@@ -357,7 +416,11 @@ func Unlink(ctx context.Context, root vnode.Node, path string) error {
 	if err != nil {
 		return err
 	}
-	if _, ok := n.(vnode.Directory); ok {
+	d, err := directoryOf(ctx, n)
+	if err != nil {
+		return err
+	}
+	if d != nil {
 		return errno.New(errno.ErrIsDir, "%s is a directory: use rmdir", path)
 	}
 	u, ok := dir.(vnode.Unlinker)

@@ -1,0 +1,366 @@
+package fsview_test
+
+import (
+	"os"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/plyfs/plyfs/fsview"
+	"github.com/plyfs/plyfs/internal/vnode"
+)
+
+// file drives one open file as the kernel would.
+type file struct {
+	w    *world
+	path string
+	node vnode.Node
+	h    vnode.Handle
+}
+
+func (w *world) open(path string, flags int) *file {
+	w.t.Helper()
+	f, err := w.openErr(path, flags)
+	if err != nil {
+		w.t.Fatalf("open %s: %v", path, err)
+	}
+	return f
+}
+
+func (w *world) openErr(path string, flags int) (*file, error) {
+	n, err := fsview.Walk(w.ctx, w.fs.Root(), path, true)
+	if err != nil {
+		return nil, err
+	}
+	h, err := n.(vnode.Opener).Open(w.ctx, flags)
+	return &file{w, path, n, h}, err
+}
+
+func (f *file) write(text string, off int64) error {
+	_, err := f.h.(vnode.Writer).WriteAt(f.w.ctx, []byte(text), off)
+	return err
+}
+
+func (f *file) flush() error { return f.h.(vnode.Flusher).Flush(f.w.ctx) }
+
+func (f *file) release() error { return f.h.Release(f.w.ctx) }
+
+// setSize is SETATTR without a handle.
+func (f *file) setSize(n uint64) error {
+	_, err := f.node.(vnode.Setattrer).Setattr(f.w.ctx, vnode.SetAttr{Size: &n})
+	return err
+}
+
+func (f *file) ok(errs ...error) {
+	f.w.t.Helper()
+	for i, err := range errs {
+		if err != nil {
+			f.w.t.Fatalf("%s: step %d: %v", f.path, i, err)
+		}
+	}
+}
+
+const (
+	wr   = syscall.O_WRONLY
+	trun = syscall.O_WRONLY | syscall.O_TRUNC
+	app  = syscall.O_WRONLY | syscall.O_APPEND
+)
+
+// names makes a container with the names n (newest first) and returns a
+// function that compares them.
+func named(t *testing.T, n string) (*world, func(want string)) {
+	t.Helper()
+	t.Parallel()
+	w := newWorld(t, "vfs")
+	id := strings.Repeat("ab", 32)
+	w.mkdir("containers/" + id)
+	if err := w.write("containers/"+id+"/names", n); err != nil {
+		t.Fatal(err)
+	}
+	return w, func(want string) {
+		t.Helper()
+		if got := w.read("containers/by-id/" + id + "/names"); got != want {
+			t.Errorf("names are %q, want %q", got, want)
+		}
+	}
+}
+
+const namesFile = "containers/by-id/abab/names"
+
+// A shell's `echo x > names`, when the server asked for O_TRUNC at OPEN.
+func TestShellWriteAtomicTruncate(t *testing.T) {
+	w, check := named(t, "old\n")
+	f := w.open(namesFile, trun)
+	f.ok(f.flush())
+	check("old\n")
+	f.ok(f.write("new\n", 0))
+	check("new\n")
+	f.ok(f.flush(), f.release())
+	check("new\n")
+}
+
+// The same when truncation comes as a SETATTR without handle.
+func TestShellWriteSetattr(t *testing.T) {
+	w, check := named(t, "old\nolder\n")
+	f := w.open(namesFile, wr)
+	f.ok(f.setSize(0), f.flush())
+	check("old\nolder\n")
+	f.ok(f.write("new\n", 0), f.flush(), f.release())
+	check("new\n")
+}
+
+// `: > names` is committed by the last close.
+func TestTruncateOnly(t *testing.T) {
+	w, check := named(t, "old\n")
+	f := w.open(namesFile, trun)
+	f.ok(f.flush(), f.flush())
+	check("old\n")
+	f.ok(f.release())
+	check("")
+}
+
+func TestTruncateOnlySetattr(t *testing.T) {
+	w, check := named(t, "old\n")
+	f := w.open(namesFile, wr)
+	f.ok(f.setSize(0), f.flush())
+	check("old\n")
+	f.ok(f.release())
+	check("")
+}
+
+// truncate(2), with no descriptor at all.
+func TestTruncatePath(t *testing.T) {
+	w, check := named(t, "one\ntwo\n")
+	f := w.open(namesFile, os.O_RDONLY)
+	f.ok(f.setSize(4))
+	check("one\n")
+	f.ok(f.setSize(0), f.release())
+	check("")
+}
+
+// ftruncate after a write commits at the next FLUSH.
+func TestTruncateHandle(t *testing.T) {
+	w, check := named(t, "old\n")
+	f := w.open(namesFile, trun)
+	f.ok(f.write("one\ntwo\n", 0))
+	check("one\ntwo\n")
+	f.ok(f.h.(vnode.Truncater).Truncate(w.ctx, 4))
+	check("one\ntwo\n")
+	f.ok(f.flush())
+	check("one\n")
+	f.ok(f.release())
+}
+
+func TestSubshellWrites(t *testing.T) {
+	w, check := named(t, "old\n")
+	f := w.open(namesFile, trun)
+	f.ok(f.flush(), f.write("a\n", 0), f.flush(), f.write("b\n", 2), f.flush(), f.release())
+	check("a\nb\n")
+}
+
+// A write without a newline waits for the close.
+func TestWriteWithoutNewline(t *testing.T) {
+	w, check := named(t, "old\n")
+	f := w.open(namesFile, trun)
+	f.ok(f.write("new", 0))
+	check("old\n")
+	f.ok(f.flush())
+	check("new\n")
+	f.ok(f.release())
+}
+
+// A writer that is killed commits what it had sent.
+func TestReleaseWithoutFlush(t *testing.T) {
+	w, check := named(t, "old\n")
+	f := w.open(namesFile, trun)
+	f.ok(f.write("new", 0), f.release())
+	check("new\n")
+}
+
+func TestAppendAdds(t *testing.T) {
+	w, check := named(t, "old\nolder\n")
+	f := w.open(namesFile, app)
+	f.ok(f.write("new\n", 10))
+	check("new\nold\nolder\n")
+	f.ok(f.write("newer\n", 14), f.flush(), f.release())
+	check("newer\nnew\nold\nolder\n")
+}
+
+// Two who append do not undo each other.
+func TestAppendersTogether(t *testing.T) {
+	w, check := named(t, "old\n")
+	f, g := w.open(namesFile, app), w.open(namesFile, app)
+	f.ok(f.write("f\n", 4))
+	g.ok(g.write("g\n", 4), f.flush(), g.flush(), f.release(), g.release())
+	check("g\nf\nold\n")
+}
+
+func TestBadWriteChangesNothing(t *testing.T) {
+	for name, bad := range map[string]string{
+		"empty": "\n", "blank": "good\n\n", "spaces": " x\n", "zero": "a\x00b\n", "encoding": "\xff\n",
+	} {
+		t.Run(name, func(t *testing.T) {
+			w, check := named(t, "old\n")
+			f := w.open(namesFile, trun)
+			w.is(f.write(bad, 0), "EINVAL", "writing")
+			f.ok(f.flush(), f.release())
+			check("old\n")
+			if got := w.read("containers/by-id/abab/error"); !strings.Contains(got, "not a name") {
+				t.Errorf("error says %q", got)
+			}
+			if got := w.read("error_log"); !strings.Contains(got, " EINVAL /containers/old/names: writing: ") {
+				t.Errorf("error_log says %q", got)
+			}
+		})
+	}
+}
+
+// A bad write in the middle is undone; what follows it counts.
+func TestBadWriteThenGood(t *testing.T) {
+	w, check := named(t, "old\n")
+	f := w.open(namesFile, trun)
+	f.ok(f.write("a\n", 0))
+	w.is(f.write(" bad\n", 2), "EINVAL", "writing")
+	f.ok(f.write("b\n", 2), f.flush(), f.release())
+	check("a\nb\n")
+}
+
+// An error of a value without newline shows at close.
+func TestBadValueAtFlush(t *testing.T) {
+	w, check := named(t, "old\n")
+	f := w.open(namesFile, trun)
+	f.ok(f.write("bad ", 0))
+	w.is(f.flush(), "EINVAL", "close")
+	f.ok(f.flush(), f.release())
+	check("old\n")
+}
+
+func TestTextLimit(t *testing.T) {
+	w, check := named(t, "old\n")
+	f := w.open(namesFile, trun)
+	w.is(f.write(strings.Repeat("x", 64<<10)+"\n", 0), "EFBIG", "a byte over the limit")
+	f.ok(f.flush(), f.release())
+	g := w.open(namesFile, wr)
+	w.is(g.write("x", 64<<10), "EFBIG", "past the limit")
+	w.is(g.h.(vnode.Truncater).Truncate(w.ctx, 64<<10+1), "EFBIG", "a size past the limit")
+	g.ok(g.flush(), g.release())
+	check("old\n")
+	if got := w.read("containers/old/error"); !strings.Contains(got, "65536 bytes") {
+		t.Errorf("error says %q", got)
+	}
+}
+
+// What a file shows, it accepts.
+func TestShownIsAccepted(t *testing.T) {
+	w, check := named(t, "new\nold:1\na b/c%d\n")
+	got := w.read(namesFile)
+	if err := w.write(namesFile, got); err != nil {
+		t.Fatal(err)
+	}
+	check(got)
+	if err := w.write("containers/by-id/abab/ctl", w.read("containers/by-id/abab/ctl")); err != nil {
+		t.Errorf("ctl does not take what it shows: %v", err)
+	}
+}
+
+// A value is taken at open and stays for that descriptor.
+func TestValueStays(t *testing.T) {
+	w, _ := named(t, "old\n")
+	f := w.open(namesFile, os.O_RDONLY)
+	if err := w.write(namesFile, "new\n"); err != nil {
+		t.Fatal(err)
+	}
+	b := make([]byte, 10)
+	n, err := f.h.ReadAt(w.ctx, b, 0)
+	f.ok(err, f.release())
+	if string(b[:n]) != "old\n" {
+		t.Errorf("an open file changed to %q", b[:n])
+	}
+}
+
+// Raw files are committed when they are closed, not at a newline.
+func TestRawCommitsAtFlush(t *testing.T) {
+	w, _ := named(t, "x\n")
+	md := "containers/x/metadata"
+	f := w.open(md, trun)
+	f.ok(f.flush(), f.write("{}\n", 0))
+	if got := w.read(md); got != "" {
+		t.Errorf("a write to a raw file showed as %q before it was closed", got)
+	}
+	f.ok(f.write("more", 3), f.flush())
+	if got := w.peer("metadata", "-q", "x"); got != "{}\nmore" {
+		t.Errorf("the peers see %q", got)
+	}
+	f.ok(f.release())
+	g := w.open(md, app)
+	g.ok(g.write("!", 7), g.flush(), g.release())
+	if got := w.read(md); got != "{}\nmore!" {
+		t.Errorf("appending to a raw file gave %q", got)
+	}
+	w.is(w.write(md, "\xff\xfe"), "EINVAL", "bytes as metadata")
+}
+
+func TestReadOnlyFiles(t *testing.T) {
+	w, _ := named(t, "x\n")
+	for _, p := range []string{"containers/x/id", "containers/x/created", "README", "status", "containers/x/mount"} {
+		_, err := w.openErr(p, trun)
+		w.is(err, "EROFS", "opening "+p+" for writing")
+		f := w.open(p, os.O_RDONLY)
+		w.is(f.setSize(0), "EROFS", "truncating "+p)
+		f.ok(f.release())
+	}
+}
+
+func TestAttributesThatCannotChange(t *testing.T) {
+	w, _ := named(t, "x\n")
+	f := w.open(namesFile, os.O_RDONLY)
+	set := f.node.(vnode.Setattrer)
+	mode, uid := uint32(0o600), uint32(7)
+	_, err := set.Setattr(w.ctx, vnode.SetAttr{Mode: &mode})
+	w.is(err, "EPERM", "chmod")
+	_, err = set.Setattr(w.ctx, vnode.SetAttr{UID: &uid})
+	w.is(err, "EPERM", "chown")
+	mode = syscall.S_IFREG | 0o644
+	_, err = set.Setattr(w.ctx, vnode.SetAttr{Mode: &mode})
+	w.is(err, "OK", "chmod to what it is")
+	f.ok(f.release())
+}
+
+func TestErrorXattr(t *testing.T) {
+	w, _ := named(t, "x\n")
+	w.is(w.write(namesFile, "\n"), "EINVAL", "an empty name")
+	for _, p := range []string{"/", "containers/x", namesFile} {
+		n, err := fsview.Walk(w.ctx, w.fs.Root(), p, true)
+		if err != nil {
+			t.Fatal(err)
+		}
+		v, err := n.(vnode.Xattrer).Getxattr(w.ctx, fsview.ErrorXattr)
+		if err != nil || !strings.Contains(string(v), "not a name") {
+			t.Errorf("%s: %s is %q, %v", p, fsview.ErrorXattr, v, err)
+		}
+		if l, err := n.(vnode.Xattrer).Listxattr(w.ctx); err != nil || len(l) > 0 {
+			t.Errorf("%s lists the attributes %q, %v", p, l, err)
+		}
+	}
+}
+
+func TestReadOnlyMount(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, "vfs")
+	w.mkdir("containers/web")
+	w.fs = w.newFS(fsview.Options{Store: w.store, Trees: dirTrees{}, ReadOnly: true})
+	root := w.fs.Root()
+	w.is(fsview.Mkdir(w.ctx, root, "layers/x"), "EROFS", "mkdir")
+	w.is(fsview.Rmdir(w.ctx, root, "containers/web"), "EROFS", "rmdir")
+	w.is(w.mv("containers/web", "containers/api"), "EROFS", "mv")
+	w.is(w.write("containers/web/names", "x\n"), "EROFS", "writing")
+	w.is(w.write("containers/web/ctl", "mount\n"), "EROFS", "ctl")
+	w.is(w.write("containers/web/bigdata/new", "x"), "EROFS", "a new data item")
+	_, err := fsview.Walk(w.ctx, root, "containers/web/merged", true)
+	w.is(err, "EROFS", "merged")
+	walkAll(w, "/", func(path string, n vnode.Node, a vnode.Attr) {
+		if a.Mode&0o222 != 0 && a.Mode&syscall.S_IFMT != syscall.S_IFLNK && !strings.Contains(path, "/tree") && !strings.Contains(path, "/diff") {
+			t.Errorf("%s has mode %o on a read-only mount", path, a.Mode)
+		}
+	})
+}
