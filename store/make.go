@@ -23,13 +23,18 @@ const (
 
 // CreateImage makes an image of a layer, or of none, with its big data, all or
 // nothing. Without an item `manifest` podman refuses to list the whole store:
-// see CreateMinimalImage.
+// see CreateMinimalImage. With one, the layers are sealed first (see Seal).
 func (s *Store) CreateImage(ctx context.Context, spec ImageSpec) (*Image, error) {
 	if s.opts.ReadOnly {
 		return nil, s.writable()
 	}
 	if err := s.View(ctx, func(t *Tx) (err error) { return t.checkImageSpec(&spec) }); err != nil {
 		return nil, err
+	}
+	if slices.ContainsFunc(spec.BigData, func(i BigDataItem) bool { return i.Key == manifestKey }) {
+		if _, err := s.sealedChain(ctx, spec.Layer); err != nil {
+			return nil, err
+		}
 	}
 	rec := &Image{
 		ID: spec.ID, Names: spec.Names, TopLayer: spec.Layer, Metadata: spec.Metadata,

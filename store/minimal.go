@@ -21,8 +21,9 @@ import (
 // CreateMinimalImage makes an image with the smallest OCI config and manifest
 // that podman accepts, stored under the keys that podman uses; podman refuses
 // a whole store for one image without, or with a layer whose digests are not
-// known: such layers are sealed first (see Seal). spec.BigData and spec.Digest must be empty. Without spec.ID the ID is
-// the config's digest, as podman's are.
+// known: such layers are sealed first (see Seal). spec.BigData may hold further
+// items, but no manifest. Without spec.ID the ID is the config's digest, as
+// podman's are.
 func (s *Store) CreateMinimalImage(ctx context.Context, spec ImageSpec) (*Image, error) {
 	for _, item := range spec.BigData {
 		if item.Key == manifestKey {
@@ -61,7 +62,7 @@ func (s *Store) sealedChain(ctx context.Context, id string) (chain []*Layer, err
 		return nil
 	})
 	for i, l := range chain {
-		if err == nil && l.DiffDigest == "" {
+		if err == nil && l.DiffDigest == "" && !l.ReadOnly {
 			chain[i], err = s.Seal(ctx, l.ID)
 		}
 	}
