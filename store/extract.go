@@ -52,12 +52,16 @@ func (s *Store) openExtract(ctx context.Context) error {
 		return fmt.Errorf("look at the extract area: %w", err)
 	}
 	for i, e := range entries {
-		if err := s.settle(ctx, e); err != nil {
+		err := s.settle(ctx, e)
+		if ctx.Err() != nil {
 			for _, left := range entries[i:] {
 				err = errors.Join(err, left.abandon())
 			}
-			err = errors.Join(err, s.closeExtract())
-			return fmt.Errorf("complete what a killed process began: %w", err)
+			return fmt.Errorf("complete what a killed process began: %w", errors.Join(err, s.closeExtract()))
+		}
+		if err != nil { // what is damaged must not keep the store shut
+			e.keep = true
+			s.log.WithError(err).Warnf("what a killed process began cannot be completed; see %s", e.dir())
 		}
 		s.discardLater(e)
 	}

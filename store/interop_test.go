@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -126,17 +127,85 @@ func TestRecordsAsPeers(t *testing.T) {
 				t.Error(diff)
 			}
 		}
-		layers := append([]string{"base"}, strings.Fields(e.peer("layers"))...)
-		for _, id := range layers {
-			dirs, err := s.Dirs(id)
-			if err != nil {
-				continue // a word of the listing that is no ID
+		e.peer("create-layer", "--id", "theirbase")
+		e.peer("create-layer", "--id", "theirtop", "theirbase")
+		get(t, s.CreateLayer, ctx, store.LayerSpec{ID: "ourtop", Parent: "base"})
+		for theirs, ours := range map[string]string{"theirbase": "base", "theirtop": "ourtop"} {
+			if e.driver == "vfs" { // the peers of 2022 make them 0555, later ones 0755, and so do we
+				continue
 			}
-			fi, err := os.Stat(dirs[0])
-			if err != nil {
-				t.Fatal(err)
+			if diff := cmp.Diff(ownStat(t, s, theirs), ownStat(t, s, ours)); diff != "" {
+				t.Error(diff)
 			}
-			t.Log(id, fi.Mode())
+		}
+	})
+}
+
+// ownStat is mode and owner of a layer's own directory.
+func ownStat(t testing.TB, s *store.Store, id string) string {
+	t.Helper()
+	dirs, err := s.Dirs(id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	fi, err := os.Stat(dirs[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	st, ok := fi.Sys().(*syscall.Stat_t)
+	if !ok {
+		t.Fatal("no owner")
+	}
+	return fmt.Sprint(fi.Mode(), st.Uid, st.Gid)
+}
+
+// TestImageStore: objects of an additional store are used, but never changed.
+func TestImageStore(t *testing.T) {
+	t.Parallel()
+	onDrivers(t, func(t *testing.T, ro *lifeEnv) {
+		ctx := context.Background()
+		s := ro.open()
+		importLayer(t, s, store.LayerSpec{ID: "rolayer"}, makeTar(t, entry{name: "f", text: "f"}))
+		get(t, s.CreateMinimalImage, ctx, store.ImageSpec{ID: "roimage", Layer: "rolayer", Names: []string{"n"}})
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+		before := treeSum(t, ro.root)
+		e := newLifeEnv(t, ro.driver)
+		e.imageStores = []string{ro.root}
+		s = e.open()
+		wantErr(t, s.DeleteLayer(ctx, "rolayer"), errno.ErrReadOnly, "rolayer")
+		_, err := s.DeleteImage(ctx, "n")
+		wantErr(t, err, errno.ErrReadOnly, "roimage")
+		_, err = s.Mount(ctx, "rolayer", drivers.MountOptions{})
+		wantErr(t, err, errno.ErrReadOnly, "rolayer")
+		wantErr(t, s.SetBigData(ctx, store.KindImage, "n", "k", strings.NewReader("")), errno.ErrReadOnly, "roimage")
+		wantErr(t, s.RemoveBigData(ctx, store.KindImage, "n", "manifest"), errno.ErrReadOnly, "roimage")
+		_, err = s.StageDiff(ctx, "rolayer")
+		wantErr(t, err, errno.ErrReadOnly, "rolayer")
+		if !strings.Contains(readData(t, s, store.KindImage, "n", "manifest"), "schemaVersion") {
+			t.Error("the manifest is not that of the other store")
+		}
+		get(t, s.CreateContainer, ctx, store.ContainerSpec{ID: "ctr", Image: "roimage"})
+		path, err := s.Mount(ctx, "ctr", drivers.MountOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if b, err := os.ReadFile(filepath.Join(path, "f")); err != nil || string(b) != "f" {
+			t.Errorf("the container shows %q, %v", b, err)
+		}
+		get(t, s.CreateMinimalImage, ctx, store.ImageSpec{ID: "mine", Layer: "rolayer"})
+		if deleted, err := s.DeleteImage(ctx, "mine"); err != nil || len(deleted) != 0 {
+			t.Errorf("deleted %v, %v", deleted, err)
+		}
+		if _, err := s.Unmount(ctx, "ctr", false); err != nil {
+			t.Error(err)
+		}
+		if err := s.DeleteContainer(ctx, "ctr"); err != nil {
+			t.Error(err)
+		}
+		if after := treeSum(t, ro.root); after != before {
+			t.Error("the read-only store has changed")
 		}
 	})
 }

@@ -34,6 +34,8 @@ type lifeEnv struct {
 	t         testing.TB
 	driver    string
 	root, run string
+	// imageStores are graph roots of additional stores.
+	imageStores []string
 }
 
 // onDrivers runs fn over each driver in a store of its own.
@@ -86,7 +88,7 @@ func (e *lifeEnv) unmountAll() {
 func (e *lifeEnv) options() store.Options {
 	return store.Options{
 		GraphRoot: e.root, RunRoot: e.run, DriverName: e.driver,
-		NewDriver: constructors()[e.driver], LockTimeout: 30 * time.Second,
+		NewDriver: constructors()[e.driver], LockTimeout: 30 * time.Second, ImageStores: e.imageStores,
 	}
 }
 

@@ -291,6 +291,8 @@ func TestDeleteRules(t *testing.T) {
 		wantErr(t, err, errno.ErrInUse, "ctr")
 		_, err = s.CreateLayer(ctx, store.LayerSpec{Parent: "cl"})
 		wantErr(t, err, errno.ErrInUse, "ctr")
+		_, err = s.CreateImage(ctx, store.ImageSpec{Layer: "cl"})
+		wantErr(t, err, errno.ErrInUse, "ctr")
 		_, err = s.StageDiff(ctx, "top")
 		wantErr(t, err, errno.ErrInUse, "parent")
 		if _, err := s.Mount(ctx, "cn", drivers.MountOptions{}); err != nil {

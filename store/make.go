@@ -77,6 +77,9 @@ func (t *Tx) checkImageSpec(spec *ImageSpec) (err error) {
 	if spec.Layer != "" && t.LayerByID(spec.Layer) == nil {
 		return errno.New(errno.ErrUnknown, "layer %s is not known, so no image can be made of it; it may have been deleted", spec.Layer)
 	}
+	if c := t.ContainersOnLayer(spec.Layer); spec.Layer != "" && len(c) > 0 {
+		return errno.New(errno.ErrInUse, "layer %s is that of container %s and would go with it; make the image of a layer of its own", spec.Layer, c[0].ID)
+	}
 	if spec.Digest != "" && spec.Digest.Validate() != nil {
 		return errno.New(errno.ErrBadValue, "%q is no digest; write it as sha256: and 64 hex digits", spec.Digest)
 	}

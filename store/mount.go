@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -11,6 +12,9 @@ import (
 	"github.com/plyfs/plyfs/internal/errno"
 	"github.com/plyfs/plyfs/internal/mounts"
 )
+
+// mountTimeout bounds the wait for a mount program, which happens under locks.
+const mountTimeout = 30 * time.Second
 
 // mountTarget is what Mount and Unmount work on.
 type mountTarget struct {
@@ -118,7 +122,7 @@ func (w *WriteTx) mount(id string, o drivers.MountOptions) (string, error) {
 		}
 		if fresh {
 			path = plan.Target
-			if err := mounts.Do(w.ctx(), plan); err != nil {
+			if err := w.carryOut(plan); err != nil {
 				return fmt.Errorf("mount layer %s: %w", id, err)
 			}
 			w.s.fail("mount:1")
@@ -136,6 +140,12 @@ func (w *WriteTx) mount(id string, o drivers.MountOptions) (string, error) {
 	}
 	w.s.fail("mount:2")
 	return path, nil
+}
+
+func (w *WriteTx) carryOut(p mounts.Plan) error {
+	ctx, cancel := context.WithTimeout(w.ctx(), mountTimeout)
+	defer cancel()
+	return mounts.Do(ctx, p)
 }
 
 // mountsAnything is false for drivers whose layers are plain directories.
@@ -235,8 +245,9 @@ func (w *WriteTx) unmountPath(id, path string, count int, force bool) error {
 	case err != nil:
 		return fmt.Errorf("look at the mount of layer %s: %w", id, err)
 	case on:
-		err = mounts.Unmount(w.ctx(), path, force)
-		return err
+		ctx, cancel := context.WithTimeout(w.ctx(), mountTimeout)
+		defer cancel()
+		return mounts.Unmount(ctx, path, force)
 	case count > 0 && !force:
 		return errno.New(errno.ErrInUse, "layer %s is counted as mounted at %s, but not mounted here: another mount namespace may be using it; if none is, unmount it with force", id, path)
 	}

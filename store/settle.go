@@ -12,14 +12,9 @@ import (
 )
 
 // settle completes or forgets what a dead process began; the rules are in the
-// package comment. A journal that cannot be read is logged, and its entry kept.
+// package comment.
 func (s *Store) settle(ctx context.Context, e *stageEntry) error {
 	j, err := e.readJournal()
-	if errors.Is(err, errno.ErrDamaged) {
-		e.keep = true
-		s.log.WithError(err).Warn("what a killed process began cannot be completed")
-		return nil
-	}
 	if err != nil || j == nil {
 		return err
 	}
