@@ -188,9 +188,10 @@ func (w *Window) open(f *file) (_ *safefs.Ref, err error) {
 	rel := w.place(f)
 	for len(rel) > stepMax {
 		cut := strings.LastIndexByte(rel[:stepMax], '/')
-		next, err := d.OpenDirAt(rel[:cut], safefs.NoSymlinks)
+		var next *safefs.Dir
+		next, err = d.OpenDirAt(rel[:cut], safefs.NoSymlinks)
 		if err = closing(d, err); err != nil {
-			return nil, err
+			return nil, w.stale(f, err)
 		}
 		d, rel = next, rel[cut+1:]
 	}
@@ -204,16 +205,26 @@ func (w *Window) open(f *file) (_ *safefs.Ref, err error) {
 		if r != nil {
 			err = closing(r, err)
 		}
-		return nil, err
+		return nil, w.stale(f, err)
 	}
 	st, err := r.Stat()
 	if err == nil && (ident{st.Dev, st.Ino}) != f.id {
-		err = fmt.Errorf("%s: %w", path.Join(w.path, w.place(f)), syscall.ESTALE)
+		err = w.stale(f, syscall.ENOENT)
 	}
 	if err != nil {
 		return nil, closing(r, err)
 	}
 	return r, nil
+}
+
+// stale turns the errors of a place where f is no longer into ESTALE: the
+// kernel then looks the path up again.
+func (w *Window) stale(f *file, err error) error {
+	switch errno.Of(err) {
+	case syscall.ENOENT, syscall.ENOTDIR, syscall.ELOOP, syscall.EXDEV:
+		return fmt.Errorf("%s is no longer there: %w", path.Join(w.path, w.place(f)), syscall.ESTALE)
+	}
+	return err
 }
 
 // openDir is open for a directory.
