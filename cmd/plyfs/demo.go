@@ -13,6 +13,7 @@ import (
 
 	"github.com/moby/sys/mountinfo"
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 
 	"github.com/plyfs/plyfs/internal/demo"
 	"github.com/plyfs/plyfs/internal/errno"
@@ -52,8 +53,8 @@ where files of subordinate IDs can be removed.`,
 	return cmd
 }
 
-// removeDemo removes what make run made. It never enters a mount: RemoveAll of
-// one fails with EBUSY at its root at the latest, so they are looked for first.
+// removeDemo removes what make run made. podman leaves the driver's folder
+// mounted on itself; other mounts are in the way.
 func removeDemo(dir string) error {
 	dir, err := filepath.Abs(dir)
 	if err != nil {
@@ -63,8 +64,13 @@ func removeDemo(dir string) error {
 	if err != nil {
 		return fmt.Errorf("look for mounts below %s: %w", dir, err)
 	}
-	if len(mounts) > 0 {
-		return errno.New(errno.ErrInUse, "%s is still mounted: run plyfs umount, or umount, on it first", mounts[len(mounts)-1].Mountpoint)
+	for _, m := range mounts {
+		if m.Mountpoint != filepath.Join(dir, "store", "overlay") {
+			return errno.New(errno.ErrInUse, "%s is still mounted: run plyfs umount, or umount, on it first", m.Mountpoint)
+		}
+		if err := unix.Unmount(m.Mountpoint, unix.UMOUNT_NOFOLLOW); err != nil {
+			return fmt.Errorf("unmount %s: %w", m.Mountpoint, err)
+		}
 	}
 	for _, part := range []string{"store", "run", "mnt", "tour", "log"} {
 		if err := os.RemoveAll(filepath.Join(dir, part)); err != nil {
