@@ -17,14 +17,20 @@
 //
 // # Steps, and what a kill between them leaves
 //
-// Each step is durable (fsync) before the next.
-//
 //	Create    mkdir stage/ID, diff, work, merged, (empty); files link, lower    a part of the stage
 //	Publish   1 rename stage/ID → overlay/ID     before: the stage; after: a layer that no l/ names,
 //	          2 symlink l/LINK → ../ID/diff      which Mount of a child makes again and Retire takes
-//	Exchange  one renameat2(EXCHANGE); link and lower are the same in both
+//	          3 fsync of link, lower, ID, l/, the home and the stage, at once
+//	Exchange  1 renameat2(EXCHANGE)              link and lower are the same in both
+//	          2 fsync as above
 //	Retire    1 remove l/LINK                    as after step 1 of Publish
 //	          2 rename overlay/ID → stage/ID     a stage
+//	          3 fsync of l/, the home and the stage, at once
+//
+// A power loss before a method returns may undo any of its steps, and leave
+// link or lower empty in a published layer: the record is flagged `incomplete`
+// from before Publish until after it, and Has calls such a layer damaged. The
+// layer's content is synced, or not, by whoever writes it.
 //
 // So Retire ends whatever Publish or Retire began. Mount and New only add what
 // is missing (l/ links, merged, work, empty, the home, probe results), each by

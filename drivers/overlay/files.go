@@ -25,7 +25,7 @@ func writeFile(path, text string, perm os.FileMode) error {
 }
 
 // newFile writes a small file into a directory of the stage, where nobody
-// looks and a part is no harm, and syncs its data.
+// looks and a part is no harm. Publish syncs it.
 func newFile(path, text string) (err error) {
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL|unix.O_NOFOLLOW, 0o644)
 	if err != nil {
@@ -35,10 +35,7 @@ func newFile(path, text string) (err error) {
 	if _, err := f.WriteString(text); err != nil {
 		return err
 	}
-	if err := f.Chmod(0o644); err != nil {
-		return err
-	}
-	return f.Sync()
+	return f.Chmod(0o644)
 }
 
 // readSmall reads a regular file of at most maxLower bytes.

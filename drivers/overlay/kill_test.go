@@ -65,15 +65,16 @@ func TestKilledAtEachStep(t *testing.T) {
 	}
 	for _, op := range []string{"create", "publish", "exchange", "retire"} {
 		for _, call := range []string{"mkdirat", "renameat2", "symlinkat", "unlinkat", "fsync"} {
-			for when := 1; when <= 6; when++ {
-				t.Run(fmt.Sprintf("%s/%s%d", op, call, when), func(t *testing.T) {
-					t.Parallel()
-					killed := killOnce(t, op, call, when)
-					if !killed && when == 1 && mustHit(op, call) {
-						t.Errorf("%s makes no call of %s: this test kills nothing", op, call)
-					}
-				})
-			}
+			t.Run(op+"/"+call, func(t *testing.T) {
+				t.Parallel()
+				kills := 0
+				for killOnce(t, op, call, kills+1) {
+					kills++
+				}
+				if kills == 0 && mustHit(op, call) {
+					t.Errorf("%s makes no call of %s: this test kills nothing", op, call)
+				}
+			})
 		}
 	}
 }
@@ -81,7 +82,7 @@ func TestKilledAtEachStep(t *testing.T) {
 func mustHit(op, call string) bool {
 	switch op {
 	case "create":
-		return call == "mkdirat" || call == "fsync"
+		return call == "mkdirat"
 	case "publish":
 		return call == "renameat2" || call == "symlinkat" || call == "fsync"
 	case "exchange":
@@ -93,6 +94,7 @@ func mustHit(op, call string) bool {
 // killOnce prepares a store, kills op at its when'th call, and checks what is
 // left. It tells whether the process was killed.
 func killOnce(t *testing.T, op, call string, when int) bool {
+	t.Helper()
 	s := drivertest.Open(t, kernel(), "root")
 	s.Layer("base", "", func(p drivers.Private) { put(t, filepath.Join(p.Dir, "f"), "1") })
 	stage := s.Stage()

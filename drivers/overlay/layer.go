@@ -169,25 +169,28 @@ func (d *Driver) Publish(stage, id string) error {
 	if err != nil {
 		return fmt.Errorf("publishing layer %s: %w", id, err)
 	}
-	at := filepath.Join(homeName, id)
-	if err := mounts.Rename(d.cfg.Bare, filepath.Join(stage, id), at); err != nil {
+	if err := mounts.Move(d.cfg.Bare, filepath.Join(stage, id), filepath.Join(homeName, id)); err != nil {
 		return fmt.Errorf("publishing layer %s: %w", id, err)
 	}
 	if err := d.publishLink(link, id); err != nil {
 		return fmt.Errorf("publishing layer %s: %w", id, err)
 	}
+	if err := d.syncLayer(stage, id); err != nil {
+		return fmt.Errorf("publishing layer %s: %w", id, err)
+	}
 	return nil
 }
 
+// publishLink makes the symlink; one that is there already and right is kept.
 func (d *Driver) publishLink(link, id string) error {
-	links := filepath.Join(homeName, linksName)
+	at := filepath.Join(homeName, linksName, link)
 	to := filepath.Join("..", id, "diff")
-	err := unix.Symlinkat(to, int(d.cfg.Bare.Fd()), filepath.Join(links, link))
+	err := unix.Symlinkat(to, int(d.cfg.Bare.Fd()), at)
 	if errors.Is(err, unix.ENOENT) {
 		if err := ensureDir(filepath.Join(d.home, linksName), 0o755); err != nil {
 			return err
 		}
-		err = unix.Symlinkat(to, int(d.cfg.Bare.Fd()), filepath.Join(links, link))
+		err = unix.Symlinkat(to, int(d.cfg.Bare.Fd()), at)
 	}
 	if errors.Is(err, unix.EEXIST) {
 		old, rerr := os.Readlink(filepath.Join(d.home, linksName, link))
@@ -196,9 +199,24 @@ func (d *Driver) publishLink(link, id string) error {
 		}
 	}
 	if err != nil {
-		return &os.LinkError{Op: "symlink", Old: to, New: filepath.Join(links, link), Err: err}
+		return &os.LinkError{Op: "symlink", Old: to, New: at, Err: err}
 	}
-	return mounts.SyncDir(d.cfg.Bare, links)
+	return nil
+}
+
+// syncLayer makes a published layer durable, but for its content, which is
+// the caller's, and the stage that it left.
+func (d *Driver) syncLayer(stage, id string) error {
+	dir := filepath.Join(homeName, id)
+	paths := []string{stage, homeName, filepath.Join(homeName, linksName), dir, filepath.Join(dir, "link")}
+	lower := filepath.Join(dir, "lower")
+	switch _, err := os.Lstat(filepath.Join(d.cfg.Root, lower)); {
+	case err == nil:
+		paths = append(paths, lower)
+	case !errors.Is(err, fs.ErrNotExist):
+		return err
+	}
+	return mounts.Sync(d.cfg.Bare, paths...)
 }
 
 // Exchange implements drivers.Driver. Both layers must have one link.
@@ -221,6 +239,9 @@ func (d *Driver) Exchange(stage, id string) error {
 		return fmt.Errorf("exchanging layer %s: %w", id, err)
 	}
 	if err := mounts.Exchange(d.cfg.Bare, filepath.Join(stage, id), filepath.Join(homeName, id)); err != nil {
+		return fmt.Errorf("exchanging layer %s: %w", id, err)
+	}
+	if err := d.syncLayer(stage, id); err != nil {
 		return fmt.Errorf("exchanging layer %s: %w", id, err)
 	}
 	return nil
@@ -253,11 +274,24 @@ func (d *Driver) Retire(stage, id string) error {
 	if err := d.dropLinks(id); err != nil {
 		return fmt.Errorf("retiring layer %s: %w", id, err)
 	}
-	err := mounts.Rename(d.cfg.Bare, filepath.Join(homeName, id), filepath.Join(stage, id))
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+	err := mounts.Move(d.cfg.Bare, filepath.Join(homeName, id), filepath.Join(stage, id))
+	if err == nil || errors.Is(err, fs.ErrNotExist) {
+		err = d.syncFolders(stage)
+	}
+	if err != nil {
 		return fmt.Errorf("retiring layer %s: %w", id, err)
 	}
 	return nil
+}
+
+// syncFolders makes the entries of the home and of the stage durable.
+func (d *Driver) syncFolders(stage string) error {
+	paths := []string{stage, homeName}
+	links := filepath.Join(homeName, linksName)
+	if _, err := os.Lstat(filepath.Join(d.cfg.Root, links)); err == nil {
+		paths = append(paths, links)
+	}
+	return mounts.Sync(d.cfg.Bare, paths...)
 }
 
 // dropLinks removes the symlinks that lead to the layer: the one that its link
@@ -276,7 +310,6 @@ func (d *Driver) dropLinks(id string) error {
 			names = append(names, e.Name())
 		}
 	}
-	dropped := false
 	for _, name := range names {
 		to, err := os.Readlink(filepath.Join(folder, name))
 		if err != nil {
@@ -288,12 +321,8 @@ func (d *Driver) dropLinks(id string) error {
 		if err := unix.Unlinkat(int(d.cfg.Bare.Fd()), filepath.Join(homeName, linksName, name), 0); err != nil && !errors.Is(err, unix.ENOENT) {
 			return &os.PathError{Op: "unlink", Path: filepath.Join(folder, name), Err: err}
 		}
-		dropped = true
 	}
-	if !dropped {
-		return nil
-	}
-	return mounts.SyncDir(d.cfg.Bare, filepath.Join(homeName, linksName))
+	return nil
 }
 
 // Has implements drivers.Driver. Missing l/ links, work, merged and empty are

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
+	"sync"
 
 	"golang.org/x/sys/unix"
 
@@ -29,6 +31,15 @@ func OpenBare(root string) (*os.File, error) {
 // Rename moves from to to, both relative to root, which has no mounts below it
 // (OpenBare), and syncs both directories. ErrDuplicate when to exists.
 func Rename(root *os.File, from, to string) error {
+	if err := Move(root, from, to); err != nil {
+		return err
+	}
+	return Sync(root, filepath.Dir(from), filepath.Dir(to))
+}
+
+// Move is Rename without the syncs, for callers with more steps, who call Sync
+// once after all of them.
+func Move(root *os.File, from, to string) error {
 	err := unix.Renameat2(int(root.Fd()), from, int(root.Fd()), to, unix.RENAME_NOREPLACE)
 	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOSYS) {
 		err = renameChecked(root, from, to)
@@ -39,7 +50,7 @@ func Rename(root *os.File, from, to string) error {
 	if err != nil {
 		return &os.LinkError{Op: "rename", Old: from, New: to, Err: err}
 	}
-	return syncParents(root, from, to)
+	return nil
 }
 
 // renameChecked serves filesystems without RENAME_NOREPLACE; callers hold a
@@ -62,25 +73,30 @@ func Exchange(root *os.File, a, b string) error {
 	if err := unix.Renameat2(int(root.Fd()), a, int(root.Fd()), b, unix.RENAME_EXCHANGE); err != nil {
 		return &os.LinkError{Op: "exchange", Old: a, New: b, Err: err}
 	}
-	return syncParents(root, a, b)
+	return Sync(root, filepath.Dir(a), filepath.Dir(b))
 }
 
-func syncParents(root *os.File, a, b string) error {
-	da, db := filepath.Dir(a), filepath.Dir(b)
-	err := SyncDir(root, da)
-	if da != db {
-		err = errors.Join(err, SyncDir(root, db))
+// Sync makes the directories' entries and the files' data at paths, relative
+// to root, durable. It asks for all of them at once, so that a filesystem with
+// a journal writes it once.
+func Sync(root *os.File, paths ...string) error {
+	slices.Sort(paths)
+	paths = slices.Compact(paths)
+	errs := make([]error, len(paths))
+	var wg sync.WaitGroup
+	for i, path := range paths {
+		wg.Go(func() { errs[i] = syncOne(root, path) })
 	}
-	return err
+	wg.Wait()
+	return errors.Join(errs...)
 }
 
-// SyncDir makes the entries of dir, relative to root, durable.
-func SyncDir(root *os.File, dir string) (err error) {
-	fd, err := unix.Openat(int(root.Fd()), dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0)
+func syncOne(root *os.File, path string) (err error) {
+	fd, err := unix.Openat(int(root.Fd()), path, unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
 	if err != nil {
-		return &os.PathError{Op: "open", Path: dir, Err: err}
+		return &os.PathError{Op: "open", Path: path, Err: err}
 	}
-	f := os.NewFile(uintptr(fd), dir)
+	f := os.NewFile(uintptr(fd), path)
 	defer func() { err = errors.Join(err, f.Close()) }()
 	if err := f.Sync(); err != nil {
 		return fmt.Errorf("sync: %w", err)

@@ -22,7 +22,7 @@
 //
 // # Steps and kills
 //
-// Rename and Exchange are one system call, then fsync of the two directories:
+// Rename and Exchange are one system call, then fsync of the two directories at once:
 // a kill before leaves the old state, after it the new one; only a power loss
 // between the call and the fsync may bring the old one back.
 // BindPrivate is two calls (bind, make private) under flock(2) on the
