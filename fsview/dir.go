@@ -74,7 +74,7 @@ func (p place) entries(ctx context.Context) []entry {
 	var list []entry
 	for _, k := range p.row.kids {
 		if q := p.at(k, p.id, ""); !k.dynamic() && q.shown(ctx) {
-			list = append(list, entry{k.name, q.where})
+			list = append(list, entry{k.name, q.subtreeWhere()})
 		}
 	}
 	if p.row.list != nil {

@@ -91,6 +91,8 @@ type rowOps struct {
 	has func(p place) bool
 	// hideable entries go with Options.HideTrees.
 	hideable bool
+	// own narrows a Subtree to the layer's own files.
+	own bool
 	// born says that the value never changes after the object's creation.
 	born bool
 
@@ -102,7 +104,6 @@ type rowOps struct {
 	size   func(ctx context.Context, p place) (int64, bool)   // Stream, Raw: size, and whether it is known
 	sink   func(ctx context.Context, p place) (sink, error)   // Stream: where writes go
 	target func(p place) (string, bool)                       // Link
-	tree   func(p place) ([]TreeLayer, error)                 // Subtree: the layers of its union
 	mtime  func(p place) time.Time                            // when the value or set last changed, else the object's time
 
 	list    func(p place) []entry

@@ -37,19 +37,23 @@ func (p place) subtree(ctx context.Context) (vnode.Child, error) {
 	return vnode.Child{Node: n, Entry: vnode.ValidStore, Attr: attr}, nil
 }
 
-// subtreeWhere completes the place of a tree/ or diff/.
+// subtreeWhere completes the place of a tree/ or diff/; others it leaves.
 func (p place) subtreeWhere() where {
 	w := p.where
-	if p.row.tree == nil {
+	if p.row.Kind != Subtree || p.row.Listed == Held {
 		return w
 	}
 	w.arg = ""
-	if id, ok := p.layerID(); ok {
-		for _, l := range p.tx.Chain(id) {
-			if p.mayChange(l) {
-				w.arg = volatileArg
-				break
-			}
+	id, ok := p.layerID()
+	if !ok {
+		return w
+	}
+	for _, l := range p.tx.Chain(id) {
+		if p.mayChange(l) {
+			w.arg = volatileArg
+		}
+		if p.row.own || w.arg != "" {
+			break
 		}
 	}
 	return w
@@ -79,6 +83,12 @@ func (p place) treeLayers() ([]TreeLayer, error) {
 		return nil, fmt.Errorf("finding the content of layer %s: %w", short(id), err)
 	}
 	chain := p.tx.Chain(id)
+	if len(dirs) == 0 || len(chain) == 0 {
+		return nil, errno.New(errno.ErrDamaged, "layer %s has no directory", short(id))
+	}
+	if p.row.own {
+		dirs = dirs[:1]
+	}
 	list := make([]TreeLayer, len(dirs))
 	for i, dir := range dirs {
 		// A driver with whole copies has one directory for the whole chain.
@@ -134,7 +144,7 @@ func (n *treeNode) open(ctx context.Context) (vnode.Directory, error) {
 	if n.inner != nil {
 		return n.inner, nil
 	}
-	layers, err := n.w.row.tree(p)
+	layers, err := p.treeLayers()
 	if err != nil {
 		return nil, err
 	}

@@ -61,14 +61,14 @@ func treeRows(dir string, own bool) []Row {
 	const gen = vnode.ValidStore
 	rows := []Row{
 		{Path: dir + "/tree", Kind: Subtree, Mode: modeDir, Valid: gen, Doc: "The merged tree, read-only, served without a mount. getxattr user.plyfs.layer says which layer a file is from.",
-			rowOps: rowOps{has: hasLayer, hideable: true, tree: wholeTree}},
+			rowOps: rowOps{has: hasLayer, hideable: true}},
 	}
 	if !own {
 		return rows
 	}
 	return append(rows,
 		Row{Path: dir + "/diff", Kind: Subtree, Mode: modeDir, Valid: gen, Doc: "The layer's own files, read-only, without marks of what it deletes (changes tells that); with drivers that keep whole copies (vfs), the whole tree.",
-			rowOps: rowOps{has: hasLayer, hideable: true, tree: ownTree}},
+			rowOps: rowOps{has: hasLayer, hideable: true, own: true}},
 		Row{Path: dir + "/merged", Kind: Subtree, Mode: modeMake, Valid: vnode.ValidNone, Listed: Held, Doc: "The merged tree, to read and write: a window on the driver's mount, which naming it takes. EROFS for a layer with children or an image, or read-only.",
 			rowOps: rowOps{has: hasLayer}},
 		Row{Path: dir + "/changes", Kind: Stream, Mode: modeRead, Valid: gen, Listed: Sized, Doc: "What differs from the parent: `Add`, `Modify` or `Delete` and a quoted path a line.",
