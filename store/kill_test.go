@@ -188,7 +188,11 @@ func runChild(t *testing.T, job killJob) (steps []string, killed bool) {
 	return steps, false
 }
 
-// TestKill kills a process at each step of each operation. The store that is
+// long tells whether the long runs were asked for.
+func long() bool { return os.Getenv("PLYFS_LONG") != "" }
+
+// TestKill kills a process at each step of each operation (at every second one
+// over each of the two drivers, unless PLYFS_LONG is set). The store that is
 // opened next must be as before the operation or as after it, with nothing
 // left beside it; every second time one of the peers comes first.
 func TestKill(t *testing.T) {
@@ -217,16 +221,17 @@ func killOne(t *testing.T, driver, op string) {
 	}
 	seen := map[string]int{}
 	for n, step := range steps {
+		if !long() && (n+len(driver))%2 == 0 {
+			continue
+		}
 		restoreStore(t, template, filepath.Dir(e.root))
 		job.At = n + 1
 		if _, killed := runChild(t, job); !killed {
 			t.Fatalf("not killed at step %d, %s", n+1, step)
 		}
-		if n%2 == 1 {
-			for _, args := range [][]string{{"layers"}, {"images"}, {"containers"}} {
-				if out, err := e.tryPeer(args...); err != nil {
-					t.Fatalf("killed at %s: peer: %v\n%s", step, err, out)
-				}
+		if n/2%2 == 1 { // it loads, and cleans, all kinds when it opens the store
+			if out, err := e.tryPeer("layers"); err != nil {
+				t.Fatalf("killed at %s: peer: %v\n%s", step, err, out)
 			}
 			e.unmountAll()
 		}
@@ -241,7 +246,7 @@ func killOne(t *testing.T, driver, op string) {
 			t.Errorf("killed at %s: neither undone (%s) nor done (%s)", step, toBefore, toAfter)
 		}
 	}
-	if seen["undone"] == 0 || seen["done"] == 0 {
+	if long() && (seen["undone"] == 0 || seen["done"] == 0) {
 		t.Errorf("of %v only %v were seen", steps, seen)
 	}
 }

@@ -171,9 +171,9 @@ func TestTogether(t *testing.T) {
 		s := e.open()
 		importLayer(t, s, store.LayerSpec{ID: "base"}, makeTar(t, entry{name: "base"}))
 		get(t, s.CreateMinimalImage, context.Background(), store.ImageSpec{ID: "baseimage", Layer: "base"})
-		rounds := 60
-		if testing.Short() {
-			rounds = 20
+		rounds := 25
+		if long() {
+			rounds = 300
 		}
 		var wg sync.WaitGroup
 		outs := make([]string, 4)
