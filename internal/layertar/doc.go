@@ -6,4 +6,63 @@
 // Out: Split gives back the very bytes that were imported; Generate makes a
 // new stream from an overlay upper or from two trees; Changes and Size come
 // from the same walk.
+//
+// # An import
+//
+//	source ─ tap ─ decoder ─ blocks ═╪═ parser ─ plan ─ applier ─ directory
+//	        (hash)      (hash)       │     └─ recorder ─ tar-split record
+//	         flow.feed's goroutine   │   the caller's (or Push's) goroutine
+//
+// Two goroutines with a bounded queue of blocks between them: 4 of 256 KiB.
+// The parser (header.go, pax.go, sparse.go, parser.go) decodes; planMember
+// (plan.go) judges, and is a pure function; the applier (apply.go, resolve.go,
+// attrs.go, marks.go) executes. Every byte goes to the recorder, either raw or as a
+// file that the directory gives back: sparse members are raw, since a file
+// does not tell how its holes were written.
+//
+// # Locks
+//
+//	Push.writeMu → flow.mu
+//
+// flow.mu guards the queue and, for a Push, the bytes that a Write has not
+// handed over yet; it is held over no I/O. Both waits of the feeding goroutine and
+// the parser's are on flow.changed, so that "the import has consumed
+// everything" is one state that Boundary can see: nothing pending, the feeder
+// waiting in Read, no block queued, the parser waiting for one. The parser's
+// and the decoder's own fields are read by Boundary only then.
+//
+// No goroutine outlives Import, Finish or Abort.
+//
+// # Safety
+//
+// Names are cleaned against the layer's root, as a chroot would take them.
+// A parent is opened by one openat2 that refuses symlinks; only when there is
+// one is the path walked, component by component, with symlinks interpreted
+// in the layer: absolute ones from its root. One that climbs over the root or leads to
+// nothing in the layer is refused. The last component is never followed: what
+// stands in the way is removed first. Attributes that are an overlay's
+// bookkeeping are never set, and never exported. Directories' times and closed
+// modes come last, by names that are resolved again in the same way.
+// The directory must be the import's alone meanwhile: it is a stage.
+//
+// # Kills
+//
+// Nothing here is synced, renamed or published. A kill leaves a partly filled
+// directory and a record that gzip finds cut off; both are in a stage, which
+// package store discards whole. The order is: content and attributes of each
+// member, directories' times, the record's end, and then the Result, which is
+// what a caller publishes by.
+//
+// # Agreement
+//
+// Results are those of containers-storage 1.43, except where it loses
+// content; the tests run it as their oracle. Deviations: two members of one
+// name are refused before the second is written; a symlink that climbs over
+// the root is refused, where a chroot stops at the root; a whiteout or opaque mark spares what
+// its own stream made, wherever it stands; a directory in the place of a whiteout is opaque;
+// an opaque directory in an upper is an Add and not a Delete; type 7 is a
+// regular file; sparse archives come back byte for byte; ACLs are exported;
+// owners are named only if they are root's; siblings in a generated diff are
+// ordered by name within their directory for every driver; of the attributes
+// only user.*, capabilities and ACLs are exported.
 package layertar
