@@ -40,15 +40,17 @@ func draftRows() []Row {
 			rowOps: rowOps{list: listDraftItems, find: findDraftItem, create: createDraftItem, unlink: unlinkDraftItem}},
 		{Path: dir + "/bigdata/<key>", Kind: Raw, Mode: modeWrite, Valid: none, Doc: "The bytes of one item.",
 			rowOps: rowOps{has: hasDraftItem, get: draftItem, put: putDraftItem, check: checkBigData}},
-		{Path: dir + "/diff.tar", Kind: Stream, Mode: 0o200, Valid: none, Doc: "Layer: the archive of its content, plain or compressed; written last, extracted while it arrives. A second one replaces the first.",
+		{Path: dir + "/diff.tar", Kind: Stream, Mode: modeWrite, Valid: none, Doc: "Layer: the archive of its content, plain or compressed; written last, extracted while it arrives. A second one replaces the first. Reads as empty.",
 			rowOps: rowOps{size: func(context.Context, place) (int64, bool) { return 0, true }, blob: noRead, sink: openDraftSink}},
 		{Path: dir + "/error", Kind: Text, Mode: modeRead, Valid: none, Doc: "The sentence of the last change of the draft that failed, else empty.",
 			rowOps: rowOps{get: func(p place) ([]byte, error) { return line(p.fs.errs.of(subjectOf(p.where))), nil }}},
 	}
 }
 
-func noRead(_ context.Context, p place) (blob, error) {
-	return nil, errno.New(errno.ErrForbidden, "%s can only be written: commit the draft and read the layer's diff.tar", p.label())
+// noRead is the content of a draft's diff.tar: what was written is in the
+// stage already, and the layer's diff.tar will show it.
+func noRead(context.Context, place) (blob, error) {
+	return &readerBlob{r: strings.NewReader(""), after: func() error { return nil }}, nil
 }
 
 func (p place) draft() (*draft, error) {
