@@ -246,7 +246,7 @@ func TestOverride(t *testing.T) {
 func TestFiveHundredLayers(t *testing.T) {
 	t.Parallel()
 	needRoot(t)
-	d := layerDirs(t, MaxLayers)
+	d := layersIn(t, memory(t), MaxLayers)
 	for i, l := range d {
 		put(t, l, map[string]string{fmt.Sprintf("only/in/%d", i): fmt.Sprint(i), "everywhere": fmt.Sprint(i), fmt.Sprintf("d%d/f", i): ""})
 	}
@@ -280,7 +280,7 @@ func TestLongestNames(t *testing.T) {
 
 func TestLargeDirectory(t *testing.T) {
 	t.Parallel()
-	d := layerDirs(t, 2)
+	d := layersIn(t, memory(t), 2)
 	const n = 100_000
 	for i := range n {
 		l := d[i%2]

@@ -383,10 +383,30 @@ func compareWithKernel(t tb, formats Format, dirs []string, options ...string) {
 	}
 }
 
+// memory returns a folder of a tmpfs of the test's own, detached like the
+// oracle's mounts, for what would take long on a disk.
+func memory(t *testing.T) string {
+	t.Helper()
+	needRoot(t)
+	fsfd, err := unix.Fsopen("tmpfs", unix.FSOPEN_CLOEXEC)
+	check(t, err)
+	defer unix.Close(fsfd)
+	check(t, unix.FsconfigSetString(fsfd, "nr_inodes", "300000"))
+	check(t, unix.FsconfigCreate(fsfd))
+	mnt, err := unix.Fsmount(fsfd, unix.FSMOUNT_CLOEXEC, 0)
+	check(t, err)
+	t.Cleanup(func() { check(t, unix.Close(mnt)) })
+	return fmt.Sprintf("/proc/self/fd/%d", mnt)
+}
+
 // layerDirs makes n empty directories, top first.
 func layerDirs(t testing.TB, n int) []string {
 	t.Helper()
-	base := t.TempDir()
+	return layersIn(t, t.TempDir(), n)
+}
+
+func layersIn(t tb, base string, n int) []string {
+	t.Helper()
 	var dirs []string
 	for i := range n {
 		d := filepath.Join(base, fmt.Sprint(i))

@@ -13,8 +13,10 @@ import (
 	"github.com/plyfs/plyfs/internal/safefs"
 )
 
-// DefaultDescriptors is the size of a tree's own cache.
-const DefaultDescriptors = 256
+// DefaultDescriptors is the size of a tree's own cache: enough for a few
+// directories that every one of MaxLayers has, since a look-up in one of them
+// goes through them all, and one that does not fit is opened again each time.
+const DefaultDescriptors = 2048
 
 // place is a directory inside a layer. Nothing but open changes once the place
 // is known to others; dev and ino of a layer's root are set when it is first
@@ -255,17 +257,32 @@ func (p *place) openRoot() (*safefs.Dir, error) {
 	if err != nil {
 		return nil, err
 	}
-	facts, err := p.rootFacts(dir)
-	if err != nil {
+	if err := p.learnRoot(dir); err != nil {
 		return nil, errors.Join(err, dir.Close())
 	}
+	return dir, nil
+}
+
+// learnRoot sets the layer's rootFacts, once: later openings find readers at
+// work.
+func (p *place) learnRoot(dir *safefs.Dir) error {
 	c := p.tree.cache
 	c.mu.Lock()
-	defer c.mu.Unlock()
-	if !l.known { // later openings find readers at work
-		l.known, l.rootFacts, p.xwhiteouts = true, facts, facts.xwhiteouts
+	known := p.layer.known
+	c.mu.Unlock()
+	if known {
+		return nil
 	}
-	return dir, nil
+	facts, err := p.readRoot(dir)
+	if err != nil {
+		return err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !p.layer.known {
+		p.layer.known, p.layer.rootFacts, p.xwhiteouts = true, facts, facts.xwhiteouts
+	}
+	return nil
 }
 
 // rootFacts are what the first opening of a layer finds out about it.
@@ -279,7 +296,7 @@ type rootFacts struct {
 	xwhiteouts bool
 }
 
-func (p *place) rootFacts(dir *safefs.Dir) (rootFacts, error) {
+func (p *place) readRoot(dir *safefs.Dir) (rootFacts, error) {
 	var f rootFacts
 	exact, err := exactListing(dir)
 	if err != nil || p.tree.last(p) {
