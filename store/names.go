@@ -113,7 +113,7 @@ func (w *WriteTx) setNames(k Kind, id string, names []string) error {
 		}
 	}
 	err = w.editAny(k, id, func(f fields) error {
-		remember(f.history, *f.names, names)
+		remember(f.history, names)
 		*f.names = names
 		return nil
 	})
@@ -172,13 +172,13 @@ func relinkIn[R record[R]](w *WriteTx, at func(*state) **set[R], id string) {
 	}
 }
 
-// remember puts into an image's history what was there before a list of names
-// and what is new, the newest first, each once (as observed of 1.43).
-func remember(history *[]string, old, names []string) {
+// remember puts a list of names that was set into an image's history: those
+// that are new to it in front, the last of them first (as observed of 1.43).
+func remember(history *[]string, names []string) {
 	if history == nil {
 		return
 	}
-	for _, n := range append(slices.Clone(old), names...) {
+	for _, n := range names {
 		if !slices.Contains(*history, n) {
 			*history = slices.Insert(*history, 0, n)
 		}

@@ -77,7 +77,8 @@ type Image struct {
 	// Digest is that of the big data item `manifest`, or the one given.
 	Digest digest.Digest
 	// Names are unique among images; the newest comes first. NamesHistory
-	// holds every name the image ever had.
+	// holds every name that was ever set, the newest first; names given at
+	// creation come into it with the first change.
 	Names, NamesHistory []string
 	// TopLayer is the ID of the image's layer, or "" for none; MappedLayers
 	// are copies of it with other ID maps.

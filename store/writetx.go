@@ -192,7 +192,7 @@ func (w *WriteTx) addLayer(l *Layer) error {
 	return add(w, layerSet, l)
 }
 
-// addImage is addLayer for images. The names go into the history, too.
+// addImage is addLayer for images.
 func (w *WriteTx) addImage(i *Image) error { return add(w, imageSet, i) }
 
 // addContainer is addLayer for containers. The flags are made as the peers
