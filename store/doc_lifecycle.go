@@ -89,12 +89,13 @@
 //
 // # Deleting an image or a container
 //
-//	drop:1  an entry; the journal names the object  swept
-//	        and the layers that go with it
-//	        --- locks; the rules are checked, the layers found again
+//	drop:1  an entry is made                        swept
+//	        --- locks; the rules are checked, the layers that go with it found
 //	drop:2  the journal is written                  swept: the record is there
 //	drop:3  the record is dropped and saved         the deletion is completed
 //	drop:4  its directories are renamed into s/     completed
+//	        (that in the run root, another
+//	        filesystem, is removed in place)
 //	drop:5  its layers are deleted, top first, as   completed
 //	        in delete:2 to delete:4
 //	        --- locks let go
@@ -153,4 +154,9 @@
 // without a mount, which `force` sets to zero. A layer whose count is above
 // zero, but whose mount is not seen here, may be mounted in another mount
 // namespace: a second writable mount is refused (EBUSY).
+//
+// When the last user of a writable mount unmounts a layer whose digests are
+// known, its files are looked at with no lock held; if one is newer than the
+// tar-split record, digests and record are dropped in a transaction of its own.
+// A kill before it leaves what the peers leave: digests that do not fit.
 package store

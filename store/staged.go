@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 	"sync"
 	"time"
 
@@ -201,7 +202,19 @@ func (st *StagedLayer) applyOptions() layertar.ApplyOptions {
 	return layertar.ApplyOptions{
 		Style: st.private.Style, Maps: st.spec.Maps,
 		IgnoreChownErrors: st.private.IgnoreChownErrors,
+		OverrideStat:      singleID(),
 	}
+}
+
+// singleID tells whether we can give files no owner but ourselves: an ordinary
+// user, or root of a user namespace that maps one ID.
+func singleID() bool {
+	if os.Geteuid() != 0 {
+		return true
+	}
+	text, err := os.ReadFile("/proc/self/uid_map")
+	f := strings.Fields(string(text))
+	return err == nil && len(f) == 3 && f[2] == "1"
 }
 
 // begin opens what a stream is extracted to. The caller holds mu.
@@ -211,6 +224,8 @@ func (st *StagedLayer) begin() (*os.File, error) {
 		return nil, errno.New(errno.ErrBadValue, "layer %s is committed or discarded and takes no more content", st.spec.ID)
 	case st.filled:
 		return nil, errno.New(errno.ErrInUse, "layer %s has a stream already; commit it and begin another", st.spec.ID)
+	case st.private.HasForceMask:
+		return nil, errno.New(errno.ErrNotSupported, "layer %s: archives cannot be extracted with the driver option force_mask; leave it out", st.spec.ID)
 	}
 	dir, err := os.OpenFile(st.private.Dir, os.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)
 	if err != nil {
