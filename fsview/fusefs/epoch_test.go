@@ -168,6 +168,18 @@ func TestWatcherChild(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	// The look-up that found it may have begun before a change and been
+	// answered after it: then the kernel is told once more, a moment later.
+	for end := time.Now().Add(20 * time.Second); ; {
+		st, err := held.Stat()
+		if err != nil || time.Now().After(end) {
+			t.Fatalf("an open directory never changes: %v %v", st, err)
+		}
+		if st.ModTime().Unix() > 0 {
+			break
+		}
+	}
+	time.Sleep(4 * again)
 	seen := uint64(0)
 	for seen < flips {
 		var b [8]byte

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"syscall"
+	"time"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"github.com/plyfs/plyfs/internal/errno"
@@ -43,26 +44,55 @@ func (s *Server) Invalidate(ctx context.Context, gen uint64) error {
 	}
 }
 
+// again is how soon a notice for an inode is repeated that the kernel did not
+// have yet.
+const again = 5 * time.Millisecond
+
 // notifier runs until Serve ends and sends all notices, one after another.
+//
+// An inode that the kernel does not know may be about to come into being, by
+// an answer that is on its way and says what was true before. Its name is
+// stale by the epoch, but a descriptor of it is not; so its notice is repeated
+// until the kernel has the inode or has given it back.
 func (s *Server) notifier() {
+	late := map[uint64]struct{}{}
+	var tick <-chan time.Time
 	for {
 		select {
 		case <-s.stopping:
 			return
 		case n := <-s.notices:
-			s.tell(n.gen)
+			for _, id := range s.tell(n.gen) {
+				late[id] = struct{}{}
+			}
 			close(n.done)
+		case <-tick:
+			for id := range late {
+				if s.table.get(id) == nil || s.fuse.InodeNotify(id, -1, 0) != fuse.ENOENT {
+					delete(late, id)
+				}
+			}
+		}
+		tick = nil
+		if len(late) > 0 {
+			tick = time.After(again)
 		}
 	}
 }
 
-func (s *Server) tell(gen uint64) {
+// tell sends the notices for gen and returns the node IDs that the kernel did
+// not know.
+func (s *Server) tell(gen uint64) (late []uint64) {
 	if gen != 0 && gen <= s.told.Load() {
-		return
+		return nil
 	}
 	s.epoch.Add(1)
 	for _, id := range s.table.disarm() {
-		if st := s.fuse.InodeNotify(id, -1, 0); !st.Ok() && st != fuse.ENOENT {
+		switch st := s.fuse.InodeNotify(id, -1, 0); st {
+		case fuse.OK:
+		case fuse.ENOENT:
+			late = append(late, id)
+		default:
 			s.log.WithField("node", id).Debugf("drop attributes in the kernel: %v", st)
 		}
 	}
@@ -74,6 +104,7 @@ func (s *Server) tell(gen uint64) {
 	if gen > s.told.Load() {
 		s.told.Store(gen)
 	}
+	return late
 }
 
 // notifyIncEpoch is FUSE_NOTIFY_INC_EPOCH of Linux's include/uapi/linux/fuse.h

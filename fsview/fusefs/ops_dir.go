@@ -338,9 +338,37 @@ func (r *raw) Unlink(cancel <-chan struct{}, h *fuse.InHeader, name string) fuse
 	if !ok {
 		return r.status("unlink", refused(name))
 	}
+	gone := r.s.victim(ctx, p, name)
 	err = m.Unlink(ctx, name)
+	r.s.removed(gone, err)
 	r.s.changed(ctx, p)
 	return r.status("unlink", err)
+}
+
+// victim returns the Ino of the file that is about to lose the name, when that
+// is its last, else 0.
+func (s *Server) victim(ctx context.Context, dir *inode, name string) uint64 {
+	d, ok := dir.node.(vnode.Directory)
+	if !ok {
+		return 0
+	}
+	c, err := d.Lookup(ctx, name)
+	if err != nil || c.Node == nil {
+		return 0
+	}
+	defer s.table.drop(c.Node)
+	a, err := c.Node.Attr(ctx)
+	if err != nil || a.Nlink > 1 && a.Mode&syscall.S_IFMT != syscall.S_IFDIR {
+		return 0
+	}
+	return c.Node.Ino()
+}
+
+// removed lets go of the number of a victim.
+func (s *Server) removed(ino uint64, err error) {
+	if err == nil && ino != 0 {
+		s.table.detach(ino)
+	}
 }
 
 // Rmdir removes a directory.
@@ -356,7 +384,9 @@ func (r *raw) Rmdir(cancel <-chan struct{}, h *fuse.InHeader, name string) fuse.
 	if !ok {
 		return r.status("rmdir", refused(name))
 	}
+	gone := r.s.victim(ctx, p, name)
 	err = m.Rmdir(ctx, name)
+	r.s.removed(gone, err)
 	r.s.changed(ctx, p)
 	return r.status("rmdir", err)
 }
@@ -381,7 +411,12 @@ func (r *raw) Rename(cancel <-chan struct{}, in *fuse.RenameIn, name, newName st
 	if !ok {
 		return r.status("rename", errno.New(errno.ErrBadValue, "%s cannot be moved", name))
 	}
+	gone := uint64(0)
+	if in.Flags&unix.RENAME_EXCHANGE == 0 {
+		gone = r.s.victim(ctx, to, newName)
+	}
 	err = m.Rename(ctx, name, to.node, newName, in.Flags)
+	r.s.removed(gone, err)
 	r.s.changed(ctx, p)
 	return r.status("rename", err)
 }

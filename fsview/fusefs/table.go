@@ -68,6 +68,17 @@ func (t *table) look(node vnode.Node, parent uint64) *inode {
 	return in
 }
 
+// detach makes the next look-up of ino a new inode. The kernel marks a removed
+// directory dead for good, and trees use a number again: a directory of a host
+// at once, an object that is made again with its old ID later.
+func (t *table) detach(ino uint64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if in := t.byIno[ino]; in != nil && in.id != fuse.FUSE_ROOT_ID {
+		delete(t.byIno, ino)
+	}
+}
+
 // drop forgets a node that was found and not counted, unless it is the very
 // one that its inode holds.
 func (t *table) drop(node vnode.Node) {

@@ -1,6 +1,7 @@
 package fusetest
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -24,20 +25,30 @@ func Main(m *testing.M) int {
 	if os.Getenv(childEnv) != "" {
 		return m.Run()
 	}
-	before := take()
-	code := m.Run()
-	if code != 0 {
-		return code
+	// A folder of this process's own: what is mounted below it is ours.
+	tmp, err := os.MkdirTemp("", "fusetest-")
+	if err == nil {
+		err = errors.Join(os.Chmod(tmp, 0o755), os.Setenv("TMPDIR", tmp))
 	}
-	if left := before.wait(); len(left) > 0 {
-		fmt.Fprintf(os.Stderr, "FAIL: the tests left behind:\n\t%s\n", strings.Join(left, "\n\t"))
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "FAIL: a folder for the tests:", err)
 		return 1
 	}
-	return 0
+	before := take()
+	code := m.Run()
+	if left := before.wait(); code == 0 && len(left) > 0 {
+		fmt.Fprintf(os.Stderr, "FAIL: the tests left behind:\n\t%s\n", strings.Join(left, "\n\t"))
+		code = 1
+	}
+	if err := os.Remove(tmp); err != nil && code == 0 { // not RemoveAll: a mount may be below
+		fmt.Fprintln(os.Stderr, "FAIL: the tests left files behind:", err)
+		code = 1
+	}
+	return code
 }
 
-// NoLeaks fails t at its end when it leaves something. Not for tests that run
-// in parallel with others: theirs would count.
+// NoLeaks fails t at its end when it leaves something. For packages that use
+// Main, and not for tests that run in parallel with others: theirs would count.
 func NoLeaks(t testing.TB) {
 	t.Helper()
 	before := take()
@@ -102,11 +113,8 @@ func mounts() map[string]bool {
 	if err != nil {
 		set["(mountinfo cannot be read: "+err.Error()+")"] = true
 	}
-	own := filepath.Base(os.Args[0])
 	for _, m := range all {
-		// Other test binaries use the same folder at the same time; a mount
-		// of ours lies in a folder named after one of our tests.
-		if strings.Contains(m.Mountpoint, string(filepath.Separator)+"Test") || strings.Contains(m.Mountpoint, own) {
+		if m.Mountpoint != tmp {
 			set[m.FSType+" at "+m.Mountpoint] = true
 		}
 	}
