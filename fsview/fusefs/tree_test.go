@@ -116,7 +116,7 @@ func (d ctlDir) Mkdir(ctx context.Context, name string, mode uint32) (vnode.Chil
 		d.kids[name] = n
 		return vnode.Child{Node: n}, nil
 	}
-	n := newDir(d.name+"/"+name, d.c, nil)
+	n := ctlDir{newDir(d.name+"/"+name, d.c, nil)}
 	d.kids[name] = n
 	return vnode.Child{Node: n}, nil
 }
