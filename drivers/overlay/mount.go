@@ -99,12 +99,12 @@ func (d *Driver) upper(p *mounts.Plan, dir string, readOnly bool) error {
 	}
 	if !readOnly && len(p.Lowers) > 0 {
 		p.Upper, p.Work = diff, filepath.Join(dir, "work")
-		return d.prepareWork(p.Work)
+		return d.prepareWork(p.Work, p.Target)
 	}
 	if !readOnly {
 		empty, err := d.emptyDir(dir)
 		p.Lowers, p.Upper, p.Work = []string{empty}, diff, filepath.Join(dir, "work")
-		return errors.Join(err, d.prepareWork(p.Work))
+		return errors.Join(err, d.prepareWork(p.Work, p.Target))
 	}
 	p.Lowers = append([]string{diff}, p.Lowers...)
 	if len(p.Lowers) == 1 { // without an upper the kernel wants two
@@ -131,8 +131,13 @@ func (d *Driver) emptyDir(dir string) (string, error) {
 
 // prepareWork makes a missing work directory and takes away the mark of an
 // earlier volatile mount, with which the kernel refuses the upper for good.
-func (d *Driver) prepareWork(work string) error {
+func (d *Driver) prepareWork(work, merged string) error {
 	if err := ensureDir(work, 0o700); err != nil {
+		return err
+	}
+	// A mount that lives keeps its mark: callers ask for a plan then as well,
+	// to learn the target.
+	if is, err := mounts.IsMountPoint(merged); err != nil || is {
 		return err
 	}
 	mark := filepath.Join(work, "work", "incompat", "volatile")

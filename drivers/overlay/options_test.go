@@ -2,6 +2,8 @@ package overlay_test
 
 import (
 	"errors"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -13,6 +15,7 @@ import (
 
 // Each refused option is named, with its kind.
 func TestOptionsRefused(t *testing.T) {
+	needRoot(t)
 	s := drivertest.Open(t, kernel(), "root")
 	for _, c := range []struct {
 		key, value string
@@ -39,6 +42,7 @@ func TestOptionsRefused(t *testing.T) {
 
 // Options reach the plan.
 func TestOptionsInPlan(t *testing.T) {
+	needRoot(t)
 	s := drivertest.Open(t, kernel(), "root", drivers.Option{Key: "mountopt", Value: "nodev,xino=off"}, drivers.Option{Key: "skip_mount_home", Value: "true"})
 	s.Layer("a", "", nil)
 	s.Layer("b", "a", nil)
@@ -54,4 +58,34 @@ func TestOptionsInPlan(t *testing.T) {
 	}
 	dir, _ := s.Mount("b", drivers.MountOptions{})
 	put(t, dir+"/f", "1")
+}
+
+// Asking for the plan of a layer that is mounted volatile leaves its mark.
+func TestPlanOfMountedKeepsVolatileMark(t *testing.T) {
+	needRoot(t)
+	s := drivertest.Open(t, kernel(), "root")
+	s.Layer("a", "", nil)
+	s.Layer("b", "a", nil)
+	_, unmount := s.Mount("b", drivers.MountOptions{Volatile: true})
+	mark := filepath.Join(s.Config.Root, "overlay", "b", "work", "work", "incompat", "volatile")
+	if _, err := s.Driver.Mount("b", drivers.MountOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(mark); err != nil {
+		t.Error(err)
+	}
+	unmount()
+	if _, err := s.Driver.Mount("b", drivers.MountOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(mark); !os.IsNotExist(err) {
+		t.Errorf("after the unmount the mark stays: %v", err)
+	}
+}
+
+func needRoot(t *testing.T) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("needs root: it mounts")
+	}
 }
