@@ -259,3 +259,45 @@ func TestStoreValidity(t *testing.T) {
 	// kernel remembers that a name is missing.
 	fusetest.Must(t, `test ! -e $1/turn/n9; test ! -e $1/turn/n9; mkdir $1/turn/ninth; test -e $1/turn/n9; test "$(stat -c %Y $1/turn/object)" = 9`, dir)
 }
+
+// A shell that works in a directory goes on working there, and knows where it
+// is, while the store changes and others walk the same paths.
+func TestWorkingDirectory(t *testing.T) {
+	t.Parallel()
+	turn := &turning{base: base{name: "turn"}}
+	sub := newDir("sub", &calls{}, map[string]vnode.Node{"turn": turn})
+	sub.valid = vnode.ValidStore
+	root := newDir("/", &calls{}, map[string]vnode.Node{"sub": sub})
+	root.valid = vnode.ValidStore
+	dir, s := mounted(t, root, Options{})
+	stop := make(chan struct{})
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		for g := uint64(1); ; g++ {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			turn.gen.Store(g)
+			if err := s.Invalidate(context.Background(), g); err != nil {
+				t.Error(err)
+			}
+			time.Sleep(100 * time.Microsecond)
+		}
+	}()
+	r := fusetest.Script(t, `set -e; cd $1/sub/turn
+		( for i in $(seq 200); do stat $1/sub/turn/object > /dev/null; done ) & other=$!
+		( cd $1/sub; for i in $(seq 100); do stat turn/object ../sub/turn > /dev/null; done ) & third=$!
+		for i in $(seq 200); do
+			test "$(/bin/pwd)" = $1/sub/turn || { echo "at $i: $(/bin/pwd 2>&1)"; bad=1; }
+			cat object > /dev/null; ls > /dev/null; test . -ef $1/sub/turn
+		done
+		wait $other; wait $third; test -z "$bad"`, dir)
+	close(stop)
+	<-ended
+	if r.Status != 0 {
+		t.Errorf("%+v", r)
+	}
+}
