@@ -103,7 +103,7 @@ type applyCase struct {
 }
 
 // Streams that stand alone.
-var aloneCases = map[string]applyCase{ //nolint:gochecknoglobals // a table
+var aloneCases = map[string]applyCase{
 	"through a link inside":          {ms: []member{{typ: '5', name: "a/"}, {typ: '2', name: "la", link: "a"}, {typ: '0', name: "la/z", data: "zz"}}},
 	"through an absolute link":       {ms: []member{{typ: '5', name: "a/"}, {typ: '2', name: "la", link: "/a"}, {typ: '0', name: "la/z", data: "zz"}}},
 	"through a link out":             {ms: []member{{typ: '2', name: "lo", link: "../../../../../../../../../etc"}, {typ: '0', name: "lo/z", data: "zz"}}, refused: true},
@@ -202,7 +202,7 @@ func compareRoots(t *testing.T, name, theirs, ours string) {
 }
 
 // Streams over a layer below (baseTar).
-var overCases = map[string]applyCase{ //nolint:gochecknoglobals // a table
+var overCases = map[string]applyCase{
 	"file over directory":       {ms: []member{{typ: '0', name: "b", data: "file"}}},
 	"directory over file":       {ms: []member{{typ: '5', name: "top/"}, {typ: '0', name: "top/1", data: "1"}}},
 	"directory over symlink":    {ms: []member{{typ: '5', name: "la/"}, {typ: '0', name: "la/1", data: "1"}}},

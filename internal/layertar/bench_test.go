@@ -102,17 +102,17 @@ func importFile(b *testing.B, file, dir, split string) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	defer in.Close()
+	defer closeIt(b, in)
 	d, err := os.Open(dir)
 	if err != nil {
 		b.Fatal(err)
 	}
-	defer d.Close()
+	defer closeIt(b, d)
 	s, err := os.Create(split)
 	if err != nil {
 		b.Fatal(err)
 	}
-	defer s.Close()
+	defer closeIt(b, s)
 	if _, err := layertar.Import(context.Background(), d, in, s, layertar.ApplyOptions{}); err != nil {
 		b.Fatal(err)
 	}

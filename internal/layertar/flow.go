@@ -143,7 +143,7 @@ func (t tap) Read(b []byte) (int, error) {
 		t.f.frames.feed(b[:n])
 		t.f.mu.Unlock()
 	}
-	if err != nil && err != io.EOF { //nolint:errorlint // readers return it bare
+	if err != nil && err != io.EOF {
 		err = &sourceError{err}
 	}
 	return n, err

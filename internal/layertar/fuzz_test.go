@@ -59,7 +59,7 @@ func FuzzApply(f *testing.F) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer d.Close()
+		defer closeIt(t, d)
 		o := layertar.ApplyOptions{Style: whiteout.Style(style % 4), Limits: limits, IgnoreChownErrors: true}
 		res, err := layertar.Import(context.Background(), d, bytes.NewReader(stream), &split, o)
 		g.check(t)
@@ -108,7 +108,7 @@ func FuzzParserAsGo(f *testing.F) {
 		var names []string
 		for r := tar.NewReader(bytes.NewReader(stream)); ; {
 			h, err := r.Next()
-			if err == io.EOF { //nolint:errorlint // returned bare
+			if err == io.EOF {
 				break
 			}
 			if err != nil || h.Size > 1<<20 {

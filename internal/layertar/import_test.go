@@ -36,12 +36,12 @@ func importInto(t *testing.T, dir, split string, r io.Reader, o layertar.ApplyOp
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer d.Close()
+	defer closeIt(t, d)
 	s, err := os.Create(split)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer s.Close()
+	defer closeIt(t, s)
 	return layertar.Import(context.Background(), d, r, s, o)
 }
 
@@ -151,4 +151,12 @@ func TestCompressions(t *testing.T) {
 func sum(b []byte) string {
 	s := sha256.Sum256(b)
 	return hex.EncodeToString(s[:])
+}
+
+// closeIt closes what a test has opened.
+func closeIt(t testing.TB, c io.Closer) {
+	t.Helper()
+	if err := c.Close(); err != nil {
+		t.Error(err)
+	}
 }

@@ -88,6 +88,8 @@ func shifted(low *udir) []part {
 	return out
 }
 
+// subdir walks a directory of the upper. One that is opaque, or has been moved
+// here (a redirect), is new whatever is below.
 func (w *nativeWalk) subdir(ev *event, low *udir, below *uentry) (err error) {
 	sub, err := ev.ent.dir.OpenDir(ev.ent.name)
 	if err != nil {
@@ -103,32 +105,40 @@ func (w *nativeWalk) subdir(ev *event, low *udir, below *uentry) (err error) {
 		return err
 	}
 	next := &udir{}
-	if below != nil && below.st.IsDir() {
+	wasDir := below != nil && below.st.IsDir()
+	if wasDir {
 		if next, err = w.low.open(low, below); err != nil {
 			return err
 		}
 		defer closing(&err, next.close)
 	}
 	moved := mark != opaqueAll && w.all.redirect(string(red)) != ""
-	switch {
-	case mark == opaqueAll || moved:
-		ev.kind = Add
-	case below != nil && below.st.IsDir():
-		ev.quiet, err = w.sameDir(ev, below)
-	}
-	if err == nil {
-		err = w.yield(ev)
-	}
-	if err == nil && (mark == opaqueAll || moved) {
-		err = w.yield(&event{path: ev.path, what: opaqueDir, ent: ev.ent})
-	}
-	switch {
-	case err != nil:
+	if err := w.tellDir(ev, below, wasDir, mark == opaqueAll || moved); err != nil {
 		return err
-	case moved:
+	}
+	if moved {
 		return w.moved(ev, low)
 	}
 	return w.dir(ev.path, sub, next)
+}
+
+// tellDir yields a directory and, when it is new over what is below, its
+// opaque mark.
+func (w *nativeWalk) tellDir(ev *event, below *uentry, wasDir, fresh bool) error {
+	if !fresh && wasDir {
+		var err error
+		if ev.quiet, err = w.sameDir(ev, below); err != nil {
+			return err
+		}
+	}
+	if !fresh {
+		return w.yield(ev)
+	}
+	ev.kind = Add
+	if err := w.yield(ev); err != nil {
+		return err
+	}
+	return w.yield(&event{path: ev.path, what: opaqueDir, ent: ev.ent})
 }
 
 // sameDir tells whether a directory of the upper only leads to what is in it.

@@ -112,7 +112,7 @@ func (p *parser) next() (*header, error) {
 func (p *parser) firstBlock(b *block, h *header) (done bool, err error) {
 	n, err := io.ReadFull(p.in, b[:])
 	p.off += int64(n)
-	if err == io.EOF && !p.member { //nolint:errorlint // io.ReadFull returns it bare
+	if err == io.EOF && !p.member {
 		return true, nil
 	}
 	if err != nil {
@@ -140,7 +140,7 @@ func (p *parser) trailer(h *header) error {
 	var b block
 	n, err := io.ReadFull(p.in, b[:])
 	p.off += int64(n)
-	if err == io.EOF { //nolint:errorlint // io.ReadFull returns it bare
+	if err == io.EOF {
 		p.ended = true
 		return nil
 	}
@@ -163,7 +163,7 @@ func (p *parser) trailer(h *header) error {
 				return err
 			}
 		}
-		if err == io.EOF { //nolint:errorlint // readers return it bare
+		if err == io.EOF {
 			return nil
 		}
 		if err != nil {

@@ -112,6 +112,9 @@ func planType(h *header, o op) (op, string) {
 	return o, ""
 }
 
+// isID tells whether an owner fits 32 bits, whose highest value means none.
+func isID(id int64) bool { return id >= 0 && id < math.MaxUint32 }
+
 // judge holds the limits and ranges that apply to every type.
 func judge(h *header, lim Limits) string {
 	switch {
@@ -121,13 +124,17 @@ func judge(h *header, lim Limits) string {
 		return "its link target is longer than the limit"
 	case over(int64(strings.Count(h.name, "/")), lim.Components), over(int64(strings.Count(h.link, "/")), lim.Components):
 		return "its name has more components than the limit"
-	case h.uid < 0 || h.uid >= math.MaxUint32 || h.gid < 0 || h.gid >= math.MaxUint32:
+	case !isID(h.uid) || !isID(h.gid):
 		return "its owner is no 32-bit ID"
 	case h.mode < 0:
 		return "its mode is negative"
 	case h.major < 0 || h.major >= 1<<12 || h.minor < 0 || h.minor >= 1<<20:
 		return "its device number is out of range"
 	}
+	return judgeXattrs(h, lim)
+}
+
+func judgeXattrs(h *header, lim Limits) string {
 	var total int64
 	for _, x := range h.xattrs {
 		total += int64(len(x.name) + len(x.value))

@@ -65,7 +65,7 @@ func (g *guarded) apply(t testing.TB, stream []byte, o layertar.ApplyOptions) er
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer d.Close()
+	defer closeIt(t, d)
 	_, err = layertar.Import(context.Background(), d, bytes.NewReader(stream), io.Discard, o)
 	return err
 }
@@ -134,7 +134,7 @@ func TestLateAttributesDoNotFollow(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer d.Close()
+	defer closeIt(t, d)
 	// Without a record a name may come twice: d is a directory, then a symlink.
 	twice := makeTar(t, member{typ: '5', name: "d/"}, member{typ: '2', name: "d", link: "../canary/d"})
 	if _, err := layertar.Import(context.Background(), d, bytes.NewReader(twice), nil, layertar.ApplyOptions{}); err != nil {
