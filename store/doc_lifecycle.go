@@ -1,3 +1,6 @@
+// Package store also has an order of steps in which layers, images and
+// containers come and go, such that a kill at any of them leaves what follows.
+//
 // # The extract area
 //
 // `<root>/plyfs/` holds what no record names yet or any more. An entry is made

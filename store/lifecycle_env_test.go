@@ -220,7 +220,7 @@ func applyDiff(t testing.TB, s *store.Store, ref string, stream []byte) *store.L
 }
 
 // get calls fn, which must succeed.
-func get[A, R any](t testing.TB, fn func(context.Context, A) (R, error), ctx context.Context, arg A) R {
+func get[A, R any](t testing.TB, fn func(context.Context, A) (R, error), ctx context.Context, arg A) R { //nolint:revive // it reads as the call that it makes
 	t.Helper()
 	r, err := fn(ctx, arg)
 	if err != nil {

@@ -82,6 +82,11 @@ func (s *Store) Mount(ctx context.Context, ref string, o drivers.MountOptions) (
 	if err := s.writable(); err != nil {
 		return "", err
 	}
+	if !o.ReadOnly {
+		if err := s.awaitClock(ctx, ref); err != nil {
+			return "", err
+		}
+	}
 	err = s.Update(ctx, func(w *WriteTx) error {
 		target, err := w.mountTarget(ref)
 		if err != nil {

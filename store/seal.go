@@ -104,13 +104,17 @@ func (s *Store) hashDiff(ctx context.Context, entry *stageEntry, l *Layer) (_ *l
 func recordStream(ctx context.Context, src layertar.Source, split io.Writer) (*layerContent, error) {
 	r, w := io.Pipe()
 	go func() { w.CloseWithError(layertar.Generate(ctx, w, src)) }()
-	in, err := asm.NewInputTarStream(r, tarstorage.NewJSONPacker(split), nil)
+	in, done, err := asm.NewInputTarStreamWithDone(r, tarstorage.NewJSONPacker(split), nil)
 	if err != nil {
 		return nil, errors.Join(err, r.CloseWithError(err))
 	}
 	h := digest.Canonical.Digester()
 	n, err := io.Copy(h.Hash(), in)
-	if err = errors.Join(err, r.Close()); err != nil {
+	err = errors.Join(err, in.Close(), r.Close())
+	if derr := <-done; err == nil {
+		err = derr
+	}
+	if err != nil {
 		return nil, err
 	}
 	return &layerContent{

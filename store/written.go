@@ -48,6 +48,42 @@ func (s *Store) forgetOldContent(ctx context.Context, l *Layer) error {
 	})
 }
 
+// clockTick is more than the longest step of the clock that files get their
+// times from (10 ms where the kernel ticks 100 times a second).
+const clockTick = 20 * time.Millisecond
+
+// awaitClock waits until what is written to a layer that was imported a moment
+// ago will be newer than its tar-split record.
+func (s *Store) awaitClock(ctx context.Context, ref string) error {
+	var target mountTarget
+	err := s.View(ctx, func(t *Tx) (err error) {
+		target, err = t.mountTarget(ref)
+		return err
+	})
+	if err != nil || target.layer.DiffDigest == "" {
+		return err
+	}
+	fi, err := os.Stat(s.splitPath(target.layer.ID))
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	left := clockTick - time.Since(changeTime(fi))
+	if left <= 0 || left > clockTick {
+		return nil
+	}
+	timer := time.NewTimer(left)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
 // writtenSince tells whether anything in the layer's own directory changed
 // after its tar-split record was put in place, which is the last step of an
 // import. The root itself is judged by its mtime, since mounting sets extended

@@ -53,7 +53,9 @@ func hold(arg string) int {
 			return 1
 		}
 	}
-	os.Stdout.WriteString("held\n")
+	if _, err := os.Stdout.WriteString("held\n"); err != nil {
+		return 1
+	}
 	io.Copy(io.Discard, os.Stdin) //nolint:errcheck // until it ends
 	return 0
 }
