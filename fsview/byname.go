@@ -207,7 +207,7 @@ func symlinkByName(kind store.Kind) func(context.Context, place, string, string)
 		if err != nil {
 			return entry{}, err
 		}
-		err = p.fs.update(ctx, func(w *store.WriteTx) error { return w.ClaimName(kind, id, name, false) })
+		err = p.fs.claimName(ctx, kind, id, name, false)
 		return entry{entryName, where{p.fs.byNameRow(kind, "<name>"), "", path}}, err
 	}
 }
@@ -269,6 +269,28 @@ func (f *FS) renameName(ctx context.Context, kind store.Kind, old, name string) 
 		if !ok {
 			return unknown("no %s has the name %q any more", kind, clip(old))
 		}
+		if err := freeName(w, kind, name); err != nil {
+			return err
+		}
 		return w.RenameName(kind, id, old, name)
 	})
+}
+
+// claimName gives an object one more name, the newest or (last) the oldest.
+func (f *FS) claimName(ctx context.Context, kind store.Kind, id, name string, last bool) error {
+	return f.update(ctx, func(w *store.WriteTx) error {
+		if err := freeName(w, kind, name); err != nil {
+			return err
+		}
+		return w.ClaimName(kind, id, name, last)
+	})
+}
+
+// freeName refuses a name that any object has, also the one that is to get it:
+// to mkdir, mv and ln, a path that exists is one.
+func freeName(w *store.WriteTx, kind store.Kind, name string) error {
+	if id, taken := w.ByName(kind, name); taken {
+		return errno.New(errno.ErrDuplicate, "the name %q belongs to %s %s already: choose another, or remove it there", clip(name), kind, short(id))
+	}
+	return nil
 }

@@ -23,13 +23,12 @@ import (
 
 // world is a store that both the peers' program and our tree work on.
 type world struct {
-	t          *testing.T
-	root, run  string
-	driver     string
-	store      *store.Store
-	fs         *fsview.FS
-	ctx        context.Context
-	windowsErr error
+	t         *testing.T
+	root, run string
+	driver    string
+	store     *store.Store
+	fs        *fsview.FS
+	ctx       context.Context
 }
 
 // dirTrees shows one host directory for a union, which is all that the vfs
@@ -55,13 +54,33 @@ func (dirTrees) Window(key, path string) (vnode.Node, error) {
 // newWorld makes an empty store of the driver, and a control tree on it.
 func newWorld(t *testing.T, driver string, change ...func(*fsview.Options)) *world {
 	t.Helper()
+	return newWorldIn(t, t.TempDir(), driver, change...)
+}
+
+// memoryDir returns a directory in memory, where syncing costs nothing, or an
+// ordinary one.
+func memoryDir(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("/dev/shm", "fsview-test-")
+	if err != nil {
+		return t.TempDir()
+	}
+	t.Cleanup(func() {
+		if err := os.RemoveAll(dir); err != nil {
+			t.Error(err)
+		}
+	})
+	return dir
+}
+
+func newWorldIn(t *testing.T, dir, driver string, change ...func(*fsview.Options)) *world {
+	t.Helper()
 	if _, err := exec.LookPath("containers-storage"); err != nil {
 		t.Skip("no containers-storage here to make and check stores with")
 	}
 	if driver == "overlay" && os.Geteuid() != 0 {
 		t.Skip("kernel overlay mounts need root here")
 	}
-	dir := t.TempDir()
 	w := &world{t: t, root: filepath.Join(dir, "root"), run: filepath.Join(dir, "run"), driver: driver, ctx: context.Background()}
 	make := overlay.New
 	if driver == "vfs" {

@@ -25,10 +25,9 @@ func runMountVerbs(ctx context.Context, p place, v []byte) error {
 		return err
 	}
 	for _, verb := range verbs {
-		switch {
-		case verb.name == "mount":
+		if verb.name == "mount" {
 			_, err = p.fs.take(ctx, p)
-		default:
+		} else {
 			err = p.fs.let(ctx, p, contains(verb.args, "force"))
 		}
 		if err != nil {

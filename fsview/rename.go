@@ -37,7 +37,7 @@ func renameObject(kind store.Kind) func(context.Context, place, string, where, s
 		if named {
 			return p.fs.renameName(ctx, kind, old, newName)
 		}
-		return p.fs.update(ctx, func(w *store.WriteTx) error { return w.ClaimName(kind, id, newName, true) })
+		return p.fs.claimName(ctx, kind, id, newName, true)
 	}
 }
 

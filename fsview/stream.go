@@ -140,7 +140,10 @@ type stagedSink struct {
 	commit func(ctx context.Context) error
 }
 
-func (s *stagedSink) Commit(ctx context.Context) error  { return s.commit(ctx) }
+// Commit implements sink.
+func (s *stagedSink) Commit(ctx context.Context) error { return s.commit(ctx) }
+
+// Discard implements sink.
 func (s *stagedSink) Discard(ctx context.Context) error { return s.staged.Discard(ctx) }
 
 // openSink stages a stream that is to be added to the place's layer.

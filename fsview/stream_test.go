@@ -3,6 +3,7 @@ package fsview_test
 import (
 	"bytes"
 	"compress/gzip"
+	"errors"
 	"io"
 	"os"
 	"path/filepath"
@@ -210,7 +211,7 @@ func TestDiffTarIdle(t *testing.T) {
 	_, err := g.h.ReadAt(w.ctx, make([]byte, 10), 100)
 	w.is(err, "ESPIPE", "reading a generated stream in the middle")
 	_, err = g.h.ReadAt(w.ctx, make([]byte, 10), 0)
-	if err != nil && err != io.EOF {
+	if err != nil && !errors.Is(err, io.EOF) {
 		t.Error(err)
 	}
 	g.ok(g.release())

@@ -98,16 +98,6 @@ func (p place) treeLayers() ([]TreeLayer, error) {
 	return list, nil
 }
 
-func wholeTree(p place) ([]TreeLayer, error) { return p.treeLayers() }
-
-func ownTree(p place) ([]TreeLayer, error) {
-	list, err := p.treeLayers()
-	if err != nil || len(list) == 0 {
-		return nil, err
-	}
-	return list[:1], nil
-}
-
 // treeNode is the root of a tree/ or diff/. The union behind it is made when
 // it is first asked for something, and again if it is asked after Forget. Its
 // inode number is that of the control tree, so that listings agree with it.

@@ -1,7 +1,6 @@
 package fsview
 
 import (
-	"context"
 	"strconv"
 
 	"github.com/plyfs/plyfs/internal/vnode"
@@ -129,9 +128,4 @@ func mountText(p place) ([]byte, error) {
 		return line("count 0"), nil
 	}
 	return lines([]string{"count " + strconv.Itoa(m.Count), "path " + oneLine(m.Path)}), nil
-}
-
-// layerMaker makes one layer.
-func (f *FS) makeLayer(ctx context.Context, spec store.LayerSpec) (*store.Layer, error) {
-	return f.store.CreateLayer(ctx, spec)
 }

@@ -323,11 +323,8 @@ func (h *valueHandle) truncateLocked(size uint64) error {
 func (h *valueHandle) Flush(ctx context.Context) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if !h.wrote && !(h.cut && h.ever) {
-		return nil
-	}
-	if err := h.commitLocked(ctx); err != nil {
-		return h.fs.fail(h.w, "closing", err)
+	if h.wrote || h.cut && h.ever {
+		return h.fs.fail(h.w, "closing", h.commitLocked(ctx))
 	}
 	return nil
 }

@@ -2,6 +2,7 @@ package fsview
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -234,7 +235,7 @@ func ReadFile(ctx context.Context, root vnode.Node, path string, w io.Writer) (n
 			}
 			n += int64(got)
 		}
-		if err == io.EOF || err == nil && got == 0 {
+		if errors.Is(err, io.EOF) || err == nil && got == 0 {
 			return n, nil
 		}
 		if err != nil {
