@@ -12,8 +12,9 @@ import (
 // Attr implements vnode.Node. A merged directory has one link, as in the
 // kernel: its subdirectories are not counted.
 func (d *dirNode) Attr(context.Context) (vnode.Attr, error) {
-	a, err := d.attrAt(d.stack[0].spot(), d == d.tree.root)
-	if len(d.stack) > 1 {
+	at := d.at()
+	a, err := d.attrAt(at.spot, d == d.tree.root)
+	if len(at.stack) > 1 {
 		a.Nlink = 1
 	}
 	return a, err
@@ -22,12 +23,13 @@ func (d *dirNode) Attr(context.Context) (vnode.Attr, error) {
 // Attr implements vnode.Node. A metadata-only copy shows its own size, and the
 // blocks of its data.
 func (l *leaf) Attr(context.Context) (vnode.Attr, error) {
-	a, err := l.attrAt(l.spot, false)
-	if err != nil || l.data == nil {
+	at := l.at()
+	a, err := l.attrAt(at.spot, false)
+	if err != nil || at.data == nil {
 		return a, err
 	}
-	err = l.data.place.with(func(dir *safefs.Dir) error {
-		st, err := dir.Stat(l.data.name)
+	err = at.data.place.with(func(dir *safefs.Dir) error {
+		st, err := dir.Stat(at.data.name)
 		a.Blocks = st.Blocks
 		return err
 	})

@@ -6,11 +6,13 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -408,6 +410,47 @@ func TestVolatileLayers(t *testing.T) {
 	if _, err := mine.(vnode.Directory).ReadDir(t.Context()); !errors.Is(err, syscall.ESTALE) {
 		t.Errorf("listing a replaced directory: %v", err)
 	}
+}
+
+// TestMovedFilesAreFollowed: a server keeps the first node of a file; when the
+// file was renamed by others, a look-up of its new name must make that one good.
+func TestMovedFilesAreFollowed(t *testing.T) {
+	t.Parallel()
+	needRoot(t)
+	d := layerDirs(t, 2)
+	put(t, d[1], map[string]string{"dir/low": ""})
+	put(t, d[0], map[string]string{"file": "text", "dir/top": ""})
+	tr, err := Open(Config{Layers: []Layer{{Dir: d[0], Volatile: true}, {Dir: d[1]}}})
+	check(t, err)
+	file, dir := get(t, tr.Root(), "file").Node, get(t, tr.Root(), "dir").Node
+	check(t, os.Rename(d[0]+"/file", d[0]+"/file2"))
+	if _, err := file.Attr(t.Context()); !errors.Is(err, syscall.ESTALE) {
+		t.Errorf("before it is found again: %v", err)
+	}
+	if again := get(t, tr.Root(), "file2").Node; again.Ino() != file.Ino() {
+		t.Fatal("a rename changed the number")
+	}
+	if _, err := file.Attr(t.Context()); err != nil || content(t, file) != "text" {
+		t.Errorf("the first node of a renamed file: %v", err)
+	}
+	setx(t, d[0]+"/dir", "trusted.overlay.opaque", "y")
+	get(t, tr.Root(), "dir")
+	if got := names(t, dir); got != "top" {
+		t.Errorf("the first node of a directory that became opaque lists %q", got)
+	}
+	runtime.KeepAlive(file)
+	file, dir = nil, nil
+	for range 100 {
+		runtime.GC()
+		tr.moved.mu.Lock()
+		n := len(tr.moved.files)
+		tr.moved.mu.Unlock()
+		if n == 0 {
+			return
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	t.Error("positions of files without nodes are kept")
 }
 
 func TestInodeNumbers(t *testing.T) {

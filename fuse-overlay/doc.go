@@ -23,6 +23,7 @@
 //	lookup.go   the search carried out: places → spots → nodes
 //	place.go    places and the bounded cache of their descriptors
 //	node.go     the node types; attr.go, xattr.go, handle.go their methods
+//	moved.go    positions of files, and of those that others move
 //	readdir.go  listing of a merged directory
 //
 // # Look-ups
@@ -51,11 +52,13 @@
 //
 // # Locks
 //
-// Nodes never change after they are made, except for `seen` (one look-up's
-// stat, taken by the first Attr: an atomic pointer). So today the order is
-// short:
+// Nodes never change after they are made, except for two atomic pointers: seen
+// (one look-up's stat, taken by the first Attr) and where (the file's position,
+// replaced as a whole). A method loads the position once. So today the order
+// is short, two leaves that are never held together:
 //
-//	Cache.mu         leaf: the descriptors' table; no system call under it
+//	moved.mu         which files of volatile layers have nodes
+//	Cache.mu         the descriptors' table; no system call under it
 //
 // The writable overlay adds, above it, renameMu → node.dirMu (parent first) →
 // node.copyMu → inomap. What it adds to the types: an upper place on top of a

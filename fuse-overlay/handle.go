@@ -18,6 +18,7 @@ import (
 // handle is an open file of a layer.
 type handle struct {
 	node *fileNode
+	pos  *position // when it was opened
 	file *os.File
 	keep bool
 }
@@ -25,12 +26,13 @@ type handle struct {
 // Open implements vnode.Opener. The tree is read-only: EROFS for anything that
 // would write.
 func (f *fileNode) Open(_ context.Context, flags int) (vnode.Handle, error) {
+	pos := f.at()
 	if flags&unix.O_ACCMODE != unix.O_RDONLY || flags&unix.O_TRUNC != 0 {
-		return nil, errno.New(errno.ErrReadOnly, "%q is part of a read-only merged tree", f.spot.name)
+		return nil, errno.New(errno.ErrReadOnly, "%q is part of a read-only merged tree", pos.spot.name)
 	}
-	at := f.spot
-	if f.data != nil {
-		at = *f.data
+	at := pos.spot
+	if pos.data != nil {
+		at = *pos.data
 	}
 	var file *os.File
 	err := at.place.with(func(dir *safefs.Dir) (err error) {
@@ -45,13 +47,13 @@ func (f *fileNode) Open(_ context.Context, flags int) (vnode.Handle, error) {
 		return nil, err
 	}
 	st, err := safefs.StatFile(file)
-	if err == nil && (st.Type() != unix.S_IFREG || f.data == nil && at.place.number(&st) != f.ino) {
+	if err == nil && (st.Type() != unix.S_IFREG || pos.data == nil && at.place.number(&st) != f.ino) {
 		err = at.stale()
 	}
 	if err != nil {
 		return nil, errors.Join(err, file.Close())
 	}
-	return &handle{node: f, file: file, keep: !f.spot.place.layer.Volatile && !at.place.layer.Volatile}, nil
+	return &handle{node: f, pos: pos, file: file, keep: !pos.spot.place.layer.Volatile && !at.place.layer.Volatile}, nil
 }
 
 // Flags implements vnode.Handle.
@@ -89,7 +91,7 @@ func (h *handle) Seek(_ context.Context, off int64, whence int) (int64, error) {
 // Attr implements vnode.HandleAttr: also when the file has lost its name in a
 // layer that others write to.
 func (h *handle) Attr(ctx context.Context) (vnode.Attr, error) {
-	if h.node.data != nil || h.node.tree.formats&Override != 0 {
+	if h.pos.data != nil || h.node.tree.formats&Override != 0 {
 		return h.node.Attr(ctx)
 	}
 	st, err := safefs.StatFile(h.file)
@@ -103,5 +105,5 @@ func (h *handle) explain(step string, err error) error {
 	if err == nil {
 		return nil
 	}
-	return fmt.Errorf("layer %s: %s %q: %w", h.node.spot.place.layer.Name, step, h.node.spot.name, err)
+	return fmt.Errorf("layer %s: %s %q: %w", h.pos.spot.place.layer.Name, step, h.pos.spot.name, err)
 }

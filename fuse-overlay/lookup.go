@@ -42,7 +42,7 @@ func (t *Tree) find(ctx context.Context, stack []*place, name string) (found, er
 		}
 		if h != nil && s.absolute() && !atRoots {
 			// From the layers' roots on, below the layer that said so.
-			stack, i, atRoots = t.root.stack, p.layer.index, true
+			stack, i, atRoots = t.root.at().stack, p.layer.index, true
 		}
 		if p.ends() {
 			break
@@ -102,7 +102,7 @@ func (d *dirNode) Lookup(ctx context.Context, name string) (vnode.Child, error) 
 	case d.tree.formats.isMarkFile(name):
 		return vnode.Child{Entry: vnode.ValidForever}, nil
 	}
-	f, err := d.tree.find(ctx, d.stack, name)
+	f, err := d.tree.find(ctx, d.at().stack, name)
 	if err != nil {
 		return vnode.Child{}, err
 	}
@@ -124,38 +124,47 @@ func (d *dirNode) Lookup(ctx context.Context, name string) (vnode.Child, error) 
 func (t *Tree) node(hits []hit) vnode.Node {
 	top := &hits[0]
 	ino := top.place.number(&top.st)
+	pos := positionOf(hits)
+	var w *where
 	var seen *safefs.Stat
-	if !top.place.layer.Volatile {
+	if top.place.layer.Volatile {
+		w = t.moved.place(fileKey{ino, top.kind}, pos)
+	} else {
 		st := top.st
-		seen = &st
-	}
-	if top.kind == directory {
-		d := &dirNode{stack: make([]*place, len(hits))}
-		d.init(t, ino, seen)
-		for i := range hits {
-			d.stack[i] = hits[i].enter()
-		}
-		return d
-	}
-	var data *spot
-	if len(hits) > 1 {
-		at := hits[1].spot
-		data = &at
+		w, seen = newWhere(pos), &st
 	}
 	switch top.st.Type() {
+	case unix.S_IFDIR:
+		n := &dirNode{}
+		n.init(t, ino, w, seen)
+		return n
 	case unix.S_IFREG:
-		n := &fileNode{leaf{spot: top.spot, data: data}}
-		n.init(t, ino, seen)
+		n := &fileNode{}
+		n.init(t, ino, w, seen)
 		return n
 	case unix.S_IFLNK:
-		n := &linkNode{leaf{spot: top.spot}}
-		n.init(t, ino, seen)
+		n := &linkNode{}
+		n.init(t, ino, w, seen)
 		return n
 	default:
-		n := &specialNode{leaf{spot: top.spot}}
-		n.init(t, ino, seen)
+		n := &specialNode{}
+		n.init(t, ino, w, seen)
 		return n
 	}
+}
+
+func positionOf(hits []hit) *position {
+	pos := &position{spot: hits[0].spot}
+	if hits[0].kind == directory {
+		pos.stack = make([]*place, len(hits))
+		for i := range hits {
+			pos.stack[i] = hits[i].enter()
+		}
+	} else if len(hits) > 1 {
+		at := hits[1].spot
+		pos.data = &at
+	}
+	return pos
 }
 
 // number is the inode number of a file in p.

@@ -30,31 +30,31 @@ var (
 type base struct {
 	tree *Tree
 	ino  uint64
+	// where is the file's position. In layers that others write to, files move:
+	// there all nodes of one file share it, and every look-up brings it up to
+	// date, whichever of the nodes the server kept (moved.go).
+	where *where
 	// seen is what the look-up's stat said, for the first Attr, which nearly
 	// always follows at once; nil in volatile layers.
 	seen atomic.Pointer[safefs.Stat]
 }
 
-func (b *base) init(t *Tree, ino uint64, seen *safefs.Stat) {
-	b.tree, b.ino = t, ino
+func (b *base) init(t *Tree, ino uint64, w *where, seen *safefs.Stat) {
+	b.tree, b.ino, b.where = t, ino, w
 	b.seen.Store(seen)
 }
+
+// at returns where the file is as far as is known now; load it once a method.
+func (b *base) at() *position { return b.where.Load() }
 
 // Ino implements vnode.Node.
 func (b *base) Ino() uint64 { return b.ino }
 
-// dirNode is a directory: the union of its stack.
-type dirNode struct {
-	base
-	stack []*place // top first, never empty, never changed
-}
+// dirNode is a directory: the union of its position's stack.
+type dirNode struct{ base }
 
 // leaf is any other file.
-type leaf struct {
-	base
-	spot spot
-	data *spot // where the content is, when not at spot
-}
+type leaf struct{ base }
 
 type (
 	fileNode    struct{ leaf }
@@ -65,22 +65,23 @@ type (
 // Forget implements vnode.Forgetter: the descriptors are given back.
 func (d *dirNode) Forget() {
 	if d != d.tree.root {
-		d.tree.cache.drop(d.stack)
+		d.tree.cache.drop(d.at().stack)
 	}
 }
 
 // Statfs implements vnode.Statfser with the top layer's filesystem.
 func (d *dirNode) Statfs(context.Context) (syscall.Statfs_t, error) {
 	var st syscall.Statfs_t
-	err := d.stack[0].with(func(dir *safefs.Dir) error { return syscall.Fstatfs(dir.Fd(), &st) })
+	err := d.at().stack[0].with(func(dir *safefs.Dir) error { return syscall.Fstatfs(dir.Fd(), &st) })
 	return st, err
 }
 
 // Readlink implements vnode.Symlink.
 func (l *linkNode) Readlink(context.Context) (string, error) {
 	var target string
-	err := l.spot.place.with(func(dir *safefs.Dir) (err error) {
-		target, err = dir.Readlink(l.spot.name)
+	at := l.at().spot
+	err := at.place.with(func(dir *safefs.Dir) (err error) {
+		target, err = dir.Readlink(at.name)
 		return err
 	})
 	return target, err

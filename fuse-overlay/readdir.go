@@ -27,10 +27,11 @@ type listing struct {
 // the order of the layers and of their filesystems.
 func (d *dirNode) ReadDir(ctx context.Context) ([]vnode.Dirent, error) {
 	l := listing{tree: d.tree}
-	if len(d.stack) > 1 {
+	stack := d.at().stack
+	if len(stack) > 1 {
 		l.seen = map[string]struct{}{}
 	}
-	for _, p := range d.stack {
+	for _, p := range stack {
 		if err := p.with(func(dir *safefs.Dir) error { return l.layer(ctx, p, dir) }); err != nil {
 			return nil, err
 		}

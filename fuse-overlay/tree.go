@@ -71,6 +71,7 @@ type Tree struct {
 	space   inomap.Space
 	cache   *Cache
 	root    *dirNode
+	moved   *moved
 	closed  atomic.Bool
 }
 
@@ -92,7 +93,7 @@ func Open(c Config) (*Tree, error) {
 	if n := len(c.Layers); n == 0 || n > MaxLayers {
 		return nil, errno.New(errno.ErrBadValue, "a merged tree has 1 to %d layers, not %d: flatten the image or leave layers out", MaxLayers, n)
 	}
-	t := &Tree{formats: c.Formats, space: inomap.New("fuse-overlay\x00" + c.Key), cache: c.Cache}
+	t := &Tree{formats: c.Formats, space: inomap.New("fuse-overlay\x00" + c.Key), cache: c.Cache, moved: &moved{}}
 	if t.formats&AllMarks == 0 {
 		t.formats |= AllMarks
 	}
@@ -109,7 +110,8 @@ func Open(c Config) (*Tree, error) {
 		t.layers = append(t.layers, in)
 		stack = append(stack, in.root)
 	}
-	t.root = &dirNode{base: base{tree: t, ino: t.space.Number(^uint64(0), 0, 0)}, stack: stack}
+	t.root = &dirNode{base{tree: t, ino: t.space.Number(^uint64(0), 0, 0)}}
+	t.root.where = newWhere(&position{spot: stack[0].spot(), stack: stack})
 	return t, nil
 }
 

@@ -67,32 +67,32 @@ func (f Format) foreign(name string) bool {
 // Getxattr implements vnode.Xattrer.
 func (d *dirNode) Getxattr(_ context.Context, name string) ([]byte, error) {
 	if name == LayerXattr {
-		return []byte(d.stack[0].layer.Name), nil
+		return []byte(d.at().stack[0].layer.Name), nil
 	}
-	return d.tree.getxattr(d.stack[0].spot(), name)
+	return d.tree.getxattr(d.at().spot, name)
 }
 
 // Listxattr implements vnode.Xattrer.
 func (d *dirNode) Listxattr(ctx context.Context) ([]string, error) {
-	return d.tree.listxattr(ctx, d.stack[0].spot())
+	return d.tree.listxattr(ctx, d.at().spot)
 }
 
 // Getxattr implements vnode.Xattrer.
 func (f *fileNode) Getxattr(ctx context.Context, name string) ([]byte, error) {
 	if name == LayerXattr {
-		return []byte(f.spot.place.layer.Name), nil
+		return []byte(f.at().spot.place.layer.Name), nil
 	}
 	return f.leaf.Getxattr(ctx, name)
 }
 
 // Getxattr implements vnode.Xattrer.
 func (l *leaf) Getxattr(_ context.Context, name string) ([]byte, error) {
-	return l.tree.getxattr(l.spot, name)
+	return l.tree.getxattr(l.at().spot, name)
 }
 
 // Listxattr implements vnode.Xattrer.
 func (l *leaf) Listxattr(ctx context.Context) ([]string, error) {
-	return l.tree.listxattr(ctx, l.spot)
+	return l.tree.listxattr(ctx, l.at().spot)
 }
 
 func (t *Tree) getxattr(s spot, name string) (value []byte, err error) {
