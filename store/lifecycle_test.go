@@ -15,9 +15,11 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
 
 	"github.com/plyfs/plyfs/drivers"
 	"github.com/plyfs/plyfs/internal/errno"
+	"github.com/plyfs/plyfs/internal/idmap"
 	"github.com/plyfs/plyfs/store"
 )
 
@@ -194,6 +196,74 @@ func TestStageLeavesNothing(t *testing.T) {
 		if diff := cmp.Diff(before, e.snapshot(t)); diff != "" {
 			t.Error(diff)
 		}
+	})
+}
+
+// TestPush: a stream that is written piece by piece makes the same layer.
+func TestPush(t *testing.T) {
+	t.Parallel()
+	onDrivers(t, func(t *testing.T, e *lifeEnv) {
+		ctx := context.Background()
+		s := e.open()
+		stream := makeTar(t, entry{name: "a", text: strings.Repeat("x", 5000)}, entry{name: "d/"}, entry{name: "d/b", text: "b"})
+		want := importLayer(t, s, store.LayerSpec{}, stream)
+		st := get(t, s.StageLayer, ctx, store.LayerSpec{ID: "pushed"})
+		p, err := st.Push(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := 0; i < len(stream); i += 700 {
+			if _, err := p.Write(stream[i:min(i+700, len(stream))]); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if end, err := p.Boundary(); !end || err != nil {
+			t.Errorf("at the end of the archive: %v, %v", end, err)
+		}
+		if _, err := st.Push(ctx); !errors.Is(err, errno.ErrInUse) {
+			t.Errorf("a second stream: %v", err)
+		}
+		got, err := st.Commit(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got.DiffDigest != want.DiffDigest || got.DiffSize != want.DiffSize || e.peer("diff", "-u", "pushed") != string(stream) {
+			t.Errorf("pushed %+v, imported %+v", got, want)
+		}
+		if _, err := st.Commit(ctx); !errors.Is(err, errno.ErrBadValue) {
+			t.Errorf("a second commit: %v", err)
+		}
+	})
+}
+
+// TestIDMaps: a base layer's root belongs to the mapped root, and owners of a
+// stream are mapped; a container over an image needs a driver that maps at the
+// mount.
+func TestIDMaps(t *testing.T) {
+	t.Parallel()
+	onDrivers(t, func(t *testing.T, e *lifeEnv) {
+		ctx := context.Background()
+		s := e.open()
+		maps := idmap.Maps{UIDs: []idmap.Range{{HostID: 10000, Size: 1000}}, GIDs: []idmap.Range{{HostID: 20000, Size: 1000}}}
+		importLayer(t, s, store.LayerSpec{ID: "ours", Maps: maps}, makeTar(t, entry{name: "f"}))
+		dirs, err := s.Dirs("ours")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range []string{"", "f"} {
+			var st unix.Stat_t
+			if err := unix.Lstat(filepath.Join(dirs[0], name), &st); err != nil || st.Uid != 10000 || st.Gid != 20000 {
+				t.Errorf("%q belongs to %d:%d, %v", name, st.Uid, st.Gid, err)
+			}
+		}
+		if got := e.peer("diff", "-u", "ours"); !strings.Contains(got, "ustar") || !slices.Equal(tarNames(t, got), []string{"f"}) {
+			t.Errorf("the peer exports %d bytes", len(got))
+		}
+		get(t, s.CreateMinimalImage, ctx, store.ImageSpec{ID: "img", Layer: "ours"})
+		if _, err := s.CreateContainer(ctx, store.ContainerSpec{Image: "img", Maps: maps}); err != nil {
+			wantErr(t, err, errno.ErrNotSupported, "img")
+		}
+		get(t, s.CreateContainer, ctx, store.ContainerSpec{Maps: maps})
 	})
 }
 

@@ -14,6 +14,7 @@ import (
 
 	"github.com/plyfs/plyfs/internal/durable"
 	"github.com/plyfs/plyfs/internal/errno"
+	"github.com/plyfs/plyfs/internal/idmap"
 )
 
 const (
@@ -171,10 +172,11 @@ func (s *Store) CreateContainer(ctx context.Context, spec ContainerSpec) (*Conta
 	if err != nil {
 		return nil, err
 	}
-	if err := s.checkShifting(spec); err != nil {
+	layer := LayerSpec{ID: spec.LayerID, Parent: parent, Label: spec.MountLabel, Volatile: spec.Volatile}
+	if layer.Maps, err = s.layerMaps(spec, parent); err != nil {
 		return nil, err
 	}
-	st, err := s.StageLayer(ctx, LayerSpec{ID: spec.LayerID, Parent: parent, Label: spec.MountLabel, Volatile: spec.Volatile})
+	st, err := s.StageLayer(ctx, layer)
 	if err != nil {
 		return nil, err
 	}
@@ -240,15 +242,16 @@ func (t *Tx) checkContainerSpec(spec *ContainerSpec) (parent string, err error) 
 // container's layer needs no map of its own.
 type shifter interface{ Shifting() bool }
 
-// checkShifting refuses ID maps that would need a mapped copy of the image.
-func (s *Store) checkShifting(spec ContainerSpec) error {
-	if len(spec.Maps.UIDs) == 0 && len(spec.Maps.GIDs) == 0 || spec.Image == "" {
-		return nil
-	}
+// layerMaps returns the ID maps of a container's layer: none where the driver
+// maps at the mount. It refuses maps that would need a mapped copy of the image.
+func (s *Store) layerMaps(spec ContainerSpec, parent string) (idmap.Maps, error) {
 	if d, ok := s.driver.(shifter); ok && d.Shifting() {
-		return nil
+		return idmap.Maps{}, nil
 	}
-	return errno.New(errno.ErrNotSupported, "container %s: the driver %s cannot map the IDs of image %s when it mounts; make the container without a map", spec.ID, s.driver.Name(), spec.Image)
+	if parent != "" && (len(spec.Maps.UIDs) > 0 || len(spec.Maps.GIDs) > 0) {
+		return idmap.Maps{}, errno.New(errno.ErrNotSupported, "container %s: the driver %s cannot map the IDs of image %s when it mounts; make the container without a map", spec.ID, s.driver.Name(), spec.Image)
+	}
+	return spec.Maps, nil
 }
 
 func containerRecord(spec ContainerSpec, layer string) *Container {
