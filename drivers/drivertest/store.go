@@ -10,7 +10,6 @@ import (
 	"sync/atomic"
 	"testing"
 
-	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sys/unix"
 
 	"github.com/plyfs/plyfs/drivers"
@@ -65,13 +64,13 @@ func (s *Store) close(base string) {
 	if err := s.Config.Bare.Close(); err != nil {
 		s.tb.Errorf("closing the bare root: %v", err)
 	}
-	left, err := mountinfo.GetMounts(mountinfo.PrefixFilter(base))
+	left, err := mounts.Below(base)
 	if err != nil {
 		s.tb.Errorf("looking for mounts: %v", err)
 	}
 	for i := len(left) - 1; i >= 0; i-- {
-		s.tb.Errorf("left mounted: %s (%s)", left[i].Mountpoint, left[i].FSType)
-		_ = unix.Unmount(left[i].Mountpoint, unix.MNT_DETACH)
+		s.tb.Errorf("left mounted: %s", left[i])
+		_ = unix.Unmount(left[i], unix.MNT_DETACH)
 	}
 }
 

@@ -101,19 +101,9 @@ func (d *Driver) chooseMounter() error {
 		return fmt.Errorf("overlay: %w", err)
 	}
 	hadProgram := string(bytes.TrimSpace(old)) == "true"
-	if d.opts.program == "" && hadProgram {
-		d.opts.program = findProgram()
-		if d.opts.program == "" {
-			return errno.New(errno.ErrNotSupported, "overlay: the layers in %s were written through a mount program: install fuse-overlay or fuse-overlayfs, or name one with mount_program", d.home)
-		}
-	}
 	if d.opts.program == "" {
-		reason := d.runProbes()
-		if reason != nil {
-			d.opts.program = findProgram()
-		}
-		if reason != nil && d.opts.program == "" {
-			return errno.New(errno.ErrNotSupported, "overlay: the kernel cannot mount an overlay in %s: install fuse-overlay or fuse-overlayfs, or use the driver vfs: %w", d.home, reason)
+		if err := d.withoutProgram(hadProgram); err != nil {
+			return err
 		}
 	}
 	if d.opts.program != "" {
@@ -125,6 +115,25 @@ func (d *Driver) chooseMounter() error {
 	}
 	if err := writeFile(marker, want, 0o600); err != nil && !cannotWrite(err) {
 		return fmt.Errorf("overlay: %w", err)
+	}
+	return nil
+}
+
+// withoutProgram lets the kernel mount or, where it cannot or the home's
+// layers were written through a program, a program that is installed.
+func (d *Driver) withoutProgram(hadProgram bool) error {
+	if hadProgram {
+		if d.opts.program = findProgram(); d.opts.program == "" {
+			return errno.New(errno.ErrNotSupported, "overlay: the layers in %s were written through a mount program: install fuse-overlay or fuse-overlayfs, or name one with mount_program", d.home)
+		}
+		return nil
+	}
+	reason := d.runProbes()
+	if reason == nil {
+		return nil
+	}
+	if d.opts.program = findProgram(); d.opts.program == "" {
+		return errno.New(errno.ErrNotSupported, "overlay: the kernel cannot mount an overlay in %s: install fuse-overlay or fuse-overlayfs, or use the driver vfs: %w", d.home, reason)
 	}
 	return nil
 }

@@ -252,13 +252,13 @@ func backingName(dir string) string {
 	if err := unix.Statfs(dir, &st); err != nil {
 		return "<unknown>"
 	}
-	names := map[int64]string{
+	names := map[uint32]string{
 		unix.EXT4_SUPER_MAGIC: "extfs", unix.XFS_SUPER_MAGIC: "xfs", unix.BTRFS_SUPER_MAGIC: "btrfs",
 		unix.TMPFS_MAGIC: "tmpfs", unix.OVERLAYFS_SUPER_MAGIC: "overlayfs", 0x2fc12fc1: "zfs",
 		unix.F2FS_SUPER_MAGIC: "f2fs", unix.NFS_SUPER_MAGIC: "nfs", unix.FUSE_SUPER_MAGIC: "fuse",
 		unix.SQUASHFS_MAGIC: "squashfs", unix.RAMFS_MAGIC: "ramfs", unix.ECRYPTFS_SUPER_MAGIC: "ecryptfs",
 	}
-	if name, ok := names[int64(st.Type)]; ok {
+	if name, ok := names[uint32(st.Type)]; ok {
 		return name
 	}
 	return "<unknown>"

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 
-	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sys/unix"
 
 	"github.com/plyfs/plyfs/internal/errno"
@@ -44,9 +43,25 @@ func Do(ctx context.Context, p Plan) error {
 	return kernelOverlay(p)
 }
 
-// kernelOverlay mounts with the newest interface that the kernel has.
+// maxShown bounds what the paths of a mount's lowers may add to its line in
+// /proc/self/mountinfo, in bytes. Many programs read that file with a buffer
+// of 64 KiB a line and fail for every mount of the machine if one is longer.
+const maxShown = 16 << 10
+
+// kernelOverlay mounts with the newest interface that the kernel has, and
+// chains whose paths are long by descriptors' numbers, which are short.
 func kernelOverlay(p Plan) error {
-	err := mountByDescriptors(p)
+	shown := 0
+	for _, path := range p.Lowers {
+		shown += len(path) + 1
+	}
+	err := errTooLong
+	if shown > maxShown {
+		err = mountByNumbers(p)
+	}
+	if errors.Is(err, errTooLong) {
+		err = mountByDescriptors(p)
+	}
 	if errors.Is(err, errNoDescriptors) {
 		err = mountByString(p)
 	}
@@ -100,14 +115,12 @@ func UnbindPrivate(dir string) error {
 	if err != nil || !is {
 		return err
 	}
-	below, err := mountinfo.GetMounts(mountinfo.PrefixFilter(dir))
+	below, err := Below(dir)
 	if err != nil {
 		return fmt.Errorf("unbinding %s: %w", dir, err)
 	}
-	for _, m := range below {
-		if m.Mountpoint != dir {
-			return errno.New(errno.ErrInUse, "unbinding %s: %s is still mounted: unmount it first", dir, m.Mountpoint)
-		}
+	if len(below) > 0 {
+		return errno.New(errno.ErrInUse, "unbinding %s: %s is still mounted: unmount it first", dir, below[0])
 	}
 	if err := unix.Unmount(dir, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW); err != nil {
 		return fmt.Errorf("unbinding %s: %w", dir, err)

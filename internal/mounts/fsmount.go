@@ -44,7 +44,7 @@ func configure(fd int, p Plan) error {
 		return fmt.Errorf("option source: %w", err)
 	}
 	for i, dir := range p.Lowers {
-		err := setLayer(fd, "lowerdir+", dir)
+		err := setLower(fd, dir)
 		if i == 0 && errors.Is(err, unix.EINVAL) {
 			return errNoDescriptors
 		}
@@ -72,6 +72,21 @@ func configure(fd int, p Plan) error {
 	}
 	if err := unix.FsconfigCreate(fd); err != nil {
 		return fmt.Errorf("create: %w", err)
+	}
+	return nil
+}
+
+// maxValue is the longest string that fsconfig(2) takes, in bytes.
+const maxValue = 255
+
+// setLower adds a lower by its path, which is then shown as it was given (the
+// peers' short links), or by descriptor when the path is too long.
+func setLower(fd int, dir string) error {
+	if len(dir) > maxValue {
+		return setLayer(fd, "lowerdir+", dir)
+	}
+	if err := unix.FsconfigSetString(fd, "lowerdir+", dir); err != nil {
+		return fmt.Errorf("lowerdir: %w", &os.PathError{Op: "add", Path: dir, Err: err})
 	}
 	return nil
 }

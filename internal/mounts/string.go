@@ -13,6 +13,9 @@ import (
 	"github.com/plyfs/plyfs/internal/errno"
 )
 
+// errTooLong says that the options of a mount fit no page.
+var errTooLong = errors.New("options too long for this kernel")
+
 // mountByString mounts p with mount(2), whose options are one string of less
 // than a page.
 func mountByString(p Plan) error {
@@ -56,7 +59,7 @@ func mountByNumbers(p Plan) error {
 	}
 	data := dataString(p, func(i int, _ string) string { return strconv.Itoa(int(files[i].Fd())) })
 	if len(data) >= os.Getpagesize() {
-		return errno.New(errno.ErrNotSupported, "mounting %s: %d lower layers need options of %d bytes, and this kernel takes %d", p.Target, len(p.Lowers), len(data), os.Getpagesize()-1)
+		return errno.New(errno.ErrNotSupported, "mounting %s: %d lower layers need options of %d bytes, and this kernel takes %d: %w", p.Target, len(p.Lowers), len(data), os.Getpagesize()-1, errTooLong)
 	}
 	return inFdDirectory(func() error {
 		if err := unix.Mount("overlay", p.Target, "overlay", p.Flags, data); err != nil {

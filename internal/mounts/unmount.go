@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -102,4 +103,41 @@ func IsMountPoint(path string) (bool, error) {
 		return false, fmt.Errorf("looking for a mount: %w", &os.PathError{Op: "statx", Path: path, Err: err})
 	}
 	return st.Attributes&unix.STATX_ATTR_MOUNT_ROOT != 0, nil
+}
+
+// Below returns the mount points strictly below dir that this process sees, in
+// the order in which they were mounted. It reads lines of any length.
+func Below(dir string) ([]string, error) {
+	b, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		return nil, fmt.Errorf("reading the table of mounts: %w", err)
+	}
+	var below []string
+	for line := range strings.Lines(string(b)) {
+		// proc(5): mount ID, parent ID, major:minor, root, mount point, …
+		fields := strings.SplitN(line, " ", 6)
+		if len(fields) < 6 {
+			continue
+		}
+		if at := unescapeOctal(fields[4]); strings.HasPrefix(at, strings.TrimSuffix(dir, "/")+"/") {
+			below = append(below, at)
+		}
+	}
+	return below, nil
+}
+
+// unescapeOctal undoes the kernel's \040 for space, tab, newline and backslash.
+func unescapeOctal(s string) string {
+	var b strings.Builder
+	for i := 0; i < len(s); i++ {
+		if s[i] == '\\' && i+3 < len(s) {
+			if n, err := strconv.ParseUint(s[i+1:i+4], 8, 8); err == nil {
+				b.WriteByte(byte(n))
+				i += 3
+				continue
+			}
+		}
+		b.WriteByte(s[i])
+	}
+	return b.String()
 }
