@@ -4,9 +4,10 @@ import (
 	"context"
 	"syscall"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/plyfs/plyfs/internal/errno"
 	"github.com/plyfs/plyfs/internal/vnode"
-	"golang.org/x/sys/unix"
 )
 
 // Check lets the server decide who may do what, where the kernel's own check

@@ -28,6 +28,8 @@
 //     only, takes no lock that a request can hold);
 //  3. NOTIFY_INC_EPOCH: every name in the kernel's cache is asked for again
 //     at its next use, also one whose answer is still on its way;
+//     An inode that the kernel did not have yet in step 2 may be made by such
+//     an answer; its notice is repeated until it is there or forgotten.
 //  4. only then does Invalidate return, and the caller shows the generation.
 //
 // A directory whose children are ValidStore is never answered with

@@ -14,8 +14,9 @@ import (
 	"time"
 
 	"github.com/moby/sys/mountinfo"
-	"github.com/plyfs/plyfs/internal/errno"
 	"golang.org/x/sys/unix"
+
+	"github.com/plyfs/plyfs/internal/errno"
 )
 
 // Subtype is what follows "fuse." in the type of our mounts, and their source.

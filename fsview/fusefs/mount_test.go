@@ -12,11 +12,12 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sirupsen/logrus"
+	"golang.org/x/sys/unix"
+
 	"github.com/plyfs/plyfs/internal/errno"
 	"github.com/plyfs/plyfs/internal/fusetest"
 	"github.com/plyfs/plyfs/internal/vnode"
-	"github.com/sirupsen/logrus"
-	"golang.org/x/sys/unix"
 )
 
 func TestMain(m *testing.M) { os.Exit(fusetest.Main(m)) }

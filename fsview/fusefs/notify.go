@@ -5,10 +5,12 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"os"
 	"syscall"
 	"time"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
+
 	"github.com/plyfs/plyfs/internal/errno"
 )
 
@@ -20,10 +22,11 @@ type notice struct {
 
 // Invalidate makes the kernel let go of everything it believes until the
 // store changes, and returns when the kernel has been told (or ctx ends). It
-// does nothing for a generation that was told before. Call it before gen is
-// shown to anyone. It may be called before Serve, after it, and from a node.
+// does nothing for a generation that was told before; 0 is always told. Call it
+// before gen is shown to anyone. Before Start and after the end there is
+// nothing to tell.
 func (s *Server) Invalidate(ctx context.Context, gen uint64) error {
-	if gen != 0 && gen <= s.told.Load() {
+	if !s.serving.Load() || gen != 0 && gen <= s.told.Load() {
 		return nil
 	}
 	n := notice{gen: gen, done: make(chan struct{})}
@@ -97,7 +100,7 @@ func (s *Server) tell(gen uint64) (late []uint64) {
 		}
 	}
 	if s.epochs.Load() {
-		if err := s.incEpoch(); err != nil && !errors.Is(err, syscall.ENODEV) && !errors.Is(err, syscall.EBADF) {
+		if err := s.incEpoch(); err != nil && !ended(err) {
 			s.log.Warnf("tell the kernel of generation %d: %v", gen, err)
 		}
 	}
@@ -105,6 +108,11 @@ func (s *Server) tell(gen uint64) (late []uint64) {
 		s.told.Store(gen)
 	}
 	return late
+}
+
+// ended tells whether a notice failed because the mount is gone.
+func ended(err error) bool {
+	return errors.Is(err, syscall.ENODEV) || errors.Is(err, syscall.EPERM) || errors.Is(err, os.ErrClosed)
 }
 
 // notifyIncEpoch is FUSE_NOTIFY_INC_EPOCH of Linux's include/uapi/linux/fuse.h

@@ -5,9 +5,10 @@ import (
 	"syscall"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
+
 	"github.com/plyfs/plyfs/internal/errno"
 	"github.com/plyfs/plyfs/internal/vnode"
-	"golang.org/x/sys/unix"
 )
 
 // nameMax is the longest name in bytes, NAME_MAX of Linux.

@@ -7,9 +7,10 @@ import (
 	"syscall"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
+
 	"github.com/plyfs/plyfs/internal/errno"
 	"github.com/plyfs/plyfs/internal/vnode"
-	"golang.org/x/sys/unix"
 )
 
 // Open opens a regular file. O_TRUNC arrives here, never as a SETATTR before.

@@ -5,6 +5,7 @@ import (
 	"syscall"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
+
 	"github.com/plyfs/plyfs/internal/vnode"
 )
 

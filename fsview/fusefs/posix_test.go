@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/hanwen/go-fuse/v2/posixtest"
+
 	"github.com/plyfs/plyfs/internal/fusetest"
 	"github.com/plyfs/plyfs/internal/hosttree"
 )

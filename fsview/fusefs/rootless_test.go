@@ -2,6 +2,7 @@ package fusefs
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -70,7 +71,7 @@ func mountRootless(dir string) error {
 	}
 	b, err := io.ReadAll(r)
 	if string(b) != "ok" {
-		return fmt.Errorf("the server says %q (%v)", b, err)
+		return fmt.Errorf("the server says %q: %w", b, errors.Join(err, syscall.EIO))
 	}
 	return cmd.Process.Release()
 }

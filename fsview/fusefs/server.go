@@ -13,10 +13,11 @@ import (
 	"syscall"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
-	"github.com/plyfs/plyfs/internal/errno"
-	"github.com/plyfs/plyfs/internal/vnode"
 	"github.com/sirupsen/logrus"
 	"golang.org/x/sys/unix"
+
+	"github.com/plyfs/plyfs/internal/errno"
+	"github.com/plyfs/plyfs/internal/vnode"
 )
 
 // Options say how a tree is served. The zero value serves it to everyone,
@@ -82,11 +83,17 @@ func New(root vnode.Node, o Options) *Server {
 
 // Start takes over dev, the descriptor of a mounted FUSE connection, answers
 // the kernel's first request and serves the rest in the background until the
-// mount is gone: then Wait returns. A Server is started once.
-func (s *Server) Start(dev *os.File) error {
+// mount is gone: then Wait returns. A Server is started once. With an error dev
+// is closed, and the mount, if it is there, answers ENOTCONN.
+func (s *Server) Start(dev *os.File) (err error) {
 	if !s.serving.CompareAndSwap(false, true) {
 		return errno.New(errno.ErrInUse, "this tree is already being served")
 	}
+	defer func() {
+		if err != nil {
+			close(s.stopped)
+		}
+	}()
 	s.dev = dev
 	fd, err := dupFD(dev)
 	if err != nil {

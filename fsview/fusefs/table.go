@@ -6,6 +6,7 @@ import (
 	"sync"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
+
 	"github.com/plyfs/plyfs/internal/vnode"
 )
 

@@ -286,7 +286,7 @@ func (o *odd) Attr(context.Context) (vnode.Attr, error) { return regular(o.Ino()
 func (o *odd) Open(_ context.Context, flags int) (vnode.Handle, error) {
 	switch o.name {
 	case "panic":
-		panic("on purpose")
+		panic("on purpose") //nolint:forbidigo // what a daemon must survive
 	case "enosys":
 		return nil, fmt.Errorf("wrapped: %w", syscall.ENOSYS)
 	case "plain":

@@ -9,10 +9,11 @@ import (
 	"syscall"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/plyfs/plyfs/internal/errno"
 	"github.com/plyfs/plyfs/internal/safefs"
 	"github.com/plyfs/plyfs/internal/vnode"
-	"golang.org/x/sys/unix"
 )
 
 // Open opens the content of a regular file.

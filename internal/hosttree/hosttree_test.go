@@ -13,11 +13,12 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+	"pgregory.net/rapid"
+
 	"github.com/plyfs/plyfs/internal/errno"
 	"github.com/plyfs/plyfs/internal/fusetest"
 	"github.com/plyfs/plyfs/internal/vnode"
-	"golang.org/x/sys/unix"
-	"pgregory.net/rapid"
 )
 
 func TestMain(m *testing.M) { os.Exit(fusetest.Main(m)) }

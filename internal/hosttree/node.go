@@ -7,10 +7,11 @@ import (
 	"syscall"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/plyfs/plyfs/internal/errno"
 	"github.com/plyfs/plyfs/internal/safefs"
 	"github.com/plyfs/plyfs/internal/vnode"
-	"golang.org/x/sys/unix"
 )
 
 // node is one look-up's view of a file. One type serves every kind of file:
@@ -179,15 +180,7 @@ func (n *node) give(ctx context.Context, d *safefs.Dir, name string, mode uint32
 	if mode&syscall.S_IFMT == syscall.S_IFLNK {
 		return nil
 	}
-	bits := mode & 0o7777
-	if sgid {
-		switch {
-		case mode&syscall.S_IFMT == syscall.S_IFDIR:
-			bits |= syscall.S_ISGID
-		case bits&0o010 != 0 && gid != dir.GID:
-			bits &^= syscall.S_ISGID
-		}
-	}
+	bits := modeBits(mode, sgid, gid == dir.GID)
 	if _, err := d.Getxattr(".", "system.posix_acl_default"); err == nil && bits&0o7000 == 0 {
 		return nil
 	}
@@ -195,6 +188,21 @@ func (n *node) give(ctx context.Context, d *safefs.Dir, name string, mode uint32
 		return fmt.Errorf("set the mode of %s: %w", name, err)
 	}
 	return nil
+}
+
+// modeBits are the permission bits of a new entry. In a directory with the
+// set-group-ID bit a directory gets that bit too, and a program loses it when
+// its group is not the caller's.
+func modeBits(mode uint32, sgid, ownGroup bool) uint32 {
+	bits := mode & 0o7777
+	switch {
+	case !sgid:
+	case mode&syscall.S_IFMT == syscall.S_IFDIR:
+		bits |= syscall.S_ISGID
+	case bits&0o010 != 0 && !ownGroup:
+		bits &^= syscall.S_ISGID
+	}
+	return bits
 }
 
 // Create makes and opens a file, or opens the one that appeared meanwhile.

@@ -10,10 +10,11 @@ import (
 	"sync"
 	"syscall"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/plyfs/plyfs/internal/errno"
 	"github.com/plyfs/plyfs/internal/safefs"
 	"github.com/plyfs/plyfs/internal/vnode"
-	"golang.org/x/sys/unix"
 )
 
 // Options of a window.

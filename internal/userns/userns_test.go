@@ -9,8 +9,9 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/plyfs/plyfs/internal/fusetest"
 	"pgregory.net/rapid"
+
+	"github.com/plyfs/plyfs/internal/fusetest"
 )
 
 func TestMain(m *testing.M) { os.Exit(fusetest.Main(m)) }
