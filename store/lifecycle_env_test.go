@@ -60,6 +60,7 @@ func newLifeEnv(t testing.TB, driver string) *lifeEnv {
 	}
 	e := &lifeEnv{t: t, driver: driver, root: filepath.Join(dir, "root"), run: filepath.Join(dir, "run")}
 	t.Cleanup(func() {
+		e.root = filepath.Join(dir, "root") // where the test may have put another
 		e.unmountAll()
 		if err := os.RemoveAll(dir); err != nil {
 			t.Errorf("clean up: %v", err)
