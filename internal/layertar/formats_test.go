@@ -23,9 +23,9 @@ mkdir -p etc/deep/er usr/bin empty
 echo root > etc/passwd; chmod 640 etc/passwd; chown 0:42 etc/passwd
 ln etc/passwd etc/deep/hard; ln -s ../passwd etc/deep/soft; ln -s /abs/olute abs
 cp /bin/busybox usr/bin/busybox; ln usr/bin/busybox usr/bin/sh; chmod 4755 usr/bin/busybox
-truncate -s 9M sparse; printf AAAA | dd of=sparse bs=1 seek=1048576 conv=notrunc 2>/dev/null; printf B | dd of=sparse bs=1 seek=9000000 conv=notrunc 2>/dev/null
-truncate -s 1M holes
-for i in $(seq 1 60); do printf x | dd of=many bs=1 seek=$((i*65536)) conv=notrunc 2>/dev/null; done; truncate -s 5M many
+truncate -s 3M sparse; printf AAAA | dd of=sparse bs=1 seek=1048576 conv=notrunc 2>/dev/null; printf B | dd of=sparse bs=1 seek=3000000 conv=notrunc 2>/dev/null
+truncate -s 300K holes
+for i in $(seq 1 60); do printf x | dd of=many bs=1 seek=$((i*16384)) conv=notrunc 2>/dev/null; done; truncate -s 2M many
 : > zero; mkfifo fifo
 touch -d '2003-04-05 06:07:08.123456789 UTC' zero etc/deep
 printf 'a\nb' > "$(printf 'new\nline')"; echo s > ' lead and trail '; echo b > 'back\slash'
