@@ -18,6 +18,7 @@ func byNameOps(kind store.Kind, modified func(place) time.Time) rowOps {
 		mtime:   modified,
 		has:     func(p place) bool { return p.arg == "" || p.isFolder(kind, p.arg) },
 		list:    listByName(kind),
+		dirs:    countFolders(kind),
 		find:    findByName(kind),
 		mkdir:   mkdirByName(kind),
 		rmdir:   rmdirByName(kind),
@@ -68,6 +69,19 @@ func listByName(kind store.Kind) func(place) []entry {
 			}
 		}
 		return list
+	}
+}
+
+func countFolders(kind store.Kind) func(place) int {
+	list := listByName(kind)
+	return func(p place) int {
+		n := 0
+		for _, e := range list(p) {
+			if e.row.Kind.isDir() {
+				n++
+			}
+		}
+		return n
 	}
 }
 

@@ -106,12 +106,16 @@ func (p place) shown(ctx context.Context) bool {
 	return true
 }
 
+// nlink is 2 and one for each directory that a listing shows.
 func (p place) nlink(ctx context.Context) uint32 {
 	n := uint32(2)
-	for _, e := range p.entries(ctx) {
-		if e.row.Kind.isDir() {
+	for _, k := range p.row.kids {
+		if k.Kind.isDir() && !k.dynamic() && p.at(k, p.id, "").shown(ctx) {
 			n++
 		}
+	}
+	if p.row.dirs != nil {
+		n += uint32(p.row.dirs(p))
 	}
 	return n
 }
@@ -226,6 +230,8 @@ func (n *dirNode) Create(ctx context.Context, name string, flags int, _ uint32) 
 			return err
 		}
 		c, err = n.fs.child(e.where)
+		// Until it is committed the file is there for this handle only.
+		c.Entry, c.Attr = vnode.ValidNone, vnode.ValidNone
 		return err
 	})
 	return c, h, err

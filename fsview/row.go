@@ -107,6 +107,7 @@ type rowOps struct {
 	mtime  func(p place) time.Time                            // when the value or set last changed, else the object's time
 
 	list    func(p place) []entry
+	dirs    func(p place) int // how many directories list returns; nil means none
 	find    func(ctx context.Context, p place, name string) (entry, error)
 	mkdir   func(ctx context.Context, p place, name string) (entry, error)
 	rmdir   func(ctx context.Context, p place, name string) error

@@ -78,7 +78,7 @@ func kindRows(kind store.Kind, mkdir mkdirFunc) []Row {
 	modified := func(p place) time.Time { return p.fs.orBorn(p.tx.Modified(kind)) }
 	rows := []Row{
 		{Path: dir, Kind: Objects, Mode: modeMake, Valid: gen, Doc: "All " + kind.Plural() + ", each once, under its oldest name or else its ID. mkdir makes one (a name of 64 hex digits is taken as the ID), mv renames, rmdir removes. A full ID or another name of one resolves to a symlink.",
-			rowOps: rowOps{mtime: modified, list: listObjects(kind), find: findObject(kind), mkdir: mkdir, rmdir: rmdirObject(kind), rename: renameObject(kind)}},
+			rowOps: rowOps{mtime: modified, list: listObjects(kind), dirs: func(p place) int { return len(p.index().kinds[kind].ids) }, find: findObject(kind), mkdir: mkdir, rmdir: rmdirObject(kind), rename: renameObject(kind)}},
 		{Path: dir + "/<name>", Kind: Link, Mode: modeLink, Valid: gen, Listed: Never, Doc: "A symlink from a full ID or another name of a " + kind.String() + " to its entry.",
 			rowOps: rowOps{mtime: modified, target: func(p place) (string, bool) { return p.index().entry(kind, p.id) }}},
 		{Path: dir + "/by-id", Kind: Links, Mode: modeDir, Valid: gen, Doc: "A symlink for every ID; unique prefixes resolve too, unlisted.",

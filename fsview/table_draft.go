@@ -20,7 +20,7 @@ func draftRows() []Row {
 	}
 	return []Row{
 		{Path: "/drafts", Kind: Objects, Mode: modeMake, Valid: none, Doc: "Objects in the making. mkdir makes a draft; `mv -T drafts/x containers/NAME` (or layers/, images/) commits it, all or nothing; rmdir drops it; so does the end of the mount.",
-			rowOps: rowOps{list: listDrafts, find: findDraft, mkdir: mkdirDraft, rmdir: rmdirDraft, rename: renameDraft}},
+			rowOps: rowOps{list: listDrafts, dirs: func(p place) int { return len(listDrafts(p)) }, find: findDraft, mkdir: mkdirDraft, rmdir: rmdirDraft, rename: renameDraft}},
 		{Path: dir, Kind: Dir, Mode: modeDir, Valid: none, Doc: "One draft. Its files are empty until they are written."},
 		text("id", "The wanted ID; empty for a random one.", checkDraftID),
 		text("names", "Names, one a line; the name that the draft is moved to is added as the oldest.", checkOf(func(v []byte) ([]string, error) { return parseNames(v, nil) })),
