@@ -7,10 +7,10 @@
 // descriptor (Linux 6.13): nothing is escaped, no path is too long, 500 lowers
 // fit, and the kernel's own words for a refusal can be read back. An older
 // kernel, and a chain that would make a very long line in the table of mounts
-// (see maxShown), gets mount(2) with one
-// string, a page at most: absolute paths while they fit, else the numbers of
-// descriptors, read from the directory /proc/thread-self/fd by a thread that
-// has a working directory of its own and ends with the call. A mount program
+// (see maxShown), gets mount(2) with one string, a page at most: absolute paths
+// while they fit, else the numbers of descriptors, read from the directory
+// /proc/thread-self/fd by a thread that has a working directory of its own and
+// ends with the call. A mount program
 // is started as podman does it (`-o OPTIONS TARGET`, working directory
 // Plan.Dir, stdin and stdout /dev/null). Its stderr is a sealed memory file and
 // not a pipe, so a daemon that keeps it open blocks nobody.
