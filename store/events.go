@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"slices"
 	"sync"
+
+	"github.com/plyfs/plyfs/internal/errno"
 )
 
 // eventRing is how many events are kept for those who ask later.
@@ -207,6 +209,17 @@ func (s *Store) Subscribe(fn func(gen uint64)) (cancel func()) { return s.events
 
 // MarshalText writes the kind's name.
 func (k Kind) MarshalText() ([]byte, error) { return []byte(k.String()), nil }
+
+// UnmarshalText reads what MarshalText writes.
+func (k *Kind) UnmarshalText(text []byte) error {
+	for known := range Kind(numKinds) {
+		if string(text) == known.String() {
+			*k = known
+			return nil
+		}
+	}
+	return errno.New(errno.ErrBadValue, "%q is no kind; it is one of layer, image, container", text)
+}
 
 // String returns the event as one line of JSON, without the line feed.
 func (e Event) String() string {

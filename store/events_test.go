@@ -2,6 +2,7 @@ package store_test
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -12,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"
 
 	"github.com/plyfs/plyfs/store"
@@ -65,6 +67,11 @@ func TestEventsTellDifferences(t *testing.T) {
 	})
 	if got, want := told(t, s, gen), "change layer aa1[names], change image img[metadata]"; got != want {
 		t.Errorf("own change: %s", got)
+	}
+	var back store.Event
+	events, _ := s.Events(gen)
+	if err := json.Unmarshal([]byte(events[1].String()), &back); err != nil || !cmp.Equal(back, events[1]) {
+		t.Errorf("%s reads back as %+v, %v", events[1], back, err)
 	}
 	gen = generation(t, s)
 	p.write(t, store.KindLayer, `[{"id":"aa2","parent":"aa1"},{"id":"new","flags":{"a":1}}]`)

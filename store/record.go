@@ -52,6 +52,7 @@ const (
 	relImage                      // containers by image
 	relLayer                      // containers by layer
 	relIncomplete                 // records flagged incomplete, key ""
+	numRelations  = iota
 )
 
 // indexKey is one key of a secondary index.

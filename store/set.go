@@ -1,8 +1,10 @@
 package store
 
 import (
+	"maps"
 	"slices"
 	"strings"
+	"sync"
 )
 
 // set holds the records of one kind with their indexes. A set that was
@@ -14,8 +16,10 @@ type set[R record[R]] struct {
 	list   []R
 	byID   map[string]R
 	byName map[string]R
-	// many answers relations; its slices are replaced, never changed.
-	many map[indexKey][]R
+	// many answers relations; the slices are replaced, never changed.
+	many [numRelations]map[string][]R
+	// digests answers relDigest; it is made when it is first asked for.
+	digests *lazyIndex[R]
 	// ids is sorted, for searches by prefix.
 	ids []string
 	// opaque holds the elements of each own file that are no usable record
@@ -33,29 +37,52 @@ type opaque struct {
 
 func newSet[R record[R]](kind Kind, size int) *set[R] {
 	return &set[R]{
-		kind:   kind,
-		list:   make([]R, 0, size),
-		byID:   make(map[string]R, size),
-		byName: make(map[string]R, size/4),
-		many:   make(map[indexKey][]R, 2*size),
+		kind:    kind,
+		list:    make([]R, 0, size),
+		byID:    make(map[string]R, size),
+		byName:  make(map[string]R, size/4),
+		digests: new(lazyIndex[R]),
 	}
+}
+
+// lazyIndex is an index of an immutable list.
+type lazyIndex[R any] struct {
+	once sync.Once
+	m    map[string][]R
+}
+
+// related returns the records found under a key; nobody changes the slice.
+func (s *set[R]) related(rel relation, key string) []R {
+	if rel != relDigest {
+		return s.many[rel][key]
+	}
+	s.digests.once.Do(func() {
+		s.digests.m = make(map[string][]R)
+		for _, r := range s.list {
+			r.index(func(k indexKey) {
+				if k.rel == relDigest {
+					s.digests.m[k.key] = append(s.digests.m[k.key], r)
+				}
+			})
+		}
+	})
+	return s.digests.m[key]
 }
 
 // mutable returns a copy that its caller may change.
 func (s *set[R]) mutable() *set[R] {
-	c := newSet[R](s.kind, len(s.list))
-	c.list = append(c.list, s.list...)
-	for k, v := range s.byID {
-		c.byID[k] = v
+	c := &set[R]{
+		kind:    s.kind,
+		list:    slices.Clone(s.list),
+		byID:    maps.Clone(s.byID),
+		byName:  maps.Clone(s.byName),
+		digests: new(lazyIndex[R]),
+		ids:     slices.Clone(s.ids),
+		opaque:  s.opaque,
 	}
-	for k, v := range s.byName {
-		c.byName[k] = v
+	for rel, m := range s.many {
+		c.many[rel] = maps.Clone(m)
 	}
-	for k, v := range s.many {
-		c.many[k] = v
-	}
-	c.ids = slices.Clone(s.ids)
-	c.opaque = s.opaque
 	return c
 }
 
@@ -89,9 +116,8 @@ func (s *set[R]) link(r R) {
 	for _, n := range r.names() {
 		s.byName[n] = r
 	}
-	r.index(func(k indexKey) {
-		s.many[k] = append(slices.Clip(s.many[k]), r)
-	})
+	s.digests = new(lazyIndex[R])
+	r.index(func(k indexKey) { s.relate(k, append(slices.Clip(s.many[k.rel][k.key]), r)) })
 }
 
 func (s *set[R]) unlink(r R) {
@@ -101,8 +127,9 @@ func (s *set[R]) unlink(r R) {
 			delete(s.byName, n)
 		}
 	}
+	s.digests = new(lazyIndex[R])
 	r.index(func(k indexKey) {
-		old := s.many[k]
+		old := s.many[k.rel][k.key]
 		kept := make([]R, 0, len(old))
 		for _, o := range old {
 			if o != r {
@@ -110,10 +137,10 @@ func (s *set[R]) unlink(r R) {
 			}
 		}
 		if len(kept) == 0 {
-			delete(s.many, k)
+			delete(s.many[k.rel], k.key)
 			return
 		}
-		s.many[k] = kept
+		s.relate(k, kept)
 	})
 }
 
@@ -160,5 +187,16 @@ func (s *set[R]) grow(r R) {
 	for _, n := range r.names() {
 		s.byName[n] = r
 	}
-	r.index(func(k indexKey) { s.many[k] = append(s.many[k], r) })
+	r.index(func(k indexKey) { s.relate(k, append(s.many[k.rel][k.key], r)) })
+}
+
+// relate sets what is found under a key.
+func (s *set[R]) relate(k indexKey, list []R) {
+	if k.rel == relDigest {
+		return
+	}
+	if s.many[k.rel] == nil {
+		s.many[k.rel] = make(map[string][]R)
+	}
+	s.many[k.rel][k.key] = list
 }

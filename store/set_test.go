@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/opencontainers/go-digest"
 	"pgregory.net/rapid"
 
 	"github.com/plyfs/plyfs/internal/errno"
@@ -63,6 +64,8 @@ func TestSetAgainstModel(t *testing.T) {
 		t.Repeat(map[string]func(*rapid.T){
 			"add": func(t *rapid.T) {
 				l := &Layer{ID: id.Draw(t, "id"), Parent: rapid.SampledFrom([]string{"", "a", "b"}).Draw(t, "parent")}
+				l.DiffDigest = digest.Digest(rapid.SampledFrom([]string{"", "a", "b"}).Draw(t, "digest"))
+				l.CompressedDigest = digest.Digest(rapid.SampledFrom([]string{"", "a", "b"}).Draw(t, "digest"))
 				if _, ok := model[l.ID]; ok {
 					t.Skip("taken")
 				}
@@ -95,7 +98,7 @@ func TestSetAgainstModel(t *testing.T) {
 				delete(model, which)
 			},
 			"freeze": func(*rapid.T) {
-				frozen, frozenText = s, fmt.Sprint(model.sorted(), len(s.byName), len(s.many[indexKey{relParent, "a"}]))
+				frozen, frozenText = s, fmt.Sprint(model.sorted(), len(s.byName), len(s.related(relParent, "a")))
 				s = s.mutable()
 			},
 			"": func(t *rapid.T) {
@@ -103,7 +106,7 @@ func TestSetAgainstModel(t *testing.T) {
 				if frozen == nil {
 					return
 				}
-				if got := fmt.Sprint(frozen.ids, len(frozen.byName), len(frozen.many[indexKey{relParent, "a"}])); got != frozenText {
+				if got := fmt.Sprint(frozen.ids, len(frozen.byName), len(frozen.related(relParent, "a"))); got != frozenText {
 					t.Fatalf("the original changed: %s, was %s", got, frozenText)
 				}
 			},
@@ -124,21 +127,29 @@ func checkModel(t *rapid.T, s *set[*Layer], model naive) {
 			t.Fatalf("resolve %q: %q, %v; want %q, %v", ref, got, err, want, ok)
 		}
 	}
-	for _, parent := range []string{"a", "b"} {
-		var got, want []string
-		for _, l := range tx.Children(parent) {
-			got = append(got, l.ID)
+	for _, key := range []string{"a", "b"} {
+		model.same(t, "children of "+key, tx.Children(key), func(l *Layer) bool { return l.Parent == key })
+		model.same(t, "digest "+key, tx.LayersByDigest(digest.Digest(key)), func(l *Layer) bool {
+			return string(l.DiffDigest) == key || string(l.CompressedDigest) == key
+		})
+	}
+}
+
+// same compares records with those of the model that fit.
+func (n naive) same(t *rapid.T, what string, got []*Layer, fits func(*Layer) bool) {
+	var ids, want []string
+	for _, l := range got {
+		ids = append(ids, l.ID)
+	}
+	for id, l := range n {
+		if fits(l) {
+			want = append(want, id)
 		}
-		for id, l := range model {
-			if l.Parent == parent {
-				want = append(want, id)
-			}
-		}
-		slices.Sort(got)
-		slices.Sort(want)
-		if !slices.Equal(got, want) {
-			t.Fatalf("children of %s: %v, want %v", parent, got, want)
-		}
+	}
+	slices.Sort(ids)
+	slices.Sort(want)
+	if !slices.Equal(ids, want) {
+		t.Fatalf("%s: %v, want %v", what, ids, want)
 	}
 }
 

@@ -78,7 +78,7 @@ func (s *set[R]) odd() []opaque {
 // incomplete returns the IDs of own records that a dead writer left half made.
 func (s *set[R]) incomplete() []string {
 	var ids []string
-	for _, r := range s.many[indexKey{relIncomplete, ""}] {
+	for _, r := range s.related(relIncomplete, "") {
 		if r.m().shadow == 0 {
 			ids = append(ids, r.id())
 		}

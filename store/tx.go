@@ -125,39 +125,39 @@ func (t *Tx) unknown(k Kind, id string) error {
 
 // Children returns the layers whose parent is layerID.
 func (t *Tx) Children(layerID string) []*Layer {
-	return t.st.layers.many[indexKey{relParent, layerID}]
+	return t.st.layers.related(relParent, layerID)
 }
 
 // ImagesOn returns the images whose top layer is layerID.
 func (t *Tx) ImagesOn(layerID string) []*Image {
-	return t.st.images.many[indexKey{relTop, layerID}]
+	return t.st.images.related(relTop, layerID)
 }
 
 // MappedBy returns the images that have layerID among their mapped layers.
 func (t *Tx) MappedBy(layerID string) []*Image {
-	return t.st.images.many[indexKey{relMapped, layerID}]
+	return t.st.images.related(relMapped, layerID)
 }
 
 // ContainersOf returns the containers made from an image.
 func (t *Tx) ContainersOf(imageID string) []*Container {
-	return t.st.containers.many[indexKey{relImage, imageID}]
+	return t.st.containers.related(relImage, imageID)
 }
 
 // ContainersOnLayer returns the containers whose own layer is layerID.
 func (t *Tx) ContainersOnLayer(layerID string) []*Container {
-	return t.st.containers.many[indexKey{relLayer, layerID}]
+	return t.st.containers.related(relLayer, layerID)
 }
 
 // LayersByDigest returns the layers with d as compressed, uncompressed or
 // table-of-contents digest.
 func (t *Tx) LayersByDigest(d digest.Digest) []*Layer {
-	return t.st.layers.many[indexKey{relDigest, string(d)}]
+	return t.st.layers.related(relDigest, string(d))
 }
 
 // ImagesByDigest returns the images with d as digest or as that of one of
 // their manifests.
 func (t *Tx) ImagesByDigest(d digest.Digest) []*Image {
-	return t.st.images.many[indexKey{relDigest, string(d)}]
+	return t.st.images.related(relDigest, string(d))
 }
 
 // Chain returns a layer and those below it, top first. It ends where a parent
