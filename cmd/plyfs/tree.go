@@ -172,8 +172,7 @@ func (a *app) mvCommand() *cobra.Command {
 }
 
 func (a *app) lnCommand() *cobra.Command {
-	var symbolic bool
-	cmd := &cobra.Command{
+	return &cobra.Command{
 		Use: "ln TARGET PATH", Short: "give an object one more name: a symlink in by-name/",
 		Example: "  plyfs ln hello:latest images/by-name/localhost/hello:v1",
 		Args:    wantArgs(2, 2, "a target and a path in the tree"),
@@ -186,6 +185,4 @@ func (a *app) lnCommand() *cobra.Command {
 			})
 		},
 	}
-	cmd.Flags().BoolVarP(&symbolic, "symbolic", "s", true, "make a symlink (there are no other links)")
-	return cmd
 }

@@ -179,15 +179,23 @@ func ownedBy(path string, uid int) bool {
 
 // driver settles the driver's name.
 func (l *loader) driver(flag string) error {
+	// A mistake in the file is told even where something else wins.
+	if v, ok := l.setting("driver"); ok && !knownDriver(v.Text) && v.Text != "overlay2" {
+		return errNoDriver(v)
+	}
 	v := l.chooseDriver(flag)
 	if v.Text == "overlay2" { // the name that Docker gave it
 		v.Text = "overlay"
 	}
 	if !knownDriver(v.Text) {
-		return errno.New(errno.ErrBadValue, "%s: there is no storage driver %q: use overlay, vfs, btrfs or zfs", v.From, v.Text)
+		return errNoDriver(v)
 	}
 	l.c.Driver = v
 	return nil
+}
+
+func errNoDriver(v Value) error {
+	return errno.New(errno.ErrBadValue, "%s: there is no storage driver %q: use overlay, vfs, btrfs or zfs", v.From, v.Text)
 }
 
 func (l *loader) chooseDriver(flag string) Value {
