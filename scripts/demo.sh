@@ -1,7 +1,7 @@
 # Sourced by run.sh and stop.sh: where the demo is. It is never the machine's
 # own store. PLYFS_DEMO chooses another folder.
 demo=${PLYFS_DEMO:-${TMPDIR:-/tmp}/plyfs-demo-$(id -u)}
-plyfs=$PWD/bin/plyfs
+plyfs=${PLYFS_BINARY:-$PWD/bin/plyfs}
 
 # A folder of that name that is somebody else's is not touched.
 check_demo() {

@@ -1,0 +1,136 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/plyfs/plyfs/internal/fusetest"
+)
+
+// asUser runs a script as an ordinary user who has the program as `plyfs`;
+// $1 is a copy of the folder scripts.
+func asUser(t *testing.T, u fusetest.User, script string) fusetest.Result {
+	t.Helper()
+	needsMount(t)
+	u.Env = append(u.Env, "PATH="+programDir+":"+os.Getenv("PATH"), "PLYFS_BINARY="+filepath.Join(programDir, "plyfs"), "LC_ALL=C")
+	scripts := filepath.Join(t.TempDir(), "scripts")
+	if err := os.CopyFS(scripts, os.DirFS("../../scripts")); err != nil {
+		t.Fatal(err)
+	}
+	for _, dir := range []string{scripts, filepath.Dir(scripts), filepath.Dir(filepath.Dir(scripts))} {
+		if err := os.Chmod(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, name := range []string{"run.sh", "stop.sh"} {
+		if err := os.Chmod(filepath.Join(scripts, name), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return fusetest.AsUser(t, u, script, scripts)
+}
+
+// wantLines checks that each line is printed, in this order.
+func wantLines(t *testing.T, r fusetest.Result, lines ...string) {
+	t.Helper()
+	rest := r.Out
+	for _, l := range lines {
+		_, after, ok := strings.Cut(rest, l)
+		if !ok {
+			t.Fatalf("%q is missing in order; status %d, output:\n%s\nerrors:\n%s", l, r.Status, r.Out, r.Err)
+		}
+		rest = after
+	}
+}
+
+// TestUserMounts: the mount is in the user's own shell, files of subordinate
+// IDs can be read, and nothing is left by umount, SIGTERM or a failure.
+func TestUserMounts(t *testing.T) {
+	t.Parallel()
+	r := asUser(t, fusetest.User{}, `
+mkdir mnt
+plyfs demo import
+plyfs mount mnt && echo mounted
+stat -c '%u %g' mnt/images/localhost%2Fhello:latest/tree/srv/notes mnt/version
+cat mnt/images/localhost%2Fhello:latest/tree/srv/notes
+mkdir mnt/images/localhost%2Fhello:latest/containers/web
+echo mine > mnt/containers/web/merged/etc/mine && stat -c 'made %u %g' mnt/containers/web/merged/etc/mine
+plyfs umount mnt && echo unmounted
+pgrep plyfs
+plyfs mount -f mnt & pid=$!
+until [ -e mnt/version ]; do sleep 0.01; done
+kill $pid; wait $pid; echo "ended $?"
+pgrep plyfs; grep fuse.plyfs /proc/self/mountinfo
+plyfs mount --root nothing mnt; echo "refused $?"
+grep fuse.plyfs /proc/self/mountinfo
+plyfs ls containers; plyfs rmdir containers/web && echo removed
+`)
+	wantLines(t, r, "imported localhost/hello:latest\n", "mounted\n", "100006 100007\n", "1000 1000\n",
+		"One layer over another.\n", "made 1000 1000\n", "unmounted\n", "ended 0\n", "refused 1\n", "by-name\nweb\nremoved\n")
+	if strings.Contains(r.Out, "fuse.plyfs") {
+		t.Errorf("a mount was left:\n%s", r.Out)
+	}
+	if want := "plyfs: there is no overlay store in "; strings.Count(r.Err, "\n") != 1 || !strings.HasPrefix(r.Err, want) {
+		t.Errorf("errors:\n%s", r.Err)
+	}
+}
+
+// TestUserWithoutSubordinateIDs has one ID, which is told.
+func TestUserWithoutSubordinateIDs(t *testing.T) {
+	t.Parallel()
+	r := asUser(t, fusetest.User{NoSubIDs: true}, `
+mkdir mnt
+plyfs mount --create mnt && echo mounted
+mkdir mnt/layers/one && cat mnt/layers/one/names
+plyfs umount mnt && echo unmounted
+`)
+	wantLines(t, r, "mounted\n", "one\n", "unmounted\n")
+	if !strings.Contains(r.Err, "subordinate") {
+		t.Errorf("errors:\n%s", r.Err)
+	}
+}
+
+// Machines without FUSE are told what to install and what works without.
+func TestUserWithoutFUSE(t *testing.T) {
+	t.Parallel()
+	script := "mkdir mnt; plyfs mount --create mnt; echo \"refused $?\"; ls -A .local .config; plyfs demo import; plyfs ls images"
+	for want, u := range map[string]fusetest.User{
+		"there is no /dev/fuse":   {NoDevice: true},
+		"there is no fusermount3": {NoHelper: true},
+	} {
+		r := asUser(t, u, script)
+		wantLines(t, r, "refused 1\n", "imported", "localhost%2Fhello:latest\n")
+		if !strings.HasPrefix(r.Err, "plyfs: "+want) || !strings.Contains(r.Err, "`plyfs ls` and its like need no mount\n") {
+			t.Errorf("%s: errors:\n%s", want, r.Err)
+		}
+		if strings.Contains(r.Out, "containers\n") {
+			t.Errorf("%s: a store was made by a mount that failed:\n%s", want, r.Out)
+		}
+	}
+}
+
+// TestRunAndStop runs what make run and make stop run, twice each, as an
+// ordinary user; as root the session of README.md has the same commands.
+func TestRunAndStop(t *testing.T) {
+	t.Parallel()
+	r := asUser(t, fusetest.User{}, `
+export PLYFS_DEMO=$HOME/demo
+"$1/run.sh" >/dev/null && "$1/run.sh"; echo "run $?"
+grep -c fuse.plyfs /proc/self/mountinfo
+"$1/stop.sh"; echo "stop $?"
+"$1/stop.sh"; echo "stop $?"
+ls "$HOME"; pgrep plyfs; grep fuse.plyfs /proc/self/mountinfo; echo end
+`)
+	if r.Err != "" {
+		t.Errorf("errors:\n%s", r.Err)
+	}
+	_, block, _ := session(t)
+	tour := strings.TrimSuffix(block[strings.Index(block, "$ ls mnt\n"):], "$ plyfs umount mnt\n")
+	printed := strings.ReplaceAll(r.Out, "\n\n$ ", "\n$ ")
+	if !strings.Contains(printed, tour) {
+		t.Errorf("the tour shows something else than README.md:\n%s", printed)
+	}
+	wantLines(t, r, "The demo is mounted already.", "run 0\n1\n", "removed ", "stop 0\n", "no demo to stop\nstop 0\nend\n")
+}
