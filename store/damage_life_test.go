@@ -33,10 +33,10 @@ func TestForeignDirectories(t *testing.T) {
 		home, _, _ := strings.Cut(dirs[0], "/base")
 		foreign := []string{filepath.Join(home, "alien", "diff", "f"), filepath.Join(s.KindDir(store.KindImage), "alien", "f"), filepath.Join(s.KindDir(store.KindContainer), "alien", "f")}
 		for _, path := range foreign {
-			if err := os.MkdirAll(filepath.Dir(path), 0o700); err == nil {
-				err = os.WriteFile(path, []byte("theirs"), 0o600)
+			if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+				t.Fatal(err)
 			}
-			if err != nil {
+			if err := os.WriteFile(path, []byte("theirs"), 0o600); err != nil {
 				t.Fatal(err)
 			}
 		}
