@@ -230,6 +230,20 @@ func (r *raw) enter(cancel <-chan struct{}, h *fuse.InHeader, name string) (cont
 	return ctx, in, r.s.may(ctx, in, unix.W_OK|unix.X_OK)
 }
 
+// Unmasked is a directory that may decide modes itself (by a default ACL): when
+// KeepsMode is true the caller's umask is not applied to what is made in it.
+type Unmasked interface {
+	KeepsMode(ctx context.Context) bool
+}
+
+// masked applies the caller's umask, which the kernel leaves to us.
+func masked(ctx context.Context, dir *inode, mode, umask uint32) uint32 {
+	if u, ok := dir.node.(Unmasked); ok && u.KeepsMode(ctx) {
+		return mode
+	}
+	return mode &^ (umask & 0o777)
+}
+
 // Mkdir makes a directory. Where the node left a symlink instead, the answer
 // is a directory that nobody finds again, as the kernel accepts nothing else.
 func (r *raw) Mkdir(cancel <-chan struct{}, in *fuse.MkdirIn, name string, out *fuse.EntryOut) fuse.Status {
@@ -241,7 +255,7 @@ func (r *raw) Mkdir(cancel <-chan struct{}, in *fuse.MkdirIn, name string, out *
 	if !ok {
 		return r.status("mkdir", refused(name))
 	}
-	c, err := m.Mkdir(ctx, name, in.Mode)
+	c, err := m.Mkdir(ctx, name, masked(ctx, p, in.Mode, in.Umask))
 	r.s.changed(ctx, p)
 	if err != nil {
 		return r.status("mkdir", err)
@@ -252,7 +266,7 @@ func (r *raw) Mkdir(cancel <-chan struct{}, in *fuse.MkdirIn, name string, out *
 		return r.status("mkdir", err)
 	}
 	if a.Mode&syscall.S_IFMT != syscall.S_IFDIR {
-		a.Mode, a.Nlink, a.Size = syscall.S_IFDIR|in.Mode&0o777, 2, 0
+		a.Mode, a.Nlink, a.Size = syscall.S_IFDIR|in.Mode&^in.Umask&0o777, 2, 0
 		r.s.table.drop(c.Node)
 		g := &ghost{attr: a}
 		r.s.fillEntry(out, r.s.table.ghost(g, p.ino), a, vnode.Child{Node: g}, 0, true)
@@ -290,7 +304,7 @@ func (r *raw) Mknod(cancel <-chan struct{}, in *fuse.MknodIn, name string, out *
 	if !ok {
 		return r.status("mknod", refused(name))
 	}
-	c, err := m.Mknod(ctx, name, in.Mode, uint64(in.Rdev))
+	c, err := m.Mknod(ctx, name, masked(ctx, p, in.Mode, in.Umask), uint64(in.Rdev))
 	return r.made(ctx, "mknod", out, c, err, p)
 }
 
@@ -346,29 +360,29 @@ func (r *raw) Unlink(cancel <-chan struct{}, h *fuse.InHeader, name string) fuse
 	return r.status("unlink", err)
 }
 
-// victim returns the Ino of the file that is about to lose the name, when that
-// is its last, else 0.
-func (s *Server) victim(ctx context.Context, dir *inode, name string) uint64 {
+// victim detaches the inode that is about to lose the name, when that is its
+// last, and returns it; else nil.
+func (s *Server) victim(ctx context.Context, dir *inode, name string) *inode {
 	d, ok := dir.node.(vnode.Directory)
 	if !ok {
-		return 0
+		return nil
 	}
 	c, err := d.Lookup(ctx, name)
 	if err != nil || c.Node == nil {
-		return 0
+		return nil
 	}
-	defer s.table.drop(c.Node)
 	a, err := c.Node.Attr(ctx)
+	s.table.drop(c.Node)
 	if err != nil || a.Nlink > 1 && a.Mode&syscall.S_IFMT != syscall.S_IFDIR {
-		return 0
+		return nil
 	}
-	return c.Node.Ino()
+	return s.table.detach(c.Node.Ino())
 }
 
-// removed lets go of the number of a victim.
-func (s *Server) removed(ino uint64, err error) {
-	if err == nil && ino != 0 {
-		s.table.detach(ino)
+// removed ends what victim began.
+func (s *Server) removed(victim *inode, err error) {
+	if err != nil {
+		s.table.attach(victim)
 	}
 }
 
@@ -412,7 +426,7 @@ func (r *raw) Rename(cancel <-chan struct{}, in *fuse.RenameIn, name, newName st
 	if !ok {
 		return r.status("rename", errno.New(errno.ErrBadValue, "%s cannot be moved", name))
 	}
-	gone := uint64(0)
+	var gone *inode
 	if in.Flags&unix.RENAME_EXCHANGE == 0 {
 		gone = r.s.victim(ctx, to, newName)
 	}
@@ -432,7 +446,7 @@ func (r *raw) Create(cancel <-chan struct{}, in *fuse.CreateIn, name string, out
 	if !ok {
 		return r.status("create", refused(name))
 	}
-	c, h, err := m.Create(ctx, name, int(in.Flags), in.Mode)
+	c, h, err := m.Create(ctx, name, int(in.Flags), masked(ctx, p, in.Mode, in.Umask))
 	r.s.changed(ctx, p)
 	if err != nil {
 		return r.status("create", err)

@@ -88,6 +88,7 @@ func TestSameAsPlainDirectory(t *testing.T) {
 		touch -d '2001-02-03 04:05:06.789' d/f; touch -h -d 2002-03-04 sd
 		setfattr -n user.a -v b d/f; setfattr -n trusted.t -v u d/f; setfattr -n user.gone -v x d; setfattr -x user.gone d
 		mkdir acl; setfacl -m u:55:rwx acl; setfacl -d -m u:56:r-x acl; mkdir acl/in; echo a > acl/file
+		setfacl -d -m g::rwx,o::rwx acl; mkdir acl/open; echo b > acl/open/file; mkfifo acl/fifo; chmod 640 acl/open/file
 		truncate -s 1000000 sparse; printf end | dd of=sparse bs=1 seek=900000 conv=notrunc status=none
 		cp --sparse=always sparse sparse2; cp -a d d2; mv d2 d/moved; mv d/moved/f renamed
 		echo 1 > over; echo 2 > over2; mv over2 over

@@ -131,7 +131,7 @@ func (s *Server) mountOptions(l *log.Logger) *fuse.MountOptions {
 	o := &fuse.MountOptions{
 		Name: Subtype, FsName: Subtype, Logger: l, Debug: s.opts.Trace,
 		MaxWrite: s.opts.MaxWrite, MaxBackground: 64, DisableSplice: true,
-		ExtraCapabilities: fuse.CAP_ATOMIC_O_TRUNC | fuse.CAP_READDIRPLUS_AUTO,
+		ExtraCapabilities: fuse.CAP_ATOMIC_O_TRUNC | fuse.CAP_READDIRPLUS_AUTO | fuse.CAP_DONT_MASK,
 		PanicHandler: func(p any) fuse.Status {
 			s.log.Errorf("a node panicked: %v\n%s", p, debug.Stack())
 			return fuse.EIO

@@ -1,6 +1,7 @@
 package fusefs
 
 import (
+	"strings"
 	"sync"
 	"testing"
 
@@ -18,7 +19,15 @@ func TestManyAtOnce(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	mount, s := mounted(t, w.Root(), Options{})
+	log, text := logged()
+	mount, s := mounted(t, w.Root(), Options{Log: log})
+	t.Cleanup(func() {
+		for _, l := range strings.Split(text(), "\n") {
+			if t.Failed() && strings.Contains(l, "ESTALE") {
+				t.Log(l)
+			}
+		}
+	})
 	var wg sync.WaitGroup
 	for _, id := range []string{"1", "2", "3", "4"} {
 		wg.Add(1)

@@ -69,14 +69,28 @@ func (t *table) look(node vnode.Node, parent uint64) *inode {
 	return in
 }
 
-// detach makes the next look-up of ino a new inode. The kernel marks a removed
-// directory dead for good, and trees use a number again: a directory of a host
-// at once, an object that is made again with its old ID later.
-func (t *table) detach(ino uint64) {
+// detach makes the next look-up of ino a new inode and returns the present one,
+// or nil. The kernel marks a removed directory dead for good, and trees use a
+// number again: a directory of a host at once, an object that is made again
+// with its old ID later. It comes before the removal: afterwards another
+// process may have the number already.
+func (t *table) detach(ino uint64) *inode {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if in := t.byIno[ino]; in != nil && in.id != fuse.FUSE_ROOT_ID {
-		delete(t.byIno, ino)
+	in := t.byIno[ino]
+	if in == nil || in.id == fuse.FUSE_ROOT_ID {
+		return nil
+	}
+	delete(t.byIno, ino)
+	return in
+}
+
+// attach undoes detach after a removal that failed.
+func (t *table) attach(in *inode) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if in != nil && t.byID[in.id] == in && t.byIno[in.ino] == nil {
+		t.byIno[in.ino] = in
 	}
 }
 

@@ -152,8 +152,22 @@ func TestRefusals(t *testing.T) {
 	}
 }
 
-// What is made belongs to the caller, with its mode; a directory with the
-// set-group-ID bit hands on its group.
+// shown returns a function that prints mode and owner of what was made.
+func shown(t *testing.T, ctx context.Context) func(vnode.Child, error) string {
+	return func(c vnode.Child, err error) string {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+		a, err := c.Node.Attr(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return fmt.Sprintf("%o %d:%d", a.Mode, a.UID, a.GID)
+	}
+}
+
+// What is made belongs to the caller, with its mode.
 func TestOwners(t *testing.T) {
 	t.Parallel()
 	if os.Geteuid() != 0 {
@@ -162,18 +176,7 @@ func TestOwners(t *testing.T) {
 	w, dir := open(t, Options{Owners: true})
 	ctx := vnode.WithCaller(t.Context(), vnode.Caller{UID: 11, GID: 22})
 	root := w.Root().(*node)
-	show := func(n vnode.Node, err error) string {
-		t.Helper()
-		if err != nil {
-			t.Fatal(err)
-		}
-		a, err := n.Attr(ctx)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return fmt.Sprintf("%o %d:%d", a.Mode, a.UID, a.GID)
-	}
-	made := func(c vnode.Child, err error) string { t.Helper(); return show(c.Node, err) }
+	made := shown(t, ctx)
 	for _, c := range []struct{ got, want string }{
 		{made(root.Mkdir(ctx, "d", 0o1777)), "41777 11:22"},
 		{made(root.Mknod(ctx, "s", syscall.S_IFSOCK|0o666, 0)), "140666 11:22"},
@@ -185,7 +188,7 @@ func TestOwners(t *testing.T) {
 		}
 	}
 	ch, h, err := root.Create(ctx, "f", syscall.O_RDWR, 0o642)
-	if got := show(ch.Node, err); got != "100642 11:22" {
+	if got := made(ch, err); got != "100642 11:22" {
 		t.Errorf("create: %s", got)
 	}
 	if err := h.Release(ctx); err != nil {
@@ -195,7 +198,7 @@ func TestOwners(t *testing.T) {
 		t.Fatal(err)
 	}
 	ch, h, err = root.Create(ctx, "there", syscall.O_RDWR, 0o777)
-	if got := show(ch.Node, err); got != "100600 0:0" {
+	if got := made(ch, err); got != "100600 0:0" {
 		t.Errorf("what is there changed: %s", got)
 	}
 	if err := h.Release(ctx); err != nil {
@@ -203,6 +206,18 @@ func TestOwners(t *testing.T) {
 	}
 	_, _, err = root.Create(ctx, "there", syscall.O_RDWR|syscall.O_EXCL, 0o777)
 	is(t, "O_EXCL", err, syscall.EEXIST)
+}
+
+// A directory with the set-group-ID bit hands on its group, and the bit to
+// directories.
+func TestOwnersInGroupDirectory(t *testing.T) {
+	t.Parallel()
+	if os.Geteuid() != 0 {
+		t.Skip("only root gives files away")
+	}
+	w, dir := open(t, Options{Owners: true})
+	ctx := vnode.WithCaller(t.Context(), vnode.Caller{UID: 11, GID: 22})
+	root := w.Root().(*node)
 	if err := os.Mkdir(filepath.Join(dir, "g"), 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -211,9 +226,9 @@ func TestOwners(t *testing.T) {
 	}
 	g := look(t, root, "g")
 	for _, c := range []struct{ got, want string }{
-		{made(g.Mkdir(ctx, "d", 0o755)), "42755 11:99"},
-		{made(g.Mknod(ctx, "x", syscall.S_IFREG|0o2755, 0)), "100755 11:99"},
-		{made(g.Symlink(ctx, "l", "x")), "120777 11:99"},
+		{shown(t, ctx)(g.Mkdir(ctx, "d", 0o755)), "42755 11:99"},
+		{shown(t, ctx)(g.Mknod(ctx, "x", syscall.S_IFREG|0o2755, 0)), "100755 11:99"},
+		{shown(t, ctx)(g.Symlink(ctx, "l", "x")), "120777 11:99"},
 	} {
 		if c.got != c.want {
 			t.Errorf("in a set-group-ID directory: got %s, want %s", c.got, c.want)

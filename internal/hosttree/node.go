@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -19,6 +20,9 @@ import (
 type node struct {
 	w *Window
 	f *file
+	// seen is what the look-up that made the node saw; the first Attr returns
+	// it, being part of that look-up.
+	seen atomic.Pointer[vnode.Attr]
 }
 
 var (
@@ -78,6 +82,9 @@ func (n *node) change(do func(*safefs.Dir) error) error {
 
 // Attr returns what the backing tells now.
 func (n *node) Attr(context.Context) (a vnode.Attr, err error) {
+	if seen := n.seen.Swap(nil); seen != nil {
+		return *seen, nil
+	}
 	err = n.with(func(r *safefs.Ref) error {
 		st, err := r.Stat()
 		a = attrOf(n.f.vino, st)
@@ -100,7 +107,10 @@ func (n *node) child(d *safefs.Dir, name string) (vnode.Child, error) {
 	if err != nil {
 		return vnode.Child{}, err
 	}
-	return vnode.Child{Node: n.w.found(n.f, name, st)}, nil
+	c := n.w.found(n.f, name, st)
+	a := attrOf(c.f.vino, st)
+	c.seen.Store(&a)
+	return vnode.Child{Node: c}, nil
 }
 
 // ReadDir lists the backing's entries. The inode number of an entry that is a
@@ -144,6 +154,20 @@ func (n *node) Symlink(ctx context.Context, name, target string) (vnode.Child, e
 	return n.make(ctx, name, syscall.S_IFLNK|0o777, func(d *safefs.Dir) error { return d.Symlink(target, name) })
 }
 
+// KeepsMode says whether the directory's default ACL takes the umask's place.
+func (n *node) KeepsMode(context.Context) bool {
+	keeps := false
+	err := n.with(func(r *safefs.Ref) error {
+		_, err := r.Getxattr(defaultACL)
+		keeps = err == nil
+		return nil
+	})
+	return err == nil && keeps
+}
+
+// defaultACL is the attribute in which Linux keeps a directory's default ACL.
+const defaultACL = "system.posix_acl_default"
+
 // make makes an entry by do, gives it to the caller and looks it up.
 func (n *node) make(ctx context.Context, name string, mode uint32, do func(*safefs.Dir) error) (c vnode.Child, err error) {
 	err = n.change(func(d *safefs.Dir) error {
@@ -181,7 +205,7 @@ func (n *node) give(ctx context.Context, d *safefs.Dir, name string, mode uint32
 		return nil
 	}
 	bits := modeBits(mode, sgid, gid == dir.GID)
-	if _, err := d.Getxattr(".", "system.posix_acl_default"); err == nil && bits&0o7000 == 0 {
+	if _, err := d.Getxattr(".", defaultACL); err == nil && bits&0o7000 == 0 {
 		return nil
 	}
 	if err := d.Chmod(name, bits); err != nil {
@@ -223,6 +247,9 @@ func (n *node) Create(ctx context.Context, name string, flags int, mode uint32) 
 			return closing(f, err)
 		}
 		nn := n.w.found(n.f, name, safefs.Stat{Dev: st.Dev, Ino: st.Ino})
+		if a, err := attrOfFd(nn.f.vino, f); err == nil {
+			nn.seen.Store(&a)
+		}
 		c, h = vnode.Child{Node: nn}, &handle{f: f, n: nn}
 		return nil
 	})
