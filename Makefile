@@ -89,6 +89,7 @@ install: build-binary ## into DESTDIR/PREFIX (default /usr/local)
 
 .PHONY: docs
 docs: ## man pages from the commands, into docs/man
+	@mkdir -p docs/man && rm -f docs/man/*.1
 	@$(GO) run -tags docs ./cmd/plyfs docs docs/man
 
 .PHONY: clean
