@@ -26,14 +26,16 @@ returns when the mount is there, or fails with the reason. SIGTERM, or
 tree are then given back.
 
 Options, after -o, separated by commas:
-  ro                   refuse every change
-  allow_other          let other users in (for an ordinary user: when
-                       /etc/fuse.conf has user_allow_other)
-  noexec               let nobody run programs from tree/ and merged/
-  hide=trees           leave tree/, diff/ and diff.tar out of listings
-  show=streams         list files whose size is not known beforehand too
-  bigdata_limit=SIZE   largest big data item and metadata (16M); K, M, G
-  lock_timeout=TIME    longest wait for a lock of the store (60s)
+
+    ro                  refuse every change
+    allow_other         let other users in (for an ordinary user: when
+                        /etc/fuse.conf has user_allow_other)
+    noexec              let nobody run programs from tree/ and merged/
+    hide=trees          leave tree/, diff/ and diff.tar out of listings
+    show=streams        also list files whose size is not known beforehand
+    bigdata_limit=SIZE  largest big data item and metadata (16M); K, M, G
+    lock_timeout=TIME   longest wait for a lock of the store (60s)
+
 rw, exec, nodev and nosuid are the defaults and may be given.
 
 In the background warnings go to --log-file; without one they are in the
