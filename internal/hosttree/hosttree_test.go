@@ -153,7 +153,7 @@ func TestRefusals(t *testing.T) {
 }
 
 // shown returns a function that prints mode and owner of what was made.
-func shown(t *testing.T, ctx context.Context) func(vnode.Child, error) string {
+func shown(ctx context.Context, t *testing.T) func(vnode.Child, error) string {
 	return func(c vnode.Child, err error) string {
 		t.Helper()
 		if err != nil {
@@ -176,7 +176,7 @@ func TestOwners(t *testing.T) {
 	w, dir := open(t, Options{Owners: true})
 	ctx := vnode.WithCaller(t.Context(), vnode.Caller{UID: 11, GID: 22})
 	root := w.Root().(*node)
-	made := shown(t, ctx)
+	made := shown(ctx, t)
 	for _, c := range []struct{ got, want string }{
 		{made(root.Mkdir(ctx, "d", 0o1777)), "41777 11:22"},
 		{made(root.Mknod(ctx, "s", syscall.S_IFSOCK|0o666, 0)), "140666 11:22"},
@@ -226,9 +226,9 @@ func TestOwnersInGroupDirectory(t *testing.T) {
 	}
 	g := look(t, root, "g")
 	for _, c := range []struct{ got, want string }{
-		{shown(t, ctx)(g.Mkdir(ctx, "d", 0o755)), "42755 11:99"},
-		{shown(t, ctx)(g.Mknod(ctx, "x", syscall.S_IFREG|0o2755, 0)), "100755 11:99"},
-		{shown(t, ctx)(g.Symlink(ctx, "l", "x")), "120777 11:99"},
+		{shown(ctx, t)(g.Mkdir(ctx, "d", 0o755)), "42755 11:99"},
+		{shown(ctx, t)(g.Mknod(ctx, "x", syscall.S_IFREG|0o2755, 0)), "100755 11:99"},
+		{shown(ctx, t)(g.Symlink(ctx, "l", "x")), "120777 11:99"},
 	} {
 		if c.got != c.want {
 			t.Errorf("in a set-group-ID directory: got %s, want %s", c.got, c.want)
