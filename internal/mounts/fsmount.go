@@ -53,7 +53,11 @@ func configure(fd int, p Plan) error {
 		}
 	}
 	if p.Upper != "" {
-		if err := setLayer(fd, "upperdir", p.Upper); err != nil {
+		err := setLayer(fd, "upperdir", p.Upper)
+		if errors.Is(err, unix.EINVAL) { // Linux 6.8 to 6.12 take lowers one by one, but no descriptors
+			return errNoDescriptors
+		}
+		if err != nil {
 			return err
 		}
 		if err := setLayer(fd, "workdir", p.Work); err != nil {
