@@ -121,7 +121,8 @@ func (p place) nlink(ctx context.Context) uint32 {
 }
 
 // change is the frame of every change of a directory's entries: it refuses
-// read-only trees and what the row cannot do, and records errors.
+// read-only trees and what the row cannot do, and records errors: with the
+// object that name is the entry of, if there is one, else with the directory.
 func (n *dirNode) change(ctx context.Context, doing, name string, able bool, fn func(p place) error) error {
 	p, err := n.fs.place(ctx, n.w)
 	if err != nil {
@@ -136,9 +137,20 @@ func (n *dirNode) change(ctx context.Context, doing, name string, able bool, fn 
 		err = fn(p)
 	}
 	if err != nil {
-		return n.fs.fail(n.w, doing+" "+clip(name), err)
+		return n.fs.fail(p.subjectIn(ctx, name), doing+" "+clip(name), err)
 	}
 	return nil
+}
+
+// subjectIn is what an error about an entry of p belongs to.
+func (p place) subjectIn(ctx context.Context, name string) where {
+	if p.row.Kind != Objects {
+		return p.where
+	}
+	if e, err := p.lookup(ctx, name); err == nil && e.row.obj != objNone {
+		return e.where
+	}
+	return p.where
 }
 
 // advice says what can be done in a directory whose entries cannot be changed.

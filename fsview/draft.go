@@ -173,7 +173,7 @@ func renameDraft(ctx context.Context, p place, name string, to where, newEntry s
 	}
 	q := p.at(p.row.child("<draft>"), name, "")
 	if err := d.commit(ctx, q, kind, newEntry); err != nil {
-		return f.fail(q.where, "committing the draft", err)
+		return err
 	}
 	f.mu.Lock()
 	delete(f.drafts, name)

@@ -77,10 +77,10 @@ func TestDraftRefusals(t *testing.T) {
 	w.is(w.write("drafts/x/id", "a/b\n"), "EINVAL", "no ID")
 	w.same(w.read("drafts/x/diff.tar"), "", "reading a draft's stream")
 	w.is(w.mv("drafts/x", "containers/taken"), "EEXIST", "a name that is taken")
+	w.same(strings.Contains(w.read("drafts/x/error"), "taken"), true, "the draft's error")
 	w.is(w.mv("drafts/x", "containers/by-id"), "EEXIST", "a fixed entry")
 	w.is(w.mv("drafts/x", "drafts/y"), "EINVAL", "mv of a draft to another draft")
 	w.is(w.mv("drafts/x", "config/y"), "EINVAL", "mv of a draft elsewhere")
-	w.same(strings.Contains(w.read("drafts/x/error"), "taken"), true, "the draft's error")
 
 	f := w.open("drafts/x/names", wr)
 	w.is(w.mv("drafts/x", "containers/new"), "EBUSY", "mv while a file is open for writing")

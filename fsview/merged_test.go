@@ -35,6 +35,7 @@ func TestMerged(t *testing.T) {
 			w.same(w.read("containers/web/merged/new"), "ours", "what was written")
 			w.same(w.count("containers/web"), "1", "count after more use")
 			w.is(fsview.Rmdir(w.ctx, w.fs.Root(), "containers/web"), "EBUSY", "rmdir while mounted")
+			w.same(strings.Contains(w.read("containers/web/error"), "mounted"), true, "error after rmdir while mounted")
 			w.same(w.read("containers/web/changes"), w.peer("changes", strings.TrimSpace(w.read("containers/web/layer/id")))+"\n", "changes")
 			w.is(w.write("containers/web/ctl", "umount\n"), "OK", "umount")
 			w.same(w.count("containers/web"), "0", "count after umount")

@@ -330,7 +330,8 @@ func (h *streamHandle) flushLocked(ctx context.Context) error {
 	h.done = h.pos
 	s := h.sink
 	h.sink = nil
-	if err := s.Commit(ctx); err != nil {
+	// All of it is extracted; a signal does not undo a close.
+	if err := s.Commit(context.WithoutCancel(ctx)); err != nil {
 		h.failed = fmt.Errorf("adding the archive to %s: %w", h.fs.pathNow(h.w), err)
 	}
 	return h.failed

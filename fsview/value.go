@@ -319,8 +319,11 @@ func (h *valueHandle) truncateLocked(size uint64) error {
 	return nil
 }
 
-// Flush implements vnode.Flusher.
+// Flush implements vnode.Flusher. A signal does not undo a close: programs
+// cannot close again (Go's runtime interrupts its own system calls), and one
+// that is killed commits what it had sent.
 func (h *valueHandle) Flush(ctx context.Context) error {
+	ctx = context.WithoutCancel(ctx)
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.wrote || h.cut && h.ever {
@@ -343,7 +346,7 @@ func (h *valueHandle) Release(ctx context.Context) error {
 	if !h.wrote && !h.cut {
 		return nil
 	}
-	if err := h.commitLocked(ctx); err != nil {
+	if err := h.commitLocked(context.WithoutCancel(ctx)); err != nil {
 		return h.fs.fail(h.w, "closing", err)
 	}
 	return nil

@@ -1,6 +1,7 @@
 package fsview_test
 
 import (
+	"context"
 	"os"
 	"strings"
 	"syscall"
@@ -363,4 +364,17 @@ func TestReadOnlyMount(t *testing.T) {
 			t.Errorf("%s has mode %o on a read-only mount", path, a.Mode)
 		}
 	})
+}
+
+// A signal that arrives while a file is closed does not undo the close.
+func TestInterruptedClose(t *testing.T) {
+	w, check := named(t, "old\n")
+	f := w.open(namesFile, trun)
+	f.ok(f.write("new", 0))
+	ctx, cancel := context.WithCancel(w.ctx)
+	cancel()
+	f.ok(f.h.(vnode.Flusher).Flush(ctx))
+	check("new\n")
+	f.ok(f.write("newer", 0), f.h.Release(ctx))
+	check("newer\n")
 }
