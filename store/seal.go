@@ -13,6 +13,7 @@ import (
 	tarstorage "github.com/vbatts/tar-split/tar/storage"
 	"golang.org/x/sys/unix"
 
+	"github.com/plyfs/plyfs/internal/errno"
 	"github.com/plyfs/plyfs/internal/layertar"
 )
 
@@ -47,7 +48,7 @@ func (s *Store) Seal(ctx context.Context, ref string) (*Layer, error) {
 		Old: contentOf(base.rec), New: content, Split: true,
 	}
 	s.fail("seal:1")
-	return s.whenUnchanged(ctx, base, (*Tx).checkSealable, func(w *WriteTx) error {
+	sealed, err := s.whenUnchanged(ctx, base, (*Tx).checkSealable, func(w *WriteTx) error {
 		if err := entry.writeJournal(j); err != nil {
 			return err
 		}
@@ -56,6 +57,12 @@ func (s *Store) Seal(ctx context.Context, ref string) (*Layer, error) {
 		entry.keep = err != nil
 		return err
 	})
+	if errors.Is(err, errno.ErrInUse) { // perhaps another was quicker
+		if now, lerr := s.layer(ctx, l.ID); lerr == nil && now.DiffDigest != "" {
+			return now, nil
+		}
+	}
+	return sealed, err
 }
 
 // settleSeal completes a Seal whose tar-split file is in place; what was
