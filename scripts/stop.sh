@@ -9,8 +9,10 @@ if [ ! -e "$demo" ]; then
 	echo "no demo to stop"
 	exit 0
 fi
+[ -x "$plyfs" ] || make --no-print-directory build-binary
 if mounted; then
 	"$plyfs" umount "$demo/mnt"
 fi
+# Files of subordinate IDs can only be removed in a user namespace.
 "$plyfs" demo remove "$demo"
 echo "removed $demo"

@@ -62,9 +62,9 @@ pgrep plyfs
 plyfs mount -f mnt & pid=$!
 until [ -e mnt/version ]; do sleep 0.01; done
 kill $pid; wait $pid; echo "ended $?"
-pgrep plyfs; grep fuse.plyfs /proc/self/mountinfo
+pgrep plyfs; grep " $HOME/.*fuse.plyfs" /proc/self/mountinfo
 plyfs mount --root nothing mnt; echo "refused $?"
-grep fuse.plyfs /proc/self/mountinfo
+grep " $HOME/.*fuse.plyfs" /proc/self/mountinfo
 plyfs ls containers; plyfs rmdir containers/web && echo removed
 `)
 	wantLines(t, r, "imported localhost/hello:latest\n", "mounted\n", "100006 100007\n", "1000 1000\n",
@@ -118,10 +118,10 @@ func TestRunAndStop(t *testing.T) {
 	r := asUser(t, fusetest.User{}, `
 export PLYFS_DEMO=$HOME/demo
 "$1/run.sh" >/dev/null && "$1/run.sh"; echo "run $?"
-grep -c fuse.plyfs /proc/self/mountinfo
+grep -c " $HOME/.*fuse.plyfs" /proc/self/mountinfo
 "$1/stop.sh"; echo "stop $?"
 "$1/stop.sh"; echo "stop $?"
-ls "$HOME"; pgrep plyfs; grep fuse.plyfs /proc/self/mountinfo; echo end
+ls "$HOME"; pgrep plyfs; grep " $HOME/.*fuse.plyfs" /proc/self/mountinfo; echo end
 `)
 	if r.Err != "" {
 		t.Errorf("errors:\n%s", r.Err)
