@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -28,12 +29,8 @@ func newWatch() (*watch, error) {
 	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
 		return nil, fmt.Errorf("become the reaper of orphans: %w", err)
 	}
-	dir, err := os.MkdirTemp("", "ply-")
+	dir, err := shortDir(os.TempDir())
 	if err != nil {
-		return nil, err
-	}
-	// Tests that act as an ordinary user pass through here.
-	if err := os.Chmod(dir, 0o755); err != nil {
 		return nil, err
 	}
 	all, err := mountPoints()
@@ -45,6 +42,23 @@ func newWatch() (*watch, error) {
 		w.mounts[m] = true
 	}
 	return w, nil
+}
+
+// shortDir makes a folder with as short a name as there is: podman refuses run
+// roots of over 50 bytes, and sockets 108. Everyone may pass through it, for
+// tests that act as an ordinary user.
+func shortDir(parent string) (string, error) {
+	for n := range 1000 {
+		dir := filepath.Join(parent, "p"+strconv.Itoa(n))
+		err := os.Mkdir(dir, 0o700)
+		if err == nil {
+			return dir, os.Chmod(dir, 0o755)
+		}
+		if !errors.Is(err, fs.ErrExist) {
+			return "", err
+		}
+	}
+	return "", fmt.Errorf("%s has a thousand folders p0, p1, …: remove them", parent)
 }
 
 // close removes the folder of the run.
