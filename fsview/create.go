@@ -25,8 +25,10 @@ func want(name string) (wanted, error) {
 	return wanted{names: []string{plain}}, nil
 }
 
-// made finds the new object's place in the state that has it.
+// made finds the new object's place in the state that has it. A signal that
+// comes now does not make a failure of what is done.
 func (p place) made(ctx context.Context, kind store.Kind, id string) (place, error) {
+	ctx = context.WithoutCancel(ctx)
 	path := "/" + kind.Plural() + "/<" + kind.String() + ">"
 	return p.fs.place(ctx, where{row: p.fs.paths[path], id: id})
 }

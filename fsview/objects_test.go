@@ -1,6 +1,7 @@
 package fsview_test
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -8,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -356,4 +358,25 @@ func TestNewImageIsWhole(t *testing.T) {
 	d := strings.TrimSpace(w.read("images/app/digest"))
 	w.same(w.link("images/by-digest/"+d), "../../images/app", "by-digest")
 	w.same(w.peer("images-by-digest", "-q", d), strings.TrimSpace(w.read("images/app/id")), "the peers find it by digest")
+}
+
+// TestInterrupted: an operation that a signal interrupts is done, or not done
+// at all and says so.
+func TestInterrupted(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, "vfs")
+	root := w.fs.Root()
+	for i := range 40 {
+		ctx, cancel := context.WithCancel(w.ctx)
+		stop := time.AfterFunc(time.Duration(i)*250*time.Microsecond, cancel)
+		path := fmt.Sprintf("containers/c%d", i)
+		err := fsview.Mkdir(ctx, root, path)
+		stop.Stop()
+		cancel()
+		_, there := fsview.Walk(w.ctx, root, path, true)
+		if (err == nil) != (there == nil) {
+			t.Errorf("mkdir %s said %v, but a look-up says %v", path, err, there)
+		}
+	}
+	w.nothingStaged()
 }

@@ -9,6 +9,9 @@ import (
 	"strconv"
 	"sync"
 	"syscall"
+	"time"
+
+	"github.com/opencontainers/go-digest"
 
 	"github.com/plyfs/plyfs/internal/errno"
 	"github.com/plyfs/plyfs/internal/layertar"
@@ -67,8 +70,7 @@ func (f *FS) writeDiff(ctx context.Context, id string, w io.Writer) (err error) 
 }
 
 // diffSize is the exact size of diff.tar, where a record of the stream tells
-// it. It is remembered for a generation, as listings ask for it again and
-// again.
+// it.
 func diffSize(ctx context.Context, p place) (int64, bool) {
 	id, ok := p.layerID()
 	if !ok {
@@ -81,31 +83,32 @@ func diffSize(ctx context.Context, p place) (int64, bool) {
 	return p.fs.sizes.of(ctx, p.fs.store, l)
 }
 
-// sizeCache remembers which layers have a recorded stream, by the record that
-// said so.
+// sizeCache remembers which layers have a recorded stream: opening one reads
+// all of its record. It is good while the layer has the same diff.
 type sizeCache struct {
 	mu    sync.Mutex
 	known map[string]sizeOf // by layer ID; guarded by mu
 }
 
 type sizeOf struct {
-	rec   *store.Layer
-	size  int64
-	known bool
+	diff    digest.Digest
+	created time.Time
+	size    int64
+	known   bool
 }
 
 func (c *sizeCache) of(ctx context.Context, s *store.Store, l *store.Layer) (int64, bool) {
 	c.mu.Lock()
 	have, ok := c.known[l.ID]
 	c.mu.Unlock()
-	if ok && have.rec == l {
+	if ok && have.diff == l.DiffDigest && have.created.Equal(l.Created) {
 		return have.size, have.known
 	}
 	t, err := s.DiffTar(ctx, l.ID)
 	if err != nil {
 		return 0, false
 	}
-	have = sizeOf{rec: l}
+	have = sizeOf{diff: l.DiffDigest, created: l.Created}
 	have.size, have.known = t.Size()
 	if err := t.Close(); err != nil {
 		return 0, false
