@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -49,7 +51,7 @@ type errLog struct {
 func (l *errLog) add(s subject, path, doing string, err error, now time.Time) {
 	text := oneLine(err.Error())
 	no := errno.Of(err)
-	line := fmt.Sprintf("%s %s %s: %s: %s\n", now.UTC().Format(time.RFC3339Nano), unix.ErrnoName(no), path, oneLine(doing), text)
+	line := fmt.Sprintf("%s %s %s: %s: %s\n", now.UTC().Format(time.RFC3339Nano), errnoName(no), path, oneLine(doing), text)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if len(l.lines) == errorLines {
@@ -68,6 +70,22 @@ func (l *errLog) add(s subject, path, doing string, err error, now time.Time) {
 		l.order = append(l.order, s)
 	}
 	l.bySub[s] = text
+}
+
+// errnoName returns the name that documents use, where an errno has several.
+func errnoName(no syscall.Errno) string {
+	switch no {
+	case syscall.EUCLEAN:
+		return "EUCLEAN"
+	case syscall.EOPNOTSUPP:
+		return "EOPNOTSUPP"
+	case syscall.EAGAIN:
+		return "EAGAIN"
+	}
+	if name := unix.ErrnoName(no); name != "" {
+		return name
+	}
+	return "errno " + strconv.Itoa(int(no))
 }
 
 // oneLine keeps a sentence on one line of bounded length: what is quoted in

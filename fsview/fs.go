@@ -30,6 +30,7 @@ type FS struct {
 	errs   errLog
 	events eventCache
 	sizes  sizeCache
+	damage damageCache
 	index  atomic.Pointer[index]
 
 	mu      sync.Mutex

@@ -2,6 +2,7 @@ package fsview
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"syscall"
@@ -79,7 +80,10 @@ func (p place) treeLayers() ([]TreeLayer, error) {
 		return nil, errno.New(errno.ErrNotSupported, "the store was opened without a driver, so that content cannot be shown")
 	}
 	dirs, err := d.Dirs(id)
-	if err != nil {
+	switch {
+	case errors.Is(err, errno.ErrUnknown):
+		return nil, errno.New(errno.ErrDamaged, "%s cannot be shown, since a directory of layer %s is missing: %w", p.label(), short(id), err)
+	case err != nil:
 		return nil, fmt.Errorf("finding the content of layer %s: %w", short(id), err)
 	}
 	chain := p.tx.Chain(id)
@@ -153,11 +157,17 @@ func (n *treeNode) open(ctx context.Context) (vnode.Directory, error) {
 // Ino implements vnode.Node.
 func (n *treeNode) Ino() uint64 { return n.w.ino() }
 
-// Attr implements vnode.Node.
+// Attr implements vnode.Node. The root of a tree that cannot be opened, since
+// the layer is damaged, can be looked at all the same, so that listing the
+// object works; listing the tree says what is wrong.
 func (n *treeNode) Attr(ctx context.Context) (vnode.Attr, error) {
 	d, err := n.open(ctx)
 	if err != nil {
-		return vnode.Attr{}, err
+		p, perr := n.fs.place(ctx, n.w)
+		if perr != nil {
+			return vnode.Attr{}, perr
+		}
+		return p.attr(ctx)
 	}
 	a, err := d.Attr(ctx)
 	a.Ino = n.Ino()

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/plyfs/plyfs/internal/errno"
@@ -179,12 +180,36 @@ func statusText(p place) ([]byte, error) {
 		fmt.Fprintf(&b, "%s %d\n", kind.Plural(), p.tx.Len(kind))
 	}
 	fmt.Fprintf(&b, "drafts %d\nmounts-held %d\nread-only %t\n", drafts, held, f.writable() != nil)
+	b.Write(f.damage.of(p.tx))
+	return b.Bytes(), nil
+}
+
+// damageCache keeps the lines about damage, since to find it every object is
+// looked at.
+type damageCache struct {
+	mu   sync.Mutex // guards what follows; held while it is looked for
+	gen  uint64
+	when time.Time
+	text []byte
+}
+
+// damageAge is for how long a look at every object is good.
+const damageAge = 10 * time.Second
+
+func (c *damageCache) of(tx *store.Tx) []byte {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.gen == tx.Generation() && time.Since(c.when) < damageAge {
+		return c.text
+	}
+	var b bytes.Buffer
 	for kind := store.KindLayer; kind <= store.KindContainer; kind++ {
-		for _, d := range p.tx.Damaged(kind) {
+		for _, d := range tx.Damaged(kind) {
 			fmt.Fprintf(&b, "damaged %s %s: %s\n", kind, Encode(d.ID), oneLine(d.Err.Error()))
 		}
 	}
-	return b.Bytes(), nil
+	c.gen, c.when, c.text = tx.Generation(), time.Now(), b.Bytes()
+	return c.text
 }
 
 func namesText(p place) ([]byte, error) {
