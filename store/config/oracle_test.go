@@ -29,7 +29,8 @@ conf=$1 uid=$2; shift 2
 mount --make-rprivate /
 if [ -e "$conf" ]; then mount --bind "$conf" /usr/share/containers/storage.conf; fi
 exec setpriv --reuid "$uid" --regid "$uid" --clear-groups env -i "$@"`
-	all := append([]string{"-m", "sh", "-c", script, "sh", filepath.Join(s.dir, "usr/storage.conf"), fmt.Sprint(uid), "PATH=" + os.Getenv("PATH")}, env...)
+	// In a process namespace of its own, so that podman's pause process ends too.
+	all := append([]string{"--mount", "--pid", "--fork", "--mount-proc", "--kill-child", "sh", "-c", script, "sh", filepath.Join(s.dir, "usr/storage.conf"), fmt.Sprint(uid), "PATH=" + os.Getenv("PATH")}, env...)
 	all = append(append(append(all, "podman", "--events-backend=file", "--cgroup-manager=cgroupfs"), args...), "info", "--format", "json")
 	cmd := exec.Command("unshare", all...)
 	cmd.Dir = s.dir

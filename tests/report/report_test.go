@@ -19,7 +19,7 @@ import (
 )
 
 func TestGood(t *testing.T) { t.Run("sub", func(t *testing.T) {}) }
-func TestBad(t *testing.T) { t.Error("seen 1, want 2") }
+func TestBad(t *testing.T) { t.Run("sub", func(t *testing.T) { t.Error("seen 1, want 2") }) }
 func TestSkipped(t *testing.T) { t.Skip("needs a moon") }
 func TestLeaves(t *testing.T) {
 	if err := os.WriteFile(os.TempDir()+"/crumb", nil, 0o600); err != nil {
@@ -59,7 +59,7 @@ func TestReportOfFailures(t *testing.T) {
 		t.Error("a failing test and a left process, and yet success")
 	}
 	for _, want := range []string{
-		"2 passed, 1 failed, 1 skipped", "seen 1, want 2", "failed: suite TestBad",
+		"2 passed, 1 failed, 1 skipped", "seen 1, want 2", "failed: suite TestBad/sub",
 		"skipped: suite TestSkipped: needs a moon", "LEFT BEHIND", "sleep 71.5", "/crumb",
 	} {
 		if !strings.Contains(out, want) {

@@ -108,7 +108,10 @@ func (r *results) finish(k key, e event, out io.Writer) {
 		r.finishPackage(k, e, out)
 		return
 	}
-	if r.parent[k] && e.Action != "fail" {
+	if r.parent[k] && (e.Action != "fail" || r.subtestFailed(k)) {
+		if e.Action == "fail" {
+			fmt.Fprintf(out, "%s", r.text(k)) // what it said itself
+		}
 		delete(r.output, k)
 		return
 	}
@@ -122,6 +125,13 @@ func (r *results) finish(k key, e event, out io.Writer) {
 		r.fail(k, out)
 	}
 	delete(r.output, k)
+}
+
+// subtestFailed tells whether k fails because a subtest did, which was told.
+func (r *results) subtestFailed(k key) bool {
+	return slices.ContainsFunc(r.failed, func(f key) bool {
+		return f.pkg == k.pkg && strings.HasPrefix(f.test, k.test+"/")
+	})
 }
 
 func (r *results) finishPackage(k key, e event, out io.Writer) {
