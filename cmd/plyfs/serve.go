@@ -10,6 +10,8 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/sirupsen/logrus"
+
 	"github.com/plyfs/plyfs/fsview/fusefs"
 	"github.com/plyfs/plyfs/internal/detach"
 	"github.com/plyfs/plyfs/store"
@@ -68,7 +70,7 @@ func (a *app) serve(ctx context.Context, dir string, o mountOptions, ready func(
 // are translated, and the server checks permissions, since the kernel would
 // compare with IDs that the mounter does not have.
 func (a *app) serverOptions(ctx context.Context, st *store.Store) fusefs.Options {
-	o := fusefs.Options{Log: a.log, Generation: generation(ctx, st)}
+	o := fusefs.Options{Log: a.log, Generation: generation(ctx, st), Trace: a.log.Logger.IsLevelEnabled(logrus.TraceLevel)}
 	if a.inner != nil {
 		o.Check = &fusefs.Check{UID: 0} // the mounting user, as numbered here
 		o.Out, o.In = a.inner.maps.ToParent, a.inner.maps.FromParent

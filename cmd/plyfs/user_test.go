@@ -77,6 +77,34 @@ plyfs ls containers; plyfs rmdir containers/web && echo removed
 	}
 }
 
+// Stores and directories of others are refused in one sentence.
+func TestUserIsRefused(t *testing.T) {
+	t.Parallel()
+	r := asUser(t, fusetest.User{}, `
+mkdir mnt; mkdir -m 0 deny
+plyfs mount --root /root/store mnt
+plyfs ls --root /root/store
+plyfs mount deny/mnt
+plyfs mount /etc
+plyfs mount --create -o allow_other mnt
+plyfs umount /etc
+grep " $HOME/.*fuse.plyfs" /proc/self/mountinfo; pgrep plyfs
+`)
+	if r.Out != "" {
+		t.Errorf("output:\n%s", r.Out)
+	}
+	lines := strings.Split(strings.TrimSuffix(r.Err, "\n"), "\n")
+	want := []string{"may not be opened by this user", "may not be opened by this user", "permission denied", "/etc is not yours", "user_allow_other", "/etc is not a mount point"}
+	if len(lines) != len(want) {
+		t.Fatalf("%d sentences, want %d:\n%s", len(lines), len(want), r.Err)
+	}
+	for i, l := range lines {
+		if !strings.HasPrefix(l, "plyfs: ") || !strings.Contains(l, want[i]) {
+			t.Errorf("%q lacks %q", l, want[i])
+		}
+	}
+}
+
 // TestUserWithoutSubordinateIDs has one ID, which is told.
 func TestUserWithoutSubordinateIDs(t *testing.T) {
 	t.Parallel()

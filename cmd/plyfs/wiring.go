@@ -62,6 +62,9 @@ func (a *app) openStore(ctx context.Context, lockTimeout time.Duration, create, 
 	case !create && errors.Is(err, fs.ErrNotExist):
 		return nil, nil, errno.New(errno.ErrUnknown, "there is no %s store in %s (%s): name another with --root and --storage-driver, or make an empty one with plyfs mount --create",
 			o.DriverName, o.GraphRoot, conf.GraphRoot.From)
+	case errors.Is(err, fs.ErrPermission):
+		return nil, nil, errno.New(errno.ErrForbidden, "the store in %s (%s) may not be opened by this user: %w: name another one with --root",
+			o.GraphRoot, conf.GraphRoot.From, err)
 	case err != nil:
 		return nil, nil, fmt.Errorf("open the store: %w", err)
 	}

@@ -20,7 +20,8 @@ type libpod struct {
 func readLibpod(path string) (l libpod, err error) {
 	l.path = path
 	f, err := os.Open(path)
-	if errors.Is(err, fs.ErrNotExist) {
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) {
+		// Who may not read this may not read the store: its opening says so.
 		return libpod{}, nil
 	}
 	if err != nil {
