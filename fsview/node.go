@@ -2,6 +2,7 @@ package fsview
 
 import (
 	"context"
+	"strings"
 	"syscall"
 	"time"
 
@@ -217,9 +218,14 @@ func (n *linkNode) Readlink(ctx context.Context) (string, error) {
 	return target, nil
 }
 
-// Getxattr answers user.plyfs.error.
+// Getxattr answers user.plyfs.error. ACLs, capabilities and security labels
+// are not supported, rather than absent: programs like ls then ask once and not
+// for every file, which is most of the time of `ls -l`.
 func (n *baseNode) Getxattr(_ context.Context, name string) ([]byte, error) {
-	if name != ErrorXattr {
+	switch {
+	case strings.HasPrefix(name, "system.") || strings.HasPrefix(name, "security."):
+		return nil, syscall.EOPNOTSUPP
+	case name != ErrorXattr:
 		return nil, syscall.ENODATA
 	}
 	var text string

@@ -378,3 +378,20 @@ func TestInterruptedClose(t *testing.T) {
 	f.ok(f.write("newer", 0), f.h.Release(ctx))
 	check("newer\n")
 }
+
+// ACLs and labels are not supported, so that ls asks for them once (ADR 0035).
+func TestForeignXattrs(t *testing.T) {
+	w, _ := named(t, "x\n")
+	for _, p := range []string{"/", "containers/x", namesFile, "containers/x/layer"} {
+		n, err := fsview.Walk(w.ctx, w.fs.Root(), p, false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for name, want := range map[string]string{
+			"system.posix_acl_access": "ENOTSUP", "security.selinux": "ENOTSUP", "user.x": "ENODATA", fsview.ErrorXattr: "ENODATA",
+		} {
+			_, err := n.(vnode.Xattrer).Getxattr(w.ctx, name)
+			w.is(err, want, p+" "+name)
+		}
+	}
+}
