@@ -145,7 +145,7 @@ func TestForeignChanges(t *testing.T) {
 	e := newEnv(t, "vfs")
 	e.cs("layers")
 	mnt := e.mount()
-	id := trim(e.cs("create-layer", "-n", "one"))
+	id := strings.Fields(e.cs("create-layer", "-n", "one"))[0]
 	if got := e.line(mnt, "layers/one/id"); got != id {
 		t.Errorf("layers/one/id = %q, want %q", got, id)
 	}

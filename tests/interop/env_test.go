@@ -67,10 +67,19 @@ func newEnv(t testing.TB, driver string, tools ...string) *env {
 			t.Skipf("%s is not installed: %v", tool, err)
 		}
 	}
-	dir := t.TempDir()
+	// podman refuses a run root of over 50 characters, as t.TempDir makes them.
+	dir, err := os.MkdirTemp("", "plyfs-")
+	if err != nil {
+		t.Fatal(err)
+	}
 	e := &env{TB: t, dir: dir, driver: driver,
 		root: filepath.Join(dir, "root"), runroot: filepath.Join(dir, "run")}
-	t.Cleanup(e.unmountAll)
+	t.Cleanup(func() {
+		e.unmountAll()
+		if err := os.RemoveAll(dir); err != nil {
+			t.Error(err)
+		}
+	})
 	return e
 }
 
