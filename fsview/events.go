@@ -2,6 +2,7 @@ package fsview
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"fmt"
 	"slices"
@@ -45,6 +46,15 @@ func (c *eventCache) render(events []store.Event) ([]byte, error) {
 	if c.gen == last && c.n == len(events) {
 		return c.text, nil
 	}
+	text, err := renderEvents(events)
+	if err != nil {
+		return nil, err
+	}
+	c.gen, c.n, c.text = last, len(events), text
+	return c.text, nil
+}
+
+func renderEvents(events []store.Event) ([]byte, error) {
 	var b bytes.Buffer
 	enc := json.NewEncoder(&b)
 	enc.SetEscapeHTML(false)
@@ -54,8 +64,69 @@ func (c *eventCache) render(events []store.Event) ([]byte, error) {
 			return nil, fmt.Errorf("encoding an event: %w", err)
 		}
 	}
-	c.gen, c.n, c.text = last, len(events), b.Bytes()
-	return c.text, nil
+	return b.Bytes(), nil
 }
+
+// follower is the content of events.follow: the ring, and then every further
+// event as it becomes visible. A read returns what there is, and waits only
+// when there is nothing. It ends when the store is closed.
+type follower struct {
+	store *store.Store
+
+	mu   sync.Mutex // guards what follows; held while a read waits
+	last uint64     // generation of the last event that was fetched
+	text []byte     // fetched and not yet read
+}
+
+func openFollow(_ context.Context, p place) (blob, error) {
+	return &follower{store: p.fs.store}, nil
+}
+
+func (f *follower) readAt(ctx context.Context, p []byte, _ int64) (int, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for len(f.text) == 0 {
+		if err := f.fetchLocked(); err != nil {
+			return 0, err
+		}
+		if len(f.text) > 0 {
+			break
+		}
+		gen, err := f.store.WaitEvents(ctx, f.last)
+		if err != nil {
+			return 0, fmt.Errorf("waiting for events: %w", err)
+		}
+		if gen <= f.last {
+			return 0, nil // the store is closed
+		}
+		if events, _ := f.store.Events(f.last); len(events) == 0 {
+			f.last = gen // a generation without a difference
+		}
+	}
+	n := copy(p, f.text)
+	f.text = f.text[n:]
+	return n, nil
+}
+
+// fetchLocked takes the events after the last one; a line {"gap":true} stands
+// for those that are no longer kept.
+func (f *follower) fetchLocked() error {
+	events, gap := f.store.Events(f.last)
+	if len(events) == 0 {
+		return nil
+	}
+	text, err := renderEvents(events)
+	if err != nil {
+		return err
+	}
+	if gap && f.last > 0 {
+		text = append([]byte("{\"gap\":true}\n"), text...)
+	}
+	f.last, f.text = events[len(events)-1].Generation, text
+	return nil
+}
+
+func (f *follower) size() (int64, bool) { return 0, false }
+func (f *follower) close() error        { return nil }
 
 func sortStrings(list []string) { slices.Sort(list) }

@@ -1,6 +1,7 @@
 package fsview_test
 
 import (
+	"context"
 	"encoding/json"
 	"io/fs"
 	"maps"
@@ -243,4 +244,41 @@ func TestOwnersAndTimes(t *testing.T) {
 		t.Errorf("mtime of names did not move: %v, %v", before.Mtime, after.Mtime)
 	}
 	w.same(attr("containers/api/created").Mtime.UTC().Format(time.RFC3339Nano), created, "mtime of created")
+}
+
+// TestFollow: events.follow yields what events has, then waits for more, and a
+// reader that is interrupted loses nothing.
+func TestFollow(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, "vfs")
+	w.mkdir("layers/a")
+	if err := w.store.Settle(w.ctx); err != nil {
+		t.Fatal(err)
+	}
+	f, g := w.open("events.follow", os.O_RDONLY), w.open("events.follow", os.O_RDONLY)
+	buf := make([]byte, 64<<10)
+	next := func(f *file) string {
+		t.Helper()
+		n, err := f.h.ReadAt(w.ctx, buf, 0)
+		f.ok(err)
+		return string(buf[:n])
+	}
+	for _, x := range []*file{f, g} {
+		w.same(next(x), w.read("events"), "what was there")
+	}
+	ctx, cancel := context.WithCancel(w.ctx)
+	stopped := make(chan error)
+	go func() {
+		_, err := f.h.ReadAt(ctx, make([]byte, 10), 0)
+		stopped <- err
+	}()
+	cancel()
+	w.is(<-stopped, "EINTR", "an interrupted read")
+	w.peer("create-layer", "-n", "theirs")
+	for _, x := range []*file{f, g} {
+		if got := next(x); !strings.Contains(got, `"create"`) || !strings.Contains(got, "theirs") {
+			t.Errorf("the next event is %q", got)
+		}
+	}
+	f.ok(f.release(), g.release())
 }

@@ -9,7 +9,7 @@ Look
   cat images/NAME/digest            one value a file; ls shows which there are
   ls images/NAME/tree/etc           what is in it, without mounting anything
   ls -l images/by-name images/by-id layers/by-digest
-  cat events                        what changed lately, as JSON lines
+  cat events                        what changed lately, as JSON lines; events.follow waits for more
 
 Make: mkdir, and where you make it says what from
   mkdir images/NAME/containers/web  a container of an image
