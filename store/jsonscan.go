@@ -153,11 +153,11 @@ func (p *scanner) quoted() (string, error) {
 			continue
 		}
 		p.i = i
-		switch {
-		case c == '"':
+		switch c {
+		case '"':
 			p.i++
 			return text[start:p.i], nil
-		case c == '\\':
+		case '\\':
 			if err := p.escape(); err != nil {
 				return "", err
 			}

@@ -34,7 +34,7 @@ func FuzzLoad(f *testing.F) {
 		var want []json.RawMessage
 		ok := json.Unmarshal([]byte(text), &want) == nil || text == ""
 		if ok != (p.broken == nil) {
-			if !(strings.TrimSpace(text) == "" && p.broken == nil) {
+			if strings.TrimSpace(text) != "" || p.broken != nil {
 				t.Fatalf("%q: broken %v, encoding/json ok=%v", text, p.broken, ok)
 			}
 		}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -314,7 +315,7 @@ func TestRollback(t *testing.T) {
 		}
 		return fail
 	})
-	if err != fail {
+	if !errors.Is(err, fail) {
 		t.Errorf("error %v", err)
 	}
 	if after := read(t, p.file(store.KindLayer, "layers.json")) + read(t, p.file(store.KindLayer, "layers.lock")); after != before {

@@ -71,7 +71,8 @@ func (w *watcher) run(ctx context.Context) {
 				continue
 			}
 			w.calm(ctx, changes)
-		case <-faults: // an overflow: look
+		case err := <-faults: // an overflow: look
+			w.s.log.WithError(err).Debug("notifications of changed files were lost")
 		}
 		w.look(ctx)
 	}
