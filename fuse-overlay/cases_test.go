@@ -439,7 +439,7 @@ func TestMovedFilesAreFollowed(t *testing.T) {
 		t.Errorf("the first node of a directory that became opaque lists %q", got)
 	}
 	runtime.KeepAlive(file)
-	file, dir = nil, nil
+	runtime.KeepAlive(dir)
 	for range 100 {
 		runtime.GC()
 		tr.moved.mu.Lock()

@@ -11,7 +11,7 @@ import (
 )
 
 // names that random trees are made of: few, so that layers meet.
-var pathParts = []string{"a", "b", "c", "d"} //nolint:gochecknoglobals // a constant table
+var pathParts = []string{"a", "b", "c", "d"}
 
 func drawPath(t *rapid.T) string {
 	p := ""
@@ -115,7 +115,7 @@ func TestRandomLayersEqualKernel(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		n++
 		dir := filepath.Join(base, fmt.Sprint(n))
-		defer os.RemoveAll(dir)
+		defer func() { check(t, os.RemoveAll(dir)) }()
 		var dirs []string
 		for i := range rapid.IntRange(2, 5).Draw(t, "layers") {
 			l := filepath.Join(dir, fmt.Sprint(i))
@@ -169,7 +169,7 @@ func TestKernelMadeLayersEqualKernel(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		n++
 		dir := filepath.Join(base, fmt.Sprint(n))
-		defer os.RemoveAll(dir)
+		defer func() { check(t, os.RemoveAll(dir)) }()
 		bottom := filepath.Join(dir, "bottom")
 		check(t, os.MkdirAll(bottom, 0o755))
 		dirs := []string{bottom}

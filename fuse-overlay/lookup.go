@@ -37,7 +37,7 @@ func (t *Tree) find(ctx context.Context, stack []*place, name string) (found, er
 		if err != nil {
 			return found{}, explainMark(p, err)
 		}
-		if h != nil && !(wasMetacopy && s.metacopy) { // of a chain of metacopies the top one counts
+		if h != nil && (!wasMetacopy || !s.metacopy) { // of a chain of metacopies the top one counts
 			f.hits = append(f.hits, *h)
 		}
 		if h != nil && s.absolute() && !atRoots {

@@ -63,11 +63,7 @@ type (
 )
 
 // Forget implements vnode.Forgetter: the descriptors are given back.
-func (d *dirNode) Forget() {
-	if d != d.tree.root {
-		d.tree.cache.drop(d.at().stack)
-	}
-}
+func (d *dirNode) Forget() { d.tree.cache.drop(d.at().stack) }
 
 // Statfs implements vnode.Statfser with the top layer's filesystem.
 func (d *dirNode) Statfs(context.Context) (syscall.Statfs_t, error) {

@@ -52,7 +52,7 @@ func kernelMount(t tb, lowers []string, options ...string) (string, func()) {
 	t.Helper()
 	fsfd, err := unix.Fsopen("overlay", unix.FSOPEN_CLOEXEC)
 	check(t, err)
-	defer unix.Close(fsfd)
+	defer func() { check(t, unix.Close(fsfd)) }()
 	set := func(key, value string) {
 		if err := unix.FsconfigSetString(fsfd, key, value); err != nil {
 			t.Fatalf("overlay option %s=%s: %v%s", key, value, err, fsLog(fsfd))
@@ -390,7 +390,7 @@ func memory(t *testing.T) string {
 	needRoot(t)
 	fsfd, err := unix.Fsopen("tmpfs", unix.FSOPEN_CLOEXEC)
 	check(t, err)
-	defer unix.Close(fsfd)
+	defer func() { check(t, unix.Close(fsfd)) }()
 	check(t, unix.FsconfigSetString(fsfd, "nr_inodes", "300000"))
 	check(t, unix.FsconfigCreate(fsfd))
 	mnt, err := unix.Fsmount(fsfd, unix.FSMOUNT_CLOEXEC, 0)

@@ -58,7 +58,7 @@ func TestPeerMadeLayers(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		n++
 		dir := filepath.Join(base, fmt.Sprint(n))
-		defer os.RemoveAll(dir)
+		defer func() { check(t, os.RemoveAll(dir)) }()
 		mnt, bottom := filepath.Join(dir, "mnt"), filepath.Join(dir, "bottom")
 		check(t, os.MkdirAll(mnt, 0o755))
 		check(t, os.MkdirAll(bottom, 0o755))

@@ -333,7 +333,7 @@ func exactListing(dir *safefs.Dir) (bool, error) {
 	if err := unix.Fstatfs(dir.Fd(), &fs); err != nil {
 		return false, fmt.Errorf("statfs: %w", err)
 	}
-	switch int64(fs.Type) {
+	switch fs.Type {
 	case unix.EXT4_SUPER_MAGIC, unix.XFS_SUPER_MAGIC, unix.TMPFS_MAGIC:
 		return true, nil
 	}

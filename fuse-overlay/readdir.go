@@ -72,7 +72,7 @@ func (l *listing) layer(ctx context.Context, p *place, dir *safefs.Dir) error {
 func (l *listing) add(p *place, dir *safefs.Dir, e safefs.Entry) error {
 	d := vnode.Dirent{Name: e.Name, Type: e.Type}
 	var hidden bool
-	if p.exact() && e.Type != 0 && e.Type != unix.S_IFCHR && !(p.xwhiteouts && e.Type == unix.S_IFREG) {
+	if p.exact() && e.Type != 0 && e.Type != unix.S_IFCHR && (!p.xwhiteouts || e.Type != unix.S_IFREG) {
 		d.Ino = p.number(&safefs.Stat{Dev: p.dev, Ino: e.Ino})
 	} else {
 		st, err := dir.Stat(e.Name)

@@ -154,7 +154,7 @@ func fail(op, name string, err error) error {
 func openRetry(dirfd int, name string, flags int, perm uint32) (int, error) {
 	for {
 		fd, err := unix.Openat(dirfd, name, flags|unix.O_CLOEXEC, perm)
-		if err != unix.EINTR { //nolint:errorlint // a bare errno, compared in a loop
+		if err != unix.EINTR {
 			return fd, err
 		}
 	}
@@ -163,7 +163,7 @@ func openRetry(dirfd int, name string, flags int, perm uint32) (int, error) {
 // retry repeats a system call that was interrupted.
 func retry(call func() error) error {
 	for {
-		if err := call(); err != unix.EINTR { //nolint:errorlint // a bare errno, compared in a loop
+		if err := call(); !errors.Is(err, unix.EINTR) {
 			return err
 		}
 	}

@@ -29,7 +29,7 @@ func (d *Dir) Chmod(name string, mode uint32) error {
 
 // fchmodat2Works probes fchmodat2 (Linux 6.6) once, with no name: EFAULT says
 // that the call is there.
-var fchmodat2Works = sync.OnceValue(func() bool {
+var fchmodat2Works = sync.OnceValue(func() bool { //nolint:gochecknoglobals // a probe made once, never assigned
 	_, _, e := unix.Syscall6(unix.SYS_FCHMODAT2, ^uintptr(0), 0, 0, 0, 0, 0)
 	return e == unix.EFAULT
 })

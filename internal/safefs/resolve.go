@@ -64,7 +64,7 @@ func (d *Dir) RefAt(path string, how Resolve) (*Ref, error) {
 
 // openat2Works probes openat2 once: kernels before 5.6 do not have it and some
 // seccomp filters answer EPERM or ENOSYS.
-var openat2Works = sync.OnceValue(func() bool {
+var openat2Works = sync.OnceValue(func() bool { //nolint:gochecknoglobals // a probe made once, never assigned
 	fd, err := unix.Openat2(unix.AT_FDCWD, "/", &unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC})
 	if err != nil {
 		return false

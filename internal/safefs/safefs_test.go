@@ -34,6 +34,13 @@ func openTemp(t *testing.T) (*Dir, string) {
 	return d, path
 }
 
+func closing(t testing.TB, f func() error) {
+	t.Helper()
+	if err := f(); err != nil {
+		t.Error(err)
+	}
+}
+
 func must(t *testing.T, err error) {
 	t.Helper()
 	if err != nil {
@@ -94,7 +101,7 @@ func TestEntries(t *testing.T) {
 	must(t, errors.Join(err, f.Close()))
 	sub, err := d.OpenDir("dir")
 	must(t, err)
-	defer sub.Close()
+	defer closing(t, sub.Close)
 	must(t, d.Link("file", sub, "hard"))
 	must(t, d.Rename("fifo", sub, "pipe", unix.RENAME_NOREPLACE))
 	must(t, sub.Sync())
@@ -149,7 +156,7 @@ func TestTempFileIsLinkedIntoPlace(t *testing.T) {
 	must(t, f.Close())
 	r, err := d.Ref("name")
 	must(t, err)
-	defer r.Close()
+	defer closing(t, r.Close)
 	must(t, r.Link(d, "name2"))
 	g, err := r.Open(os.O_RDONLY)
 	must(t, err)
@@ -294,7 +301,7 @@ func TestWalkEqualsOpenat2(t *testing.T) {
 	makeMaze(t, root, canary)
 	d, err := OpenRoot(root)
 	must(t, err)
-	defer d.Close()
+	defer closing(t, d.Close)
 	part := rapid.SampledFrom([]string{"a", "b", "c", "d", "e", "..", ".", "up", "out", "abs", "etc", "loop", "in", "root",
 		"back", "far", "slash", "dot", "deep", "file", "file-link", "dangling", "nothing", "proc", "abs-in", ""})
 	rapid.Check(t, func(t *rapid.T) {
@@ -315,7 +322,7 @@ func whatOpens(d *Dir, path string, flags int, how Resolve, openat2 bool) string
 	if err != nil {
 		return err.Error()
 	}
-	defer unix.Close(fd)
+	defer func() { _ = unix.Close(fd) }()
 	st, err := statAt(fd, "", 0)
 	if err != nil {
 		return err.Error()
@@ -338,7 +345,7 @@ func TestNothingLeavesTheRoot(t *testing.T) {
 	must(t, os.Symlink(canary, filepath.Join(root, "trap")))
 	d, err := OpenRoot(root)
 	must(t, err)
-	defer d.Close()
+	defer closing(t, d.Close)
 	var stop atomic.Bool
 	var wg sync.WaitGroup
 	wg.Go(func() {
@@ -448,7 +455,7 @@ func BenchmarkStat(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	defer d.Close()
+	defer closing(b, d.Close)
 	b.ReportAllocs()
 	for b.Loop() {
 		if _, err := d.Stat("."); err != nil {

@@ -60,7 +60,7 @@ func statAt(fd int, name string, flags int) (Stat, error) {
 }
 
 // statxWorks probes statx once: old seccomp filters refuse it.
-var statxWorks = sync.OnceValue(func() bool {
+var statxWorks = sync.OnceValue(func() bool { //nolint:gochecknoglobals // a probe made once, never assigned
 	var x unix.Statx_t
 	return unix.Statx(unix.AT_FDCWD, "/", 0, unix.STATX_BASIC_STATS, &x) == nil
 })

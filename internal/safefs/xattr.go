@@ -149,7 +149,7 @@ type xattrArgs struct {
 
 // xattratWorks probes getxattrat once, with a descriptor that cannot be: EBADF
 // says that the call is there.
-var xattratWorks = sync.OnceValue(func() bool {
+var xattratWorks = sync.OnceValue(func() bool { //nolint:gochecknoglobals // a probe made once, never assigned
 	_, err := xattrat{}.get(-1, "x", "user.x", nil)
 	return errors.Is(err, unix.EBADF)
 })

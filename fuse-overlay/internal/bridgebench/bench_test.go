@@ -211,7 +211,11 @@ func TestIncEpoch(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer unix.Close(mine)
+	defer func() {
+		if err := unix.Close(mine); err != nil {
+			t.Error(err)
+		}
+	}()
 	dir := t.TempDir()
 	opts := fmt.Sprintf("fd=%d,rootmode=40000,user_id=0,group_id=0", fd)
 	if err := unix.Mount("bridgebench", dir, "fuse.bridgebench", unix.MS_NOSUID|unix.MS_NODEV, opts); err != nil {

@@ -4,7 +4,7 @@ import (
 	"context"
 	"syscall"
 
-	"github.com/hanwen/go-fuse/v2/fs"
+	"github.com/hanwen/go-fuse/v2/fs" //nolint:depguard // what is measured against
 	"github.com/hanwen/go-fuse/v2/fuse"
 )
 
@@ -29,6 +29,7 @@ var (
 	_ fs.NodeReader    = (*bridged)(nil)
 )
 
+// Lookup implements fs.NodeLookuper.
 func (b *bridged) Lookup(ctx context.Context, name string, out *fuse.EntryOut) (*fs.Inode, syscall.Errno) {
 	n, ok := b.s.tree.child(b.n, name)
 	if !ok {
@@ -40,6 +41,7 @@ func (b *bridged) Lookup(ctx context.Context, name string, out *fuse.EntryOut) (
 	return b.NewInode(ctx, &bridged{s: b.s, n: n}, fs.StableAttr{Mode: b.s.tree.mode(n), Ino: n.ino()}), 0
 }
 
+// Readdir implements fs.NodeReaddirer.
 func (b *bridged) Readdir(context.Context) (fs.DirStream, syscall.Errno) {
 	var list []fuse.DirEntry
 	for k := uint32(0); ; k++ {
@@ -51,16 +53,19 @@ func (b *bridged) Readdir(context.Context) (fs.DirStream, syscall.Errno) {
 	}
 }
 
+// Getattr implements fs.NodeGetattrer.
 func (b *bridged) Getattr(_ context.Context, _ fs.FileHandle, out *fuse.AttrOut) syscall.Errno {
 	b.s.tree.attr(b.n, &out.Attr)
 	out.SetTimeout(b.s.valid.attr)
 	return 0
 }
 
+// Open implements fs.NodeOpener.
 func (b *bridged) Open(context.Context, uint32) (fs.FileHandle, uint32, syscall.Errno) {
 	return nil, fuse.FOPEN_DIRECT_IO, 0
 }
 
+// Read implements fs.NodeReader.
 func (b *bridged) Read(_ context.Context, _ fs.FileHandle, dest []byte, off int64) (fuse.ReadResult, syscall.Errno) {
 	return fuse.ReadResultData(readAt(dest, off)), 0
 }
