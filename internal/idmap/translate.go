@@ -7,15 +7,15 @@ import (
 	"strings"
 )
 
-// ErrUnmapped is returned for an ID that no range holds.
-type ErrUnmapped struct {
+// UnmappedError is returned for an ID that no range holds.
+type UnmappedError struct {
 	// Kind is "user" or "group", Side "container" or "host".
 	Kind, Side string
 	ID         int
 }
 
 // Error names the ID.
-func (e *ErrUnmapped) Error() string {
+func (e *UnmappedError) Error() string {
 	return fmt.Sprintf("the %s's %s ID %d is in none of the map's ranges", e.Side, e.Kind, e.ID)
 }
 
@@ -23,15 +23,15 @@ func (e *ErrUnmapped) Error() string {
 func (m Maps) Empty() bool { return len(m.UIDs) == 0 && len(m.GIDs) == 0 }
 
 // ToHost translates an owner from the container's side to the host's. The
-// error is an *ErrUnmapped.
+// error is an *UnmappedError.
 func (m Maps) ToHost(uid, gid int) (int, int, error) {
 	u, ok := Translate(m.UIDs, uid)
 	if !ok {
-		return 0, 0, &ErrUnmapped{"user", "container", uid}
+		return 0, 0, &UnmappedError{"user", "container", uid}
 	}
 	g, ok := Translate(m.GIDs, gid)
 	if !ok {
-		return 0, 0, &ErrUnmapped{"group", "container", gid}
+		return 0, 0, &UnmappedError{"group", "container", gid}
 	}
 	return u, g, nil
 }
@@ -40,11 +40,11 @@ func (m Maps) ToHost(uid, gid int) (int, int, error) {
 func (m Maps) ToContainer(uid, gid int) (int, int, error) {
 	u, ok := Inverse(m.UIDs, uid)
 	if !ok {
-		return 0, 0, &ErrUnmapped{"user", "host", uid}
+		return 0, 0, &UnmappedError{"user", "host", uid}
 	}
 	g, ok := Inverse(m.GIDs, gid)
 	if !ok {
-		return 0, 0, &ErrUnmapped{"group", "host", gid}
+		return 0, 0, &UnmappedError{"group", "host", gid}
 	}
 	return u, g, nil
 }

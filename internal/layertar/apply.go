@@ -108,6 +108,13 @@ func (a *applier) member(h *header) error {
 	}
 	a.entries++
 	a.uids[uint32(h.uid)], a.gids[uint32(h.gid)] = struct{}{}, struct{}{}
+	if o.kind != opSkip && o.kind != opRoot {
+		// From here on the member has its real place, whatever led there.
+		var err error
+		if _, o.dir, err = a.locate(h, o.dir, true); err != nil {
+			return err
+		}
+	}
 	full := path.Join(o.dir, o.base)
 	if err := a.once(h, o.dir, o.base); err != nil {
 		return err

@@ -162,7 +162,7 @@ func (a *applier) finish() error {
 func (a *applier) finishDir(l *lateDir) (err error) {
 	d := a.root
 	if l.dir != "" {
-		if d, err = a.reopen(l.dir); err != nil {
+		if d, err = a.root.OpenDirAt(l.dir, safefs.NoSymlinks); err != nil {
 			if errors.Is(err, syscall.ENOENT) || errors.Is(err, syscall.ELOOP) || errors.Is(err, syscall.ENOTDIR) {
 				return nil // replaced or removed by a later member
 			}
@@ -176,23 +176,4 @@ func (a *applier) finishDir(l *lateDir) (err error) {
 		}
 	}
 	return d.Utimens(".", l.atime, l.mtime)
-}
-
-// reopen opens a directory that the stream made, perhaps through a symlink in
-// the layer; it is not followed itself.
-func (a *applier) reopen(full string) (*safefs.Dir, error) {
-	d, err := a.root.OpenDirAt(full, safefs.NoSymlinks)
-	if err == nil || !errors.Is(err, syscall.ELOOP) {
-		return d, err
-	}
-	dir, base := splitName(full)
-	if dir == "" {
-		return nil, err
-	}
-	up, err := a.root.OpenDirAt(dir, safefs.InRoot)
-	if err != nil {
-		return nil, err
-	}
-	d, err = up.OpenDir(base)
-	return d, errors.Join(err, up.Close())
 }

@@ -82,9 +82,6 @@ func FuzzApply(f *testing.F) {
 		}
 		var out bytes.Buffer
 		if _, err := r.WriteTo(&out); err != nil {
-			if errors.Is(err, errno.ErrDamaged) {
-				return // a later member replaced or wrote through a link into an earlier one
-			}
 			t.Fatal(err)
 		}
 		if !bytes.Equal(out.Bytes(), stream) {

@@ -77,20 +77,7 @@ func (a *applier) opaque(h *header, o *op) error {
 		return a.makeOpaque(a.root, ".", "")
 	}
 	up, base := splitName(o.dir)
-	if _, err := a.parent(h, o.dir, true); err != nil { // makes it
-		return err
-	}
-	d, err := a.parent(h, up, true)
-	if err != nil {
-		return err
-	}
-	st, err := d.Stat(base)
-	if err == nil && !st.IsDir() {
-		// The directory's last component is a symlink: mark what it leads to.
-		if d, err = a.parent(h, o.dir, false); err == nil {
-			base = "."
-		}
-	}
+	d, err := a.parent(h, up, false)
 	if err != nil {
 		return err
 	}

@@ -15,29 +15,37 @@ const (
 	maxDirCache = 64 // open directories
 )
 
-// parent returns the directory at the clean path dir, made where it is
-// missing when create is set. It stays the cache's. Symlinks in the layer are
-// followed as in a chroot: absolute ones from the layer's root. One that climbs over
-// the root, or leads to what is not in the layer, is refused.
+// parent is locate without the name.
 func (a *applier) parent(h *header, dir string, create bool) (*safefs.Dir, error) {
+	d, _, err := a.locate(h, dir, create)
+	return d, err
+}
+
+// locate returns the directory at the clean path dir, made where it is
+// missing when create is set, and its real path, which has no symlink in it.
+// It stays the cache's. Symlinks in the layer are followed as in a chroot:
+// absolute ones from the layer's root. One that climbs over the root, or leads to
+// what is not in the layer, is refused.
+func (a *applier) locate(h *header, dir string, create bool) (*safefs.Dir, string, error) {
 	if dir == "" {
-		return a.root, nil
+		return a.root, "", nil
 	}
 	if d := a.dirs[dir]; d != nil {
-		return d, nil
+		return d, dir, nil
 	}
 	d, err := a.root.OpenDirAt(dir, safefs.NoSymlinks)
 	if err == nil {
-		return a.keep(dir, d), nil
+		return a.keep(dir, d), dir, nil
 	}
 	if !errors.Is(err, syscall.ENOENT) && !errors.Is(err, syscall.ELOOP) && !errors.Is(err, syscall.ENOTDIR) {
-		return nil, err
+		return nil, "", err
 	}
 	w := walk{a: a, h: h, create: create}
-	return w.run(dir)
+	d, err = w.run(dir)
+	return d, strings.Join(w.stack, "/"), err
 }
 
-// keep puts an open directory into the cache, of which it empties all when
+// keep puts an open directory into the cache by its real path, of which it empties all when
 // it is full: streams go through directories in runs.
 func (a *applier) keep(dir string, d *safefs.Dir) *safefs.Dir {
 	if len(a.dirs) >= maxDirCache {

@@ -121,6 +121,32 @@ func TestHistory(t *testing.T) {
 	}
 }
 
+// One name by two ways is the same name: the record could not give both back.
+func TestSameFileTwice(t *testing.T) {
+	t.Parallel()
+	for name, ms := range map[string][]member{
+		"through a symlink":         {{typ: '5', name: "a/"}, {typ: '0', name: "a/x", data: "1"}, {typ: '2', name: "l", link: "a"}, {typ: '0', name: "l/x", data: "22"}},
+		"through an absolute one":   {{typ: '0', name: "a/x", data: "1"}, {typ: '2', name: "l", link: "/a"}, {typ: '0', name: "l/x", data: "22"}},
+		"through dot-dot":           {{typ: '0', name: "a/x", data: "1"}, {typ: '0', name: "b/../a/./x", data: "22"}},
+		"opaque, through a symlink": {{typ: '0', name: "a/x", data: "1"}, {typ: '0', name: "a/.wh..wh..opq"}, {typ: '2', name: "l", link: "a"}, {typ: '0', name: "l/.wh..wh..opq"}},
+	} {
+		if err := guard(t).apply(t, makeTar(t, ms...), layertar.ApplyOptions{}); !errors.Is(err, errno.ErrBadStream) || !strings.Contains(err.Error(), "two members") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	// What was made through a symlink is spared by an opaque mark, too.
+	stream := makeTar(t, member{typ: '5', name: "a/"}, member{typ: '2', name: "l", link: "a"}, member{typ: '0', name: "l/x", data: "1"}, member{typ: '0', name: "a/.wh..wh..opq"})
+	dir, split, _, err := importTar(t, stream, layertar.ApplyOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, r := openSplit(t, dir, split)
+	var out bytes.Buffer
+	if _, err := r.WriteTo(&out); err != nil || !bytes.Equal(out.Bytes(), stream) {
+		t.Errorf("export: %v", err)
+	}
+}
+
 // Directories' late attributes are not set through a symlink that has taken
 // a directory's place (CVE-2019-14271's pattern of a second look).
 func TestLateAttributesDoNotFollow(t *testing.T) {
