@@ -148,7 +148,7 @@ func (s *Split) add(p *splitParser, line int64) error {
 	switch {
 	case p.typ == 2:
 		text, e.size = p.payload, int64(len(p.payload))
-	case p.name == "":
+	case p.name == "" && p.size > 0:
 		return s.damaged(line, "a file without a name")
 	default:
 		text, e.name = []byte(p.name), uint32(len(p.name))

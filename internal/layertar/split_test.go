@@ -69,6 +69,22 @@ func TestSplitAtAnyOffset(t *testing.T) {
 	}
 }
 
+// A directory with an empty name is the layer's root; its record has no name.
+func TestSplitOfNamelessDirectory(t *testing.T) {
+	t.Parallel()
+	stream := makeTar(t, member{typ: tar.TypeDir, name: "./"}, member{typ: tar.TypeReg, name: "a", data: "1"})
+	stream = fixSums(append(make([]byte, 100), stream[100:]...))
+	dir, split, _, err := importTar(t, stream, layertar.ApplyOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, r := openSplit(t, dir, split)
+	var out bytes.Buffer
+	if _, err := r.WriteTo(&out); err != nil || !bytes.Equal(out.Bytes(), stream) {
+		t.Errorf("export: %v", err)
+	}
+}
+
 func TestSplitOfChangedLayer(t *testing.T) {
 	t.Parallel()
 	stream := makeTar(t, member{typ: tar.TypeReg, name: "a", data: "content"}, member{typ: tar.TypeReg, name: "b", data: "more"})
