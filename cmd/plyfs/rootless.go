@@ -151,7 +151,8 @@ func (a *app) superviseMount(ctx context.Context, dir string, o mountOptions, re
 		return err
 	}
 	undo := func() error { return a.endMount(context.WithoutCancel(ctx), dir) }
-	if !ok {
+	// A signal that came before the server was ready ends it as one after.
+	if !ok && ctx.Err() == nil {
 		status, err := detach.Ended(cmd.Wait())
 		return a.after(exitStatus(status), err, undo())
 	}
@@ -194,14 +195,21 @@ func (a *app) after(first error, others ...error) error {
 	return first
 }
 
-// endMount unmounts dir, lazily when it is busy; nothing mounted is fine.
+// endMount unmounts dir, lazily when it is busy. Nothing mounted is fine, also
+// when somebody else unmounts it meanwhile.
 func (a *app) endMount(ctx context.Context, dir string) error {
-	m, err := fusefs.MountAt(dir)
-	if err != nil || m == nil || m.FSType != "fuse."+fusefs.Subtype {
-		return err
+	var last error
+	for _, lazy := range []bool{false, true} {
+		m, err := fusefs.MountAt(dir)
+		if err != nil || m == nil || m.FSType != "fuse."+fusefs.Subtype {
+			return err
+		}
+		if last = fusefs.Unmount(ctx, dir, lazy); last == nil {
+			return nil
+		}
 	}
-	if err := fusefs.Unmount(ctx, dir, false); err == nil {
+	if m, err := fusefs.MountAt(dir); err == nil && m == nil {
 		return nil
 	}
-	return fusefs.Unmount(ctx, dir, true)
+	return last
 }
