@@ -10,7 +10,6 @@ import (
 
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
-	"github.com/ulikunitz/xz"
 
 	"github.com/plyfs/plyfs/internal/errno"
 )
@@ -93,7 +92,7 @@ type decoder struct {
 	out  io.Reader
 	end  func()
 	// between is true while nothing of the frame that would be next has been
-	// read. It belongs to the reading goroutine; only gzip keeps it.
+	// read. It belongs to the reading goroutine; only gzip and xz keep it.
 	between bool
 }
 
@@ -112,7 +111,7 @@ func newDecoder(r io.Reader) (*decoder, error) {
 	case Bzip2:
 		d.out = bzip2.NewReader(d.in)
 	case Xz:
-		d.out, err = xz.NewReader(d.in)
+		d.out = &xzStreams{d: d}
 	case Zstd:
 		var z *zstd.Decoder
 		z, err = zstd.NewReader(d.in, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxWindow(zstdMaxWindow))

@@ -2,13 +2,12 @@ package layertar
 
 import (
 	"encoding/binary"
-	"hash/crc32"
 )
 
 // frameTracker follows the compressed bytes of a pushed stream so far that it
 // can tell whether they could end here. For a format whose frames state their
-// lengths (zstd) it walks them; for bzip2 and xz it looks at the last bytes;
-// gzip is left to the decoder, which knows.
+// lengths (zstd) it walks them; for bzip2 it looks at the last bytes; gzip and
+// xz are left to the decoder, which knows.
 type frameTracker struct {
 	kind  Compression
 	known bool
@@ -44,7 +43,7 @@ func (t *frameTracker) follow(b []byte) {
 	switch t.kind {
 	case Zstd:
 		t.zstd.feed(b)
-	case Bzip2, Xz:
+	case Bzip2:
 		if len(b) > tailLen {
 			b = b[len(b)-tailLen:]
 		}
@@ -52,12 +51,12 @@ func (t *frameTracker) follow(b []byte) {
 		if n := len(t.tail); n > tailLen {
 			t.tail = append(t.tail[:0], t.tail[n-tailLen:]...)
 		}
-	case None, Gzip:
+	case None, Gzip, Xz:
 	}
 }
 
 // complete tells whether the stream could end after the bytes that were fed.
-// between is the gzip decoder's own answer.
+// between is the decoder's own answer, for gzip and xz.
 func (t *frameTracker) complete(between bool) bool {
 	if !t.known {
 		return t.total == 0
@@ -65,14 +64,12 @@ func (t *frameTracker) complete(between bool) bool {
 	switch t.kind {
 	case None:
 		return true
-	case Gzip:
+	case Gzip, Xz:
 		return between
 	case Zstd:
 		return t.zstd.atEnd()
 	case Bzip2:
 		return bzip2Ends(t.tail)
-	case Xz:
-		return xzEnds(t.tail)
 	}
 	return false
 }
@@ -96,19 +93,6 @@ func bzip2Ends(tail []byte) bool {
 		}
 	}
 	return false
-}
-
-// xzEnds looks for a stream footer (CRC32, backward size, flags, "YZ"), after
-// which only zeros in groups of four may follow.
-func xzEnds(tail []byte) bool {
-	for len(tail) >= 16 && binary.LittleEndian.Uint32(tail[len(tail)-4:]) == 0 {
-		tail = tail[:len(tail)-4]
-	}
-	if len(tail) < 12 {
-		return false
-	}
-	f := tail[len(tail)-12:]
-	return string(f[10:]) == "YZ" && crc32.ChecksumIEEE(f[4:10]) == binary.LittleEndian.Uint32(f)
 }
 
 // zstdWalk walks zstd frames (RFC 8878) without decoding them.

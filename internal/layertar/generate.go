@@ -70,6 +70,9 @@ func (g *generator) file(e *event) error {
 		k := inode{st.Dev, st.Ino}
 		if first, ok := g.links[k]; ok {
 			h.Typeflag, h.Linkname = tar.TypeLink, first
+			if err := g.xattrs(h, e); err != nil { // as the peers repeat them
+				return err
+			}
 			return g.tw.WriteHeader(h)
 		}
 		g.links[k] = e.path

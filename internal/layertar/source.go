@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"strings"
 
 	"github.com/plyfs/plyfs/internal/idmap"
 	"github.com/plyfs/plyfs/internal/whiteout"
@@ -93,13 +94,30 @@ func walkSource(ctx context.Context, s *Source, yield func(*event) error) (err e
 // order of names. An error of yield ends it.
 //
 // Of a native source everything in the upper is a difference, except a
-// directory that is below with the same owner, mode and time; an opaque
-// directory is an Add. Of two unions a directory is one when its owner, mode
-// or attributes differ or when anything in it does. The root is never listed.
+// directory that is below with the same owner, mode and time and under which
+// nothing was added or deleted; an opaque directory is an Add. Of two unions a
+// directory is one when its owner, mode or attributes differ or when anything
+// in it does. The root is never listed.
 func Changes(ctx context.Context, s Source, yield func(Change) error) error {
+	var quiet []string // directories on the way down that were not yielded
 	return walkSource(ctx, &s, func(e *event) error {
-		if e.quiet || e.what == opaqueDir {
+		if e.what == opaqueDir {
 			return nil
+		}
+		for len(quiet) > 0 && !strings.HasPrefix(e.path, quiet[len(quiet)-1]+"/") {
+			quiet = quiet[:len(quiet)-1]
+		}
+		if e.quiet {
+			quiet = append(quiet, e.path)
+			return nil
+		}
+		if e.kind != Modify {
+			for _, dir := range quiet {
+				if err := yield(Change{"/" + dir, Modify}); err != nil {
+					return err
+				}
+			}
+			quiet = quiet[:0]
 		}
 		return yield(Change{"/" + e.path, e.kind})
 	})
