@@ -9,8 +9,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/opencontainers/go-digest"
-
 	"github.com/plyfs/plyfs/internal/errno"
 	"github.com/plyfs/plyfs/store"
 )
@@ -237,29 +235,4 @@ func historyText(p place) ([]byte, error) {
 		fmt.Fprintf(&b, "%s %s %s\n", when, what, text)
 	}
 	return b.Bytes(), nil
-}
-
-// digestOfDiff returns digest and size of a layer's uncompressed diff, from
-// its record, or else of the archive that would be made of it now.
-func (f *FS) digestOfDiff(ctx context.Context, l *store.Layer) (digest.Digest, int64, error) {
-	if l.DiffDigest != "" {
-		return l.DiffDigest, l.DiffSize, nil
-	}
-	d := digest.Canonical.Digester()
-	n := &counter{w: d.Hash()}
-	if err := f.writeDiff(ctx, l.ID, n); err != nil {
-		return "", 0, fmt.Errorf("taking the digest of layer %s: %w", short(l.ID), err)
-	}
-	return d.Digest(), n.n, nil
-}
-
-type counter struct {
-	w io.Writer
-	n int64
-}
-
-func (c *counter) Write(b []byte) (int, error) {
-	n, err := c.w.Write(b)
-	c.n += int64(n)
-	return n, err
 }

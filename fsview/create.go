@@ -109,14 +109,11 @@ func (p place) newImage(ctx context.Context, name, layer string) (place, error) 
 // configuration and manifest, without which podman would refuse the whole
 // store.
 func (p place) makeImage(ctx context.Context, spec store.ImageSpec) (string, error) {
-	if !hasItem(spec.BigData, manifestKey) {
-		items, err := p.minimalImage(ctx, spec)
-		if err != nil {
-			return "", err
-		}
-		spec.BigData = append(spec.BigData, items...)
+	create := p.fs.store.CreateMinimalImage
+	if hasItem(spec.BigData, manifestKey) {
+		create = p.fs.store.CreateImage
 	}
-	i, err := p.fs.store.CreateImage(ctx, spec)
+	i, err := create(ctx, spec)
 	if err != nil {
 		return "", err
 	}

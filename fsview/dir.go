@@ -131,6 +131,10 @@ func (n *dirNode) change(ctx context.Context, doing, name string, able bool, fn 
 	switch werr := n.fs.writable(); {
 	case werr != nil:
 		err = werr
+	case p.row.obj == objDraft && !p.exists():
+		err = errno.New(errno.ErrUnknown, "there is no draft %s any more: it was committed or removed meanwhile", clip(p.id))
+	case !p.exists():
+		err = p.gone()
 	case !able:
 		err = errno.New(errno.ErrForbidden, "%s %q is not possible in %s: %s", doing, clip(name), p.label(), p.row.advice())
 	default:
@@ -233,7 +237,13 @@ func (n *dirNode) Mknod(ctx context.Context, name string, mode uint32, _ uint64)
 
 // Create implements vnode.Creator.
 func (n *dirNode) Create(ctx context.Context, name string, flags int, _ uint32) (c vnode.Child, h vnode.Handle, err error) {
-	err = n.change(ctx, "creating", name, n.w.row.create != nil, func(p place) error {
+	able := n.w.row.create != nil || n.w.row.child(name) != nil
+	err = n.change(ctx, "creating", name, able, func(p place) error {
+		if p.row.create == nil {
+			// A fixed file that the look-up before this did not find: the object
+			// was removed, or removed and made again, or has no such file now.
+			return p.at(p.row.child(name), p.id, "").missing()
+		}
 		e, err := p.row.create(ctx, p, name)
 		if err != nil {
 			return err

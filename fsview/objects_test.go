@@ -380,3 +380,23 @@ func TestInterrupted(t *testing.T) {
 	}
 	w.nothingStaged()
 }
+
+// TestChangesOfWhatIsGone: who still holds the directory of an object that was
+// removed meanwhile is told so, not that its files are fixed.
+func TestChangesOfWhatIsGone(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, "vfs")
+	w.mkdir("containers/c")
+	w.mkdir("drafts/d")
+	for _, path := range []string{"containers/c", "drafts/d"} {
+		n, err := fsview.Walk(w.ctx, w.fs.Root(), path, true)
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.rmdir(path)
+		_, _, err = n.(vnode.Creator).Create(w.ctx, "ctl", os.O_WRONLY, 0o644)
+		w.is(err, "ENOENT", "creating a file in "+path)
+		_, err = n.(vnode.Mkdirer).Mkdir(w.ctx, "x", 0o755)
+		w.is(err, "ENOENT", "mkdir in "+path)
+	}
+}

@@ -35,11 +35,13 @@ func TestPodmanTakesOurs(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.mkdir("layers/base/images/app")
+	w.mkdir("layers/plain")
+	w.mkdir("layers/plain/images/onplain") // its layer has no diff yet
 	w.mkdir("images/localhost%2Fbare:1")
 	w.mkdir("images/app/containers/web")
 	w.mkdir("containers/empty")
 	list := w.podman("images", "--no-trunc", "--format", "{{.ID}} {{.Repository}}:{{.Tag}}")
-	for _, name := range []string{"app", "localhost%2Fbare:1"} {
+	for _, name := range []string{"app", "onplain", "localhost%2Fbare:1"} {
 		if id := strings.TrimSpace(w.read("images/" + name + "/id")); !strings.Contains(list, id) {
 			t.Errorf("podman images does not list %s (%s):\n%s", name, id, list)
 		}
@@ -52,6 +54,9 @@ func TestPodmanTakesOurs(t *testing.T) {
 	}
 	if got := w.podman("image", "inspect", "--format", "{{.RootFS.Layers}}", "app"); !strings.Contains(got, strings.TrimSpace(w.read("layers/base/digest/uncompressed"))) {
 		t.Errorf("podman image inspect shows the layers %s", got)
+	}
+	if got := w.podman("image", "inspect", "--format", "{{.RootFS.Layers}}", "onplain"); !strings.Contains(got, strings.TrimSpace(w.read("layers/plain/digest/uncompressed"))) {
+		t.Errorf("podman image inspect shows the layers %s of an image on a layer without a diff", got)
 	}
 	w.podman("tag", "app", "localhost/tagged:1")
 	// podman 4.3 puts the new name last, so the entry moves; the old path leads

@@ -58,17 +58,6 @@ func openDiff(ctx context.Context, p place) (blob, error) {
 	}, t.Close), nil
 }
 
-// writeDiff writes the whole diff of a layer.
-func (f *FS) writeDiff(ctx context.Context, id string, w io.Writer) (err error) {
-	t, err := f.store.DiffTar(ctx, id)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, t.Close()) }()
-	_, err = t.Copy(ctx, w)
-	return err
-}
-
 // diffSize is the exact size of diff.tar, where a record of the stream tells
 // it.
 func diffSize(ctx context.Context, p place) (int64, bool) {

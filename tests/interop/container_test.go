@@ -11,6 +11,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 )
 
 // TestContainerLife makes a container with mkdir, works in it, compares its
@@ -162,6 +163,10 @@ func TestForeignChanges(t *testing.T) {
 		t.Errorf("metadata = %q", got)
 	}
 	e.cs("delete-container", "con")
+	// What the kernel holds of the name goes before events show the deletion.
+	for end := time.Now().Add(20 * time.Second); !strings.Contains(e.read(mnt, "events"), `"delete"`) && time.Now().Before(end); {
+		time.Sleep(10 * time.Millisecond)
+	}
 	if _, err := os.Stat(filepath.Join(mnt, "containers/con")); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("the deleted container is still there: %v", err)
 	}
