@@ -300,9 +300,12 @@ func (f *FS) claimName(ctx context.Context, kind store.Kind, id, name string, la
 	})
 }
 
-// freeName refuses a name that any object has, also the one that is to get it:
+// freeName refuses a name that cannot be given, and one that any object has, also the one that is to get it:
 // to mkdir, mv and ln, a path that exists is one.
 func freeName(w *store.WriteTx, kind store.Kind, name string) error {
+	if err := checkNewNames(kind, name); err != nil {
+		return err
+	}
 	if id, taken := w.ByName(kind, name); taken {
 		return errno.New(errno.ErrDuplicate, "the name %q belongs to %s %s already: choose another, or remove it there", clip(name), kind, short(id))
 	}

@@ -109,6 +109,9 @@ func (p place) newImage(ctx context.Context, name, layer string) (place, error) 
 // configuration and manifest, without which podman would refuse the whole
 // store.
 func (p place) makeImage(ctx context.Context, spec store.ImageSpec) (string, error) {
+	if err := checkNewNames(store.KindImage, spec.Names...); err != nil {
+		return "", err
+	}
 	create := p.fs.store.CreateMinimalImage
 	if hasItem(spec.BigData, manifestKey) {
 		create = p.fs.store.CreateImage

@@ -35,6 +35,7 @@ type draft struct {
 	staged  *store.StagedLayer // the layer that diff.tar was extracted to
 	streams int                // of diff.tar that are open for writing
 	over    bool               // committed or discarded
+	broken  map[where]error    // files whose last write failed, and why
 }
 
 // draft returns the draft of this name, or nil.
@@ -72,6 +73,29 @@ func (d *draft) put(key string, v []byte) error {
 	}
 	d.values[key] = slices.Clone(v)
 	return nil
+}
+
+// spoil keeps a draft from being committed while the last write to one of its
+// files is one that failed; with a nil error it is let go. What came too late
+// to change anything (ErrInUse) leaves the file as it was meant before.
+func (f *FS) spoil(w where, err error) {
+	if w.row.obj != objDraft || errors.Is(err, errno.ErrInUse) {
+		return
+	}
+	d := f.draft(w.id)
+	if d == nil {
+		return
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if err == nil {
+		delete(d.broken, w)
+		return
+	}
+	if d.broken == nil {
+		d.broken = map[where]error{}
+	}
+	d.broken[w] = err
 }
 
 // discard drops the draft and what was extracted for it.
@@ -213,6 +237,9 @@ func (d *draft) commit(ctx context.Context, p place, kind store.Kind, newEntry s
 	defer d.mu.Unlock()
 	if d.over {
 		return unknown("the draft is gone: it was committed or removed")
+	}
+	for w, err := range d.broken {
+		return errno.New(errno.ErrBadValue, "the draft's %s is not as it was meant, since writing it failed (%s): write it again, or rmdir the draft", w.row.name, err)
 	}
 	if err := d.checkFilesLocked(kind); err != nil {
 		return err

@@ -75,6 +75,12 @@ func TestDraftRefusals(t *testing.T) {
 	w.is(w.write("drafts/x/idmap/uid", "0 0\n"), "EINVAL", "no ID map")
 	w.is(w.write("drafts/x/digest", "sha256:1\n"), "EINVAL", "no digest")
 	w.is(w.write("drafts/x/id", "a/b\n"), "EINVAL", "no ID")
+	w.is(w.mv("drafts/x", "containers/free"), "EINVAL", "a draft with files that could not be written")
+	for _, file := range []string{"image", "volatile", "idmap/uid", "digest", "id"} {
+		if err := w.write("drafts/x/"+file, ""); err != nil {
+			t.Fatal(err)
+		}
+	}
 	w.same(w.read("drafts/x/diff.tar"), "", "reading a draft's stream")
 	w.is(w.mv("drafts/x", "containers/taken"), "EEXIST", "a name that is taken")
 	w.same(strings.Contains(w.read("drafts/x/error"), "taken"), true, "the draft's error")

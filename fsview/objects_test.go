@@ -400,3 +400,59 @@ func TestChangesOfWhatIsGone(t *testing.T) {
 		w.is(err, "ENOENT", "mkdir in "+path)
 	}
 }
+
+// TestImageNames: a name that is no reference is refused wherever a name is
+// given to an image, since podman would list no image at all; one that is on
+// disk already is kept.
+func TestImageNames(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, "overlay")
+	w.mkdir("images/app")
+	for _, bad := range []string{"MyApp", "-x", "x:y:z", "..%2F..", "A B", "a%2F%2Fb", "app:", "x@sha256:1"} {
+		w.is(fsview.Mkdir(w.ctx, w.fs.Root(), "images/"+bad), "EINVAL", "mkdir images/"+bad)
+		w.is(w.mv("images/app", "images/"+bad), "EINVAL", "mv to images/"+bad)
+		w.mkdir("drafts/d")
+		w.is(w.mv("drafts/d", "images/"+bad), "EINVAL", "committing a draft as "+bad)
+		w.rmdir("drafts/d")
+	}
+	w.is(w.write("images/app/names", "Bad\n"), "EINVAL", "writing names")
+	w.is(w.add("images/app/names", "Bad\n"), "EINVAL", "appending to names")
+	w.is(w.ln("app", "images/by-name/Bad"), "EINVAL", "ln in by-name")
+	w.podman("images")
+	w.peer("add-names", "-n", "Old", "app")
+	names := w.read("images/app/names")
+	if err := w.write("images/app/names", names+"localhost:5000/a/b-c__d.e:T_1@sha256:"+strings.Repeat("0", 64)+"\n"); err != nil {
+		t.Error(err)
+	}
+	w.mkdir("containers/MyApp") // only images have such names
+}
+
+// TestSpoiltDraft: a draft is not committed while a write to one of its files
+// has failed; writing the file again mends it.
+func TestSpoiltDraft(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, "vfs")
+	w.mkdir("drafts/d")
+	archive := tarOf(t, "a=b")
+	w.is(w.write("drafts/d/diff.tar", string(archive[:700])), "EBADMSG", "a stream cut short")
+	w.is(w.mv("drafts/d", "layers/x"), "EINVAL", "committing what is cut short")
+	if err := w.write("drafts/d/diff.tar", string(archive)); err != nil {
+		t.Fatal(err)
+	}
+	w.is(w.write("drafts/d/parent", "nobody\n"), "ENOENT", "an unknown parent")
+	w.is(w.mv("drafts/d", "layers/x"), "EINVAL", "committing without the parent that was meant")
+	w.rmdir("drafts/d")
+	w.mkdir("drafts/d")
+	w.is(w.write("drafts/d/parent", "nobody\n"), "ENOENT", "an unknown parent")
+	if err := w.write("drafts/d/parent", ""); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.write("drafts/d/diff.tar", string(archive)); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.mv("drafts/d", "layers/x"); err != nil {
+		t.Error(err)
+	}
+	w.same(w.read("layers/x/tree/a"), "b", "the layer's file")
+	w.nothingStaged()
+}

@@ -246,6 +246,7 @@ func (h *streamHandle) WriteAt(ctx context.Context, p []byte, off int64) (int, e
 		err = h.putLocked(ctx, p)
 	}
 	if err != nil {
+		h.fs.spoil(h.w, err)
 		return 0, h.fs.fail(h.w, "writing", err)
 	}
 	return len(p), nil
@@ -255,6 +256,9 @@ func (h *streamHandle) WriteAt(ctx context.Context, p []byte, off int64) (int, e
 func (h *streamHandle) advanceLocked(ctx context.Context, off int64) error {
 	if off < h.pos {
 		return errno.New(errno.ErrSeek, "a stream cannot be written at %d again: %d bytes of it were taken already; write it front to back", off, h.pos)
+	}
+	if off == h.pos {
+		return nil
 	}
 	var zeros [32 << 10]byte
 	for h.pos < off {
@@ -301,7 +305,9 @@ func (h *streamHandle) Flush(ctx context.Context) error {
 	if h.sink == nil || h.pos == h.done {
 		return nil
 	}
-	if err := h.flushLocked(ctx); err != nil {
+	err := h.flushLocked(ctx)
+	h.fs.spoil(h.w, err)
+	if err != nil {
 		return h.fs.fail(h.w, "closing", err)
 	}
 	return nil

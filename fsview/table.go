@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -228,7 +229,7 @@ func namesText(p place) ([]byte, error) {
 
 func putNames(kind store.Kind) func(context.Context, place, []byte) error {
 	return func(ctx context.Context, p place, v []byte) error {
-		names, err := p.parseNames(v)
+		names, err := p.parseNames(kind, v)
 		if err != nil {
 			return err
 		}
@@ -238,7 +239,7 @@ func putNames(kind store.Kind) func(context.Context, place, []byte) error {
 
 func addNames(kind store.Kind) func(context.Context, place, []byte) error {
 	return func(ctx context.Context, p place, v []byte) error {
-		names, err := p.parseNames(v)
+		names, err := p.parseNames(kind, v)
 		if err != nil || len(names) == 0 {
 			return err
 		}
@@ -246,12 +247,17 @@ func addNames(kind store.Kind) func(context.Context, place, []byte) error {
 	}
 }
 
-func (p place) parseNames(v []byte) ([]string, error) {
+func (p place) parseNames(kind store.Kind, v []byte) ([]string, error) {
 	have, ok := p.names()
 	if !ok {
 		return nil, p.gone()
 	}
-	return parseNames(v, have)
+	names, err := parseNames(v, have)
+	if err != nil {
+		return nil, err
+	}
+	fresh := slices.DeleteFunc(slices.Clone(names), func(n string) bool { return slices.Contains(have, n) })
+	return names, checkNewNames(kind, fresh...)
 }
 
 func (p place) metadata() (string, bool) {

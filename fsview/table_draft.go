@@ -210,6 +210,7 @@ func unlinkDraftItem(_ context.Context, p place, name string) error {
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	delete(d.broken, where{p.row.child("<key>"), p.id, key})
 	if _, ok := d.items[key]; !ok {
 		return unknown("the draft has no item %q", clip(name))
 	}

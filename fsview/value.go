@@ -221,6 +221,7 @@ func (h *valueHandle) WriteAt(ctx context.Context, p []byte, off int64) (int, er
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if err := h.writeLocked(ctx, p, off); err != nil {
+		h.fs.spoil(h.w, err)
 		return 0, h.fs.fail(h.w, "writing", err)
 	}
 	return len(p), nil
@@ -269,6 +270,12 @@ func (h *valueHandle) errLimit() error {
 
 // commitLocked gives data to the row. mu is held.
 func (h *valueHandle) commitLocked(ctx context.Context) error {
+	err := h.giveLocked(ctx)
+	h.fs.spoil(h.w, err)
+	return err
+}
+
+func (h *valueHandle) giveLocked(ctx context.Context) error {
 	h.wrote, h.cut = false, false
 	p, err := h.fs.place(ctx, h.w)
 	if err != nil {
@@ -308,6 +315,7 @@ func (h *valueHandle) truncateLocked(size uint64) error {
 	case h.w.row.Kind == Ctl:
 		return nil
 	case size > uint64(h.limit):
+		h.fs.spoil(h.w, h.errLimit())
 		return h.fs.fail(h.w, "truncating", h.errLimit())
 	}
 	if n := int(size); n <= len(h.data) {

@@ -2,8 +2,6 @@ package main
 
 import (
 	"context"
-	"fmt"
-	"path/filepath"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -51,9 +49,9 @@ tree's own file error_log only.`,
 				return err
 			}
 			o.create = create
-			dir, err := filepath.Abs(args[0])
+			dir, err := mountPoint(args[0])
 			if err != nil {
-				return fmt.Errorf("mount on %s: %w", args[0], err)
+				return err
 			}
 			return a.mount(cmd.Context(), dir, o, foreground)
 		},
@@ -106,6 +104,9 @@ at once and ends when the last of them lets go.`,
 		Example: "  plyfs umount /mnt",
 		Args:    wantArgs(1, 1, "one directory"),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if _, err := mountPoint(args[0]); err != nil {
+				return err
+			}
 			return umount(cmd.Context(), args[0], lazy)
 		},
 	}

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"strings"
 	"syscall"
 
@@ -64,6 +65,36 @@ func run(args []string, std stdio) int {
 	return 1
 }
 
+// refuseEmpty refuses an empty name of the store: most likely a variable that
+// was not set, which must not mean the machine's own.
+func refuseEmpty(cmd *cobra.Command) error {
+	for _, name := range []string{"root", "runroot", "graph", "run", "storage-driver"} {
+		if f := cmd.Flags().Lookup(name); f != nil && f.Changed && f.Value.String() == "" {
+			return errno.New(errno.ErrBadValue, "--%s is given an empty value: name a %s, or leave the flag out", name, emptyKind(name))
+		}
+	}
+	return nil
+}
+
+func emptyKind(flag string) string {
+	if flag == "storage-driver" {
+		return "driver"
+	}
+	return "directory"
+}
+
+// mountPoint makes the argument an absolute path.
+func mountPoint(arg string) (string, error) {
+	if arg == "" {
+		return "", errno.New(errno.ErrBadValue, "the mount point is an empty name: name a directory")
+	}
+	dir, err := filepath.Abs(arg)
+	if err != nil {
+		return "", fmt.Errorf("the mount point %s: %w", arg, err)
+	}
+	return dir, nil
+}
+
 // sentence puts an error on one line.
 func sentence(err error) string {
 	if errors.Is(err, context.Canceled) {
@@ -90,8 +121,11 @@ storage.conf and the environment say (containers-storage.conf(5)).`,
 		SilenceErrors: true, SilenceUsage: true,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
-		PersistentPreRunE: func(*cobra.Command, []string) (err error) {
+		PersistentPreRunE: func(cmd *cobra.Command, _ []string) (err error) {
 			if a.inner, err = insideHere(); err != nil {
+				return err
+			}
+			if err := refuseEmpty(cmd); err != nil {
 				return err
 			}
 			return a.openLog()

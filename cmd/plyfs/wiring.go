@@ -49,6 +49,9 @@ func (a *app) openStore(ctx context.Context, lockTimeout time.Duration, create, 
 		return nil, nil, err
 	}
 	for _, w := range conf.Warnings {
+		if w.Unknown {
+			return nil, nil, errno.New(errno.ErrBadValue, "%s: correct it or take it out, or name another file with CONTAINERS_STORAGE_CONF", w)
+		}
 		a.log.Warn(w)
 	}
 	newDriver, err := driverNamed(conf.Driver.Text)

@@ -86,10 +86,9 @@ func CheckMountPoint(dir string) error {
 		return nil
 	case m.FSType == "fuse."+Subtype:
 		return errno.New(errno.ErrInUse, "%s shows a plyfs tree already: run `plyfs umount %s` first, or choose another directory", dir, dir)
-	case strings.HasPrefix(m.FSType, "fuse"):
+	default:
 		return errno.New(errno.ErrInUse, "%s is busy: a %s filesystem is mounted there; choose another directory", dir, m.FSType)
 	}
-	return nil
 }
 
 // MountAt returns what is mounted exactly at dir (the topmost), or nil. It

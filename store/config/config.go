@@ -35,6 +35,8 @@ type Warning struct {
 	File string
 	Line int // from 1; 0 when not known
 	Text string
+	// Unknown is set for a key that nobody knows, most likely misspelt.
+	Unknown bool
 }
 
 // String returns "file:line: text".

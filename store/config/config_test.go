@@ -231,7 +231,7 @@ fs = "xfs"
 	for _, w := range got.Warnings {
 		lines = append(lines, strings.TrimPrefix(w.String(), s.dir+"/usr/storage.conf:"))
 	}
-	hint := " is not known and has no effect: is it spelled as in containers-storage.conf(5)?"
+	hint := " is not known: is it spelled as in containers-storage.conf(5)?"
 	want := []string{
 		`1: the key "top"` + hint,
 		`4: the key "storage.bogus"` + hint,

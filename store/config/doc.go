@@ -39,7 +39,7 @@
 // A file that is no TOML, a value of the wrong type, an unknown driver, and an
 // option that is for another driver are errors that name file and line. A key
 // that is not known, and a known one that has no effect here, is a Warning
-// with file and line. The driver itself refuses options that it does not know.
+// with file and line; plyfs refuses the former (Warning.Unknown). The driver itself refuses options that it does not know.
 //
 // Every value keeps where it came from, for config/ of the control tree.
 package config

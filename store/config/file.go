@@ -94,7 +94,8 @@ func (f *file) check() error {
 		kind := schema(k)
 		switch {
 		case kind == kindUnknown:
-			f.warn(k, "the key %q is not known and has no effect: is it spelled as in containers-storage.conf(5)?", k)
+			f.warn(k, "the key %q is not known: is it spelled as in containers-storage.conf(5)?", k)
+			f.warnings[len(f.warnings)-1].Unknown = true
 		case !kind.fits(f.values[k]):
 			return errno.New(errno.ErrBadValue, "%s: the key %q wants %s, not %v", place(f.path, f.lines[k]), k, kind, f.values[k])
 		case kind == kindIdle && f.string(k) != "":
