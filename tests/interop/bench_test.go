@@ -11,6 +11,9 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
 )
 
 // makeBig writes a vfs store of n layers and m images the way the peers do.
@@ -65,16 +68,11 @@ func BenchmarkBigStore(b *testing.B) {
 	image := filepath.Join(mnt, "images/localhost%2Fimage-0123:latest/digest")
 	buf := make([]byte, 4096)
 	b.Run("attribute", func(b *testing.B) {
+		path, err := unix.BytePtrFromString(image)
+		e.must(err)
 		for b.Loop() {
-			f, err := os.Open(image)
-			if err != nil {
-				b.Fatal(err)
-			}
-			if n, err := f.Read(buf); err != nil || n == 0 {
-				b.Fatal(n, err)
-			}
-			if err := f.Close(); err != nil {
-				b.Fatal(err)
+			if no := openReadClose(path, buf); no != 0 {
+				b.Fatal(no)
 			}
 		}
 	})
@@ -99,6 +97,24 @@ func BenchmarkBigStore(b *testing.B) {
 			b.ReportMetric(float64(e.residentKiB(mnt))/1024, "MiB")
 		}
 	})
+}
+
+// openReadClose is what a program in C does: the calls are made without telling
+// Go's scheduler, whose hand-overs cost as much as the requests.
+func openReadClose(path *byte, buf []byte) unix.Errno {
+	at := unix.AT_FDCWD
+	fd, _, no := unix.RawSyscall(unix.SYS_OPENAT, uintptr(at), uintptr(unsafe.Pointer(path)), unix.O_RDONLY)
+	if no != 0 {
+		return no
+	}
+	n, _, no := unix.RawSyscall(unix.SYS_READ, fd, uintptr(unsafe.Pointer(&buf[0])), uintptr(len(buf)))
+	if n == 0 && no == 0 {
+		no = unix.ENODATA
+	}
+	if _, _, cerr := unix.RawSyscall(unix.SYS_CLOSE, fd, 0, 0); no == 0 {
+		no = cerr
+	}
+	return no
 }
 
 // residentKiB is the resident memory of the server of mnt.
