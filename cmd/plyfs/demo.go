@@ -77,7 +77,10 @@ func removeDemo(dir string) error {
 			return err
 		}
 	}
-	return os.Remove(dir)
+	if err := os.Remove(dir); err != nil {
+		return errno.New(errno.ErrInUse, "%s is left, since it holds files that are not the demo's: move or remove them, and the directory (%w)", dir, err)
+	}
+	return nil
 }
 
 func (a *app) importDemo(ctx context.Context) (err error) {

@@ -62,7 +62,12 @@ ln new hard; ln -s new soft; mkfifo pipe; setfattr -n user.x -v y new; truncate 
 			}
 			check("refused")
 			e.mustSh(mnt, `echo umount > $M/containers/web/ctl`)
+			check("unmounted")
 			e.sameDiff(web, "web")
+			layer := e.line(web, "layer/id")
+			if !strings.Contains(e.cs("layers"), layer) {
+				t.Errorf("containers-storage does not list the container's layer %s", layer)
+			}
 			e.mustSh(mnt, `rmdir $M/containers/web`)
 			if r := e.tryCS("exists", "-c", "web"); r.code == 0 {
 				t.Errorf("containers-storage still has web: %s", r.out)
@@ -70,8 +75,11 @@ ln new hard; ln -s new soft; mkfifo pipe; setfattr -n user.x -v y new; truncate 
 			if got := e.ls(mnt, "containers"); slices.Contains(got, "web") {
 				t.Errorf("containers/ lists %q", got)
 			}
-			if strings.Contains(e.cs("layers"), id) {
+			if strings.Contains(e.cs("layers"), layer) || slices.Contains(e.ls(mnt, "layers"), layer) {
 				t.Errorf("the container's layer is left")
+			}
+			if out := e.podman("ps", "-a", "--external", "--no-trunc"); strings.Contains(out, id) {
+				t.Errorf("podman ps -a --external lists the removed container:\n%s", out)
 			}
 			check("removed")
 		})
