@@ -28,7 +28,8 @@ strace strace
 setpriv util-linux
 xz xz-utils
 zstd zstd
-bzip2 bzip2"
+bzip2 bzip2
+bsdtar libarchive-tools"
 
 case $purpose in
 run) list=$for_run ;;
