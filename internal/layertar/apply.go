@@ -3,7 +3,6 @@ package layertar
 import (
 	"context"
 	"errors"
-	"hash/crc64"
 	"hash/maphash"
 	"io"
 	"os"
@@ -41,7 +40,6 @@ type applier struct {
 	entries     int
 	userns      bool
 	buf         []byte
-	crc         *crc64.Table
 }
 
 // lateDir is a directory whose mode and times are set after everything else.
@@ -56,7 +54,7 @@ func newApplier(root *safefs.Dir, in *parser, rec *recorder, o ApplyOptions) *ap
 		root: root, o: o, in: in, rec: rec,
 		dirs: map[string]*safefs.Dir{}, made: map[uint64]struct{}{}, named: map[uint64]struct{}{},
 		seed: maphash.MakeSeed(), uids: map[uint32]struct{}{}, gids: map[uint32]struct{}{},
-		userns: userns.RunningInUserNS(), buf: make([]byte, flowBlock), crc: crcTable(),
+		userns: userns.RunningInUserNS(), buf: make([]byte, flowBlock),
 	}
 }
 
@@ -381,7 +379,7 @@ func (a *applier) data(f *os.File) (crc uint64, err error) {
 	for {
 		n, err := a.in.Read(a.buf)
 		if n > 0 {
-			crc = crc64.Update(crc, a.crc, a.buf[:n])
+			crc = crcUpdate(crc, a.buf[:n])
 			if _, werr := f.Write(a.buf[:n]); werr != nil {
 				return 0, werr
 			}

@@ -4,7 +4,6 @@ import (
 	"encoding/base64"
 	"encoding/binary"
 	"encoding/json"
-	"hash/crc64"
 	"io"
 	"strconv"
 	"unicode/utf8"
@@ -24,9 +23,6 @@ type recorder struct {
 	line    []byte
 	pos     int
 }
-
-// crcTable is the polynomial of the record's checksums: CRC-64/ISO.
-func crcTable() *crc64.Table { return crc64.MakeTable(crc64.ISO) }
 
 func newRecorder(w io.Writer) (*recorder, error) {
 	if w == nil {

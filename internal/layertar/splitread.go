@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"hash/crc64"
 	"io"
 	"os"
 	"sync"
@@ -119,7 +118,7 @@ func (l *splitFile) check(s *Split, e *splitEntry, b []byte, in int64) error {
 		l.next = -1
 		return nil
 	}
-	l.crc = crc64.Update(l.crc, crcTable(), b)
+	l.crc = crcUpdate(l.crc, b)
 	l.next += int64(len(b))
 	if l.next == e.size && l.crc != e.crc {
 		return s.changed(e, "its content is not what it was")
@@ -322,7 +321,7 @@ func (c *splitCopy) content(f *os.File, e *splitEntry) error {
 		if n == 0 && err != nil {
 			return err
 		}
-		crc = crc64.Update(crc, crcTable(), c.buf[:n])
+		crc = crcUpdate(crc, c.buf[:n])
 		left -= int64(n)
 		m, err := c.out.Write(c.buf[:n])
 		c.n += int64(m)
