@@ -16,6 +16,7 @@
 //	row.go                 rows and their trie encode.go   names to file names and back
 //	node.go, dir.go        the nodes           parse.go    what may be written into a text file
 //	value.go               text, raw, ctl      stream.go   diff.tar and changes
+//	between.go             diff/a..b            packed.go   diff.tar.gz and the like
 //	create.go, rename.go, byname.go, draft.go  what mkdir, mv, ln and drafts mean
 //	merged.go              mounts held         errlog.go   errno, sentence, error_log
 //	walk.go                the tree without FUSE

@@ -8,6 +8,7 @@ Look
   ls images/                        one directory an image, under its oldest name
   cat images/NAME/digest            one value a file; ls shows which there are
   ls images/NAME/tree/etc           what is in it, without mounting anything
+  cat diff/image:A..image:B/changes what differs between any two objects
   ls -l images/by-name images/by-id layers/by-digest
   cat events                        what changed lately, as JSON lines; events.follow waits for more
 

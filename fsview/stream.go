@@ -25,10 +25,14 @@ func openChanges(_ context.Context, p place) (blob, error) {
 	if !ok {
 		return nil, p.missing()
 	}
-	s := p.fs.store
+	return changesBlob(p.fs.store, "", id), nil
+}
+
+// changesBlob is the text of store.Changes.
+func changesBlob(s *store.Store, from, to string) blob {
 	return newGenerated(func(ctx context.Context, w io.Writer) error {
 		b := bufio.NewWriter(w)
-		err := s.Changes(ctx, "", id, func(c layertar.Change) error {
+		err := s.Changes(ctx, from, to, func(c layertar.Change) error {
 			_, err := fmt.Fprintf(b, "%s %s\n", c.Kind, strconv.Quote(c.Path))
 			return err
 		})
@@ -36,7 +40,7 @@ func openChanges(_ context.Context, p place) (blob, error) {
 			return err
 		}
 		return b.Flush()
-	}, func() error { return nil }), nil
+	}, nothing)
 }
 
 // openDiff makes the content of diff.tar for reading.
@@ -45,7 +49,12 @@ func openDiff(ctx context.Context, p place) (blob, error) {
 	if !ok {
 		return nil, p.missing()
 	}
-	t, err := p.fs.store.DiffTar(ctx, id)
+	return tarBlob(ctx, p.fs.store, id)
+}
+
+// tarBlob is a layer's diff as an archive.
+func tarBlob(ctx context.Context, s *store.Store, id string) (blob, error) {
+	t, err := s.DiffTar(ctx, id)
 	if err != nil {
 		return nil, err
 	}
@@ -65,11 +74,7 @@ func diffSize(ctx context.Context, p place) (int64, bool) {
 	if !ok {
 		return 0, false
 	}
-	l := p.tx.LayerByID(id)
-	if l == nil || l.DiffDigest == "" {
-		return 0, false
-	}
-	return p.fs.sizes.of(ctx, p.fs.store, l)
+	return p.fs.sizes.ofLayer(ctx, p.fs.store, p.tx.LayerByID(id))
 }
 
 // sizeCache remembers which layers have a recorded stream: opening one reads
@@ -84,6 +89,14 @@ type sizeOf struct {
 	created time.Time
 	size    int64
 	known   bool
+}
+
+// ofLayer is the size of a layer's recorded stream; l may be nil.
+func (c *sizeCache) ofLayer(ctx context.Context, s *store.Store, l *store.Layer) (int64, bool) {
+	if l == nil || l.DiffDigest == "" {
+		return 0, false
+	}
+	return c.of(ctx, s, l)
 }
 
 func (c *sizeCache) of(ctx context.Context, s *store.Store, l *store.Layer) (int64, bool) {

@@ -28,7 +28,7 @@ func table() []Row {
 	var rows []Row
 	for _, part := range [][]Row{
 		rootRows(), configRows(),
-		layerRows(), imageRows(), containerRows(), draftRows(),
+		layerRows(), imageRows(), containerRows(), draftRows(), betweenRows(),
 	} {
 		rows = append(rows, part...)
 	}

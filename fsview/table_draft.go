@@ -50,7 +50,7 @@ func draftRows() []Row {
 // noRead is the content of a draft's diff.tar: what was written is in the
 // stage already, and the layer's diff.tar will show it.
 func noRead(context.Context, place) (blob, error) {
-	return &readerBlob{r: strings.NewReader(""), after: func() error { return nil }}, nil
+	return &readerBlob{r: strings.NewReader(""), after: nothing}, nil
 }
 
 func (p place) draft() (*draft, error) {

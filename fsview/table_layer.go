@@ -74,6 +74,10 @@ func treeRows(dir string, own bool) []Row {
 			rowOps: rowOps{has: hasLayer, blob: openChanges}},
 		Row{Path: dir + "/diff.tar", Kind: Stream, Mode: modeWrite, Valid: gen, Listed: Sized, Doc: "The layer's diff. Reading gives the tar archive: byte for byte the one applied, at any offset, while its record stands, else a generated one. Writing applies an archive (plain or compressed), all or nothing.",
 			rowOps: rowOps{has: hasLayer, hideable: true, size: diffSize, blob: openDiff, sink: openSink, check: checkDiffWrite}},
+		Row{Path: dir + "/diff.tar.gz", Kind: Stream, Mode: modeRead, Valid: gen, Listed: Sized, Doc: "diff.tar, compressed by gzip while it is read.",
+			rowOps: rowOps{has: hasLayer, hideable: true, blob: packedDiff(packGzip)}},
+		Row{Path: dir + "/diff.tar.zst", Kind: Stream, Mode: modeRead, Valid: gen, Listed: Sized, Doc: "diff.tar, compressed by zstd while it is read.",
+			rowOps: rowOps{has: hasLayer, hideable: true, blob: packedDiff(packZstd)}},
 	)
 }
 

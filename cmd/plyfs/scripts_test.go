@@ -12,10 +12,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestScripts runs tests/scripts/cmd-*.txtar with the real program.
+// TestScripts runs tests/scripts/*.txtar with the real program.
 func TestScripts(t *testing.T) {
 	needsMount(t)
-	files, err := filepath.Glob("../../tests/scripts/cmd-*.txtar")
+	files, err := filepath.Glob("../../tests/scripts/*.txtar")
 	if err != nil || len(files) == 0 {
 		t.Fatal("no scripts", err)
 	}
