@@ -2,9 +2,11 @@
 // the rules of the Linux kernel's overlay filesystem. docs/overlay.md is its
 // behaviour for users, with every deviation. It knows nothing of stores.
 //
-// What exists is the read-only engine: Open takes layers, top first, and the
-// tree's nodes are vnode.Node values, served in process (`tree/` of the
-// control filesystem) or, later, by the mount program of our own.
+// There are two engines over one search. Open takes layers, top first, and
+// gives a read-only tree whose nodes are vnode.Node values, served in process
+// (`tree/` of the control filesystem). Serve (MountConfig) gives the writable
+// union of an upper directory and lower layers as a mount: an Overlay with a
+// table of its own nodes, which the FUSE server asks by number.
 //
 // # Words
 //
@@ -60,12 +62,77 @@
 //	moved.mu         which files of volatile layers have nodes
 //	Cache.mu         the descriptors' table; no system call under it
 //
-// The writable overlay adds, above it, renameMu → node.dirMu (parent first) →
-// node.copyMu → inomap. What it adds to the types: an upper place on top of a
-// stack with writes through its descriptor; a stack and a spot that change
-// under those locks (so they become fields behind accessors, which is why no
-// method reaches into them but lookup.go, place.go and probe.go); plan and
-// execution of copy-up in files of their own. merge.go and marks.go stay.
+// # The writable overlay: words
+//
+// The upper is layer 0 of the tree's layers, so the search above finds what it
+// has. A node is an inode. It is lower (its content is in a layer that is never
+// written), or upper; it becomes upper once (copy-up) and never goes back. A
+// link is a directory and a name in it by which a node is reached; a node has
+// one home link and, hard-linked, more; a node without any is an orphan, lives
+// by a descriptor that was opened before its last name was removed, and until
+// the kernel forgets it. A directory is pure when no lower layer is in its
+// stack, and impure when a child carries an origin (the kernel's words).
+// Where an upper file lies is not stored: it is the upper place of its home's
+// directory and the home's name, so a rename moves it without touching it. An
+// upper directory's place is moved in place (relocate), and with it all below.
+//
+//	node states   lower ──copy-up──▶ upper ──last name gone──▶ orphan ──FORGET──▶ (dropped)
+//	              lower ──last name gone──▶ lower, without a home (its layer still has it)
+//
+// # The writable overlay: files
+//
+//	mountconfig.go  MountConfig: what a mount is asked to be
+//	overlay.go      Overlay: opening, root, closing, degrading to read-only
+//	work.go         the work directory: probing, staging names, sweeping
+//	inode.go        node and its places; table.go nodes by number, FORGET
+//	resolve.go      look-ups: search → nodes; dirindex.go listings with cookies
+//	origin.go       file handles, origin and nlink records, index names: pure
+//	index.go        hard links of lowers: work/index
+//	copyup.go       plan and execution of a copy-up; copydata.go its content
+//	create.go       create, mkdir, mknod, symlink, link, unnamed files
+//	remove.go       unlink, rmdir, whiteouts
+//	rename.go       rename as decode, plan, execution
+//	setattr.go      attributes; uxattr.go extended ones; fds.go descriptors
+//	server*.go      requests of the kernel; mount.go mounting
+//
+// # The writable overlay: locks
+//
+//	renameMu (R: each change of a directory, and whoever relies on a name; W: rename)
+//	  └ node.dirMu, parent first (R: look-up, listing, use of a child's name; W: change)
+//	      └ node.copyMu (the step from lower to upper; never held over a copy)
+//	          └ treeMu (table, names, links, indexes of directories; no system call under it)
+//	fds.mu, Cache.mu  leaves
+//
+// renameMu is not taken twice by one request, so what copies up is called
+// before it. A copy-up in progress is a channel in the node (copying), not a
+// lock: others that want the node upper wait for the channel, those that read
+// go on reading below, and no directory is blocked by data being copied.
+//
+// # The writable overlay: order of steps, and what a kill after each leaves
+//
+// work/work holds what is staged, under names that begin with '#'; it is swept
+// when a mount starts. So "leaves a staged file" below means: nothing.
+//
+//	copy-up of a file   1 parents are copied up, top first      2 unnamed file in work: data, xattrs, owner, mode, times
+//	                    3 fsync of it (not if volatile)         4 link into the upper directory
+//	                    (of several names: 4a link into work/index, 4b link into the directory)
+//	                    A kill before 4 leaves nothing, after it the whole copy; after 4a the file by its index, all names see it.
+//	other types         staged in work, then renamed into place: nothing, or the whole.
+//	directory           staged in work with xattrs, owner, mode, times; renamed into place. Then its parent's times are put back.
+//	create              made in the upper directory; where a whiteout is: staged, then renamed over it. Owner after making: a kill
+//	                    between leaves an empty file of the server's user.
+//	mkdir               as create; over a whiteout it is staged as opaque and exchanged with it, the whiteout then removed in work.
+//	unlink              upper only: unlink. With something below: a whiteout is linked (nothing in the upper) or renamed over the
+//	                    upper file. One step: the name is there or gone.
+//	rmdir               pure: rmdir. Else, once it is empty in the union: a whiteout (or, with nothing below, an empty
+//	                    directory) is exchanged with it in one step; its own whiteouts are then removed in work.
+//	opaque              a directory that comes to lie over something is marked before it comes there.
+//	rename              1 the source is copied up, of a directory the whole subtree (over a limit: EXDEV)
+//	                    2 a moved directory is marked opaque: all that it has is in the upper, so nothing changes
+//	                    3 an empty directory in the target's place is exchanged with an empty one without whiteouts
+//	                    4 one renameat2: plain, with WHITEOUT where something lies below the source, EXCHANGE with a whiteout
+//	                    that is in the target's place of a directory, or as asked. Old or new, never both nor none.
+//	                    5 whiteouts in a moved subtree, which mean nothing any more, are removed.
 //
 // # Failure
 //

@@ -1,0 +1,103 @@
+package fuseoverlay
+
+import (
+	"io"
+	"path/filepath"
+	"time"
+
+	"github.com/sirupsen/logrus"
+
+	"github.com/plyfs/plyfs/internal/errno"
+)
+
+// Subtype is what follows "fuse." in the type of our mounts, and their source.
+const Subtype = "fuse-overlay"
+
+// MountConfig says what a mount of the writable overlay is to be. The zero
+// value of every field is its default; Lower is required.
+type MountConfig struct {
+	// Lower are the lower layers' directories, top first: 1 to MaxLayers, less
+	// one when there is an Upper. They are only read. Symlinks in these paths
+	// are followed.
+	Lower []string
+	// Upper takes the changes; Work is a directory on the same filesystem for
+	// what is being prepared, of which the mount owns `work` and `index`.
+	// Both or neither: without them the mount is read-only.
+	Upper, Work string
+	// Volatile syncs nothing: after a power loss the upper may hold anything.
+	Volatile bool
+	// Formats are the marks that are understood; 0 is AllMarks. Which of them
+	// are written is found out from the upper: trusted.overlay.* where that
+	// may be set, else user.overlay.*, and `.wh.` files where no device 0:0
+	// can be made.
+	Formats Format
+	// Descriptors bounds the descriptors kept open for directories, and again
+	// for files; 0 chooses by the process's limit.
+	Descriptors int
+	// RenameFiles and RenameBytes are how much of lower layers the rename of a
+	// directory may copy up, before it answers EXDEV and mv copies; 0: 10000
+	// files, 256 MiB (data that is shared by reflink counts nothing).
+	RenameFiles int
+	RenameBytes int64
+
+	// EntryTimeout and AttrTimeout say how long the kernel may believe names
+	// and attributes; 0 is for good, since nobody else changes the layers.
+	EntryTimeout, AttrTimeout time.Duration
+	// MaxWrite is the largest read or write request in bytes; 0: 1 MiB.
+	MaxWrite int
+	// NoACL switches POSIX ACLs off, NoXattrs all extended attributes: they
+	// are neither shown nor taken; what is in the layers stays.
+	NoACL, NoXattrs bool
+	// AllowOther lets users other than the mounting one in. It is always on
+	// for root.
+	AllowOther bool
+	// ReadOnly refuses every change at the mount.
+	ReadOnly bool
+	// NoExec, NoSuid and NoDev are the mount flags; ordinary users' mounts are
+	// always nosuid and nodev.
+	NoExec, NoSuid, NoDev, NoAtime bool
+	// FsName is the mount's source; empty: Subtype.
+	FsName string
+	// Debug logs every request.
+	Debug bool
+	// Log takes warnings, and errors of requests at debug level. Nil: nothing.
+	Log *logrus.Entry
+}
+
+// check fills in what is derived, and refuses what cannot be.
+func (c *MountConfig) check() error {
+	extra := 0
+	if c.Upper != "" {
+		extra = 1
+	}
+	if n := len(c.Lower); n == 0 || n+extra > MaxLayers {
+		return errno.New(errno.ErrBadValue, "an overlay has 1 to %d layers, not %d: flatten the image or leave layers out", MaxLayers, n+extra)
+	}
+	if (c.Upper == "") != (c.Work == "") {
+		return errno.New(errno.ErrBadValue, "upperdir and workdir go together: give both, or neither for a read-only mount")
+	}
+	if c.Upper != "" && filepath.Clean(c.Upper) == filepath.Clean(c.Work) {
+		return errno.New(errno.ErrBadValue, "upperdir and workdir are both %s: make a directory for workdir beside it", c.Upper)
+	}
+	if c.Log == nil {
+		silent := logrus.New()
+		silent.SetOutput(io.Discard)
+		c.Log = logrus.NewEntry(silent)
+	}
+	if c.RenameFiles == 0 {
+		c.RenameFiles = 10000
+	}
+	if c.RenameBytes == 0 {
+		c.RenameBytes = 256 << 20
+	}
+	if c.Formats&AllMarks == 0 {
+		c.Formats |= AllMarks
+	}
+	if c.MaxWrite == 0 {
+		c.MaxWrite = 1 << 20
+	}
+	if c.FsName == "" {
+		c.FsName = Subtype
+	}
+	return nil
+}
