@@ -44,6 +44,9 @@ func (a *app) openStore(ctx context.Context, lockTimeout time.Duration, create, 
 	if err != nil {
 		return nil, nil, err
 	}
+	if create {
+		here.Usable = config.Prober(driverNamed)
+	}
 	conf, err := config.Load(here, a.flags)
 	if err != nil {
 		return nil, nil, err
@@ -51,10 +54,10 @@ func (a *app) openStore(ctx context.Context, lockTimeout time.Duration, create, 
 	if fi, err := os.Stat(conf.GraphRoot.Text); err == nil && !fi.IsDir() {
 		return nil, nil, errno.New(errno.ErrNotDir, "%s (%s) is not a directory and holds no store: name the store's directory with --root", conf.GraphRoot.Text, conf.GraphRoot.From)
 	}
+	if err := conf.Strict(); err != nil {
+		return nil, nil, err
+	}
 	for _, w := range conf.Warnings {
-		if w.Unknown {
-			return nil, nil, errno.New(errno.ErrBadValue, "%s: correct it or take it out, or name another file with CONTAINERS_STORAGE_CONF", w)
-		}
 		a.log.Warn(w)
 	}
 	newDriver, err := driverNamed(conf.Driver.Text)

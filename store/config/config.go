@@ -4,7 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -46,17 +46,31 @@ func (w Warning) String() string { return place(w.File, w.Line) + ": " + w.Text 
 type Config struct {
 	// GraphRoot and RunRoot are absolute paths.
 	GraphRoot, RunRoot, Driver Value
+	// ImageStore is the graph root that new images are kept in, empty for
+	// GraphRoot.
+	ImageStore Value
 	// ImageStores are graph roots of additional read-only stores.
 	ImageStores []Value
 	Options     []Option
-	// File is the storage.conf that was read, or "".
+	// TransientStore and DisableVolatile read as booleans; empty is false.
+	TransientStore, DisableVolatile Value
+	// DriverPriority is in what order drivers are tried for a new store.
+	DriverPriority []Value
+	Remap          Remap
+	AutoUserns     AutoUserns
+	// PullOptions are kept for who pulls images; plyfs does not.
+	PullOptions []Option
+	// File is the storage.conf that was read, or "", and Files that and all
+	// drop-ins, in the order in which they were laid over each other.
 	File     string
+	Files    []string
 	Warnings []Warning
 }
 
 // Flags are what the command line named; empty means not named.
 type Flags struct {
-	Root, RunRoot, Driver string
+	Root, RunRoot, Driver, ImageStore string
+	TransientStore                    bool
 	// Options are "driver.key=value", "key=value" or ".key=value".
 	Options []string
 }
@@ -68,7 +82,18 @@ type Machine struct {
 	// UID is the user's ID outside of any user namespace that podman made.
 	UID int
 	// System are the system's storage.conf files, the first that exists wins.
+	// Drop-ins are in folders beside them (storage.conf.d and so on).
 	System []string
+	// UserConfig is the folder of a user's settings where XDG_CONFIG_HOME is
+	// not set; "" for the usual one.
+	UserConfig string
+	// SubUID and SubGID are the files of subordinate IDs.
+	SubUID, SubGID string
+	// Drivers are those to try for a new store, the best first; nil for all.
+	Drivers []string
+	// Usable tells whether a new store of a driver can be made in graphRoot;
+	// nil means that any can. See Prober.
+	Usable func(driver, graphRoot string) bool
 	// GraphRoot and RunRoot are root's defaults.
 	GraphRoot, RunRoot string
 	// Dir is the working directory, for relative paths of flags.
@@ -83,11 +108,9 @@ func Here() (Machine, error) {
 	if err != nil {
 		return Machine{}, fmt.Errorf("find the working directory: %w", err)
 	}
-	return Machine{
-		Getenv: os.Getenv, UID: outerUID(os.Getenv, os.Geteuid()), Dir: dir, UserRun: "/run/user",
-		GraphRoot: "/var/lib/containers/storage", RunRoot: "/run/containers/storage",
-		System: []string{"/etc/containers/storage.conf", "/usr/share/containers/storage.conf"},
-	}, nil
+	m := system(os.Getenv)
+	m.Getenv, m.Dir = os.Getenv, dir
+	return m, nil
 }
 
 // outerUID returns the user that stands behind `podman unshare`, whose
@@ -103,28 +126,52 @@ func outerUID(getenv func(string) string, uid int) int {
 	return outer
 }
 
-// drivers that exist; those that plyfs cannot use are refused by its caller.
-func knownDriver(name string) bool {
-	return slices.Contains([]string{"overlay", "vfs", "btrfs", "zfs"}, name)
-}
-
 // Load finds the settings. See the package comment; it changes nothing.
 func Load(m Machine, f Flags) (*Config, error) {
-	c := &Config{}
-	l := loader{m: m, c: c}
-	if err := l.file(); err != nil {
-		return nil, err
+	l := loader{m: m, c: &Config{}, conf: settings{}}
+	for _, step := range []func() error{
+		l.files,
+		func() error { return l.roots(f) },
+		func() error { return l.driver(f.Driver) },
+		func() error { return l.options(f) },
+		func() error { return l.modes(f) },
+		l.remap,
+		l.c.refuse,
+	} {
+		if err := step(); err != nil {
+			return nil, err
+		}
 	}
-	if err := l.roots(f); err != nil {
-		return nil, err
+	return l.c, nil
+}
+
+// Strict is the error of the first key that nobody knows, for programs that
+// would rather not open a store than the wrong one.
+func (c *Config) Strict() error {
+	for _, w := range c.Warnings {
+		if w.Unknown {
+			return errno.New(errno.ErrBadValue, "%s: correct it or take it out, or name another file with %s", w, envConf)
+		}
 	}
-	if err := l.driver(f.Driver); err != nil {
-		return nil, err
+	return nil
+}
+
+// refuse tells of settings that mean a store of a form that cannot be opened.
+func (c *Config) refuse() error {
+	transient, _ := strconv.ParseBool(c.TransientStore.Text) // the schema saw that it is one
+	for _, s := range []struct {
+		name string
+		v    Value
+		set  bool
+	}{
+		{"transient_store", c.TransientStore, transient},
+		{"imagestore", c.ImageStore, c.ImageStore.Text != ""},
+	} {
+		if s.set {
+			return errno.New(errno.ErrNotSupported, "%s: storage.%s is set, and plyfs cannot open such a store: unset it or name another store with --root", s.v.From, s.name)
+		}
 	}
-	if err := l.options(f); err != nil {
-		return nil, err
-	}
-	return c, nil
+	return nil
 }
 
 // StoreOptions returns what store.Open needs to open that store.
@@ -140,62 +187,6 @@ func (c *Config) StoreOptions(newDriver func(drivers.Config) (drivers.Driver, er
 		o.DriverOptions = append(o.DriverOptions, drivers.Option{Key: opt.Key, Value: opt.Text})
 	}
 	return o
-}
-
-// Lines returns the options as "driver.key=value", sorted as they were given.
-func (c *Config) Lines() []string {
-	lines := make([]string, 0, len(c.Options)+len(c.ImageStores))
-	for _, s := range c.ImageStores {
-		lines = append(lines, c.Driver.Text+".imagestore="+s.Text)
-	}
-	for _, o := range c.Options {
-		lines = append(lines, c.Driver.Text+"."+o.Key+"="+o.Text)
-	}
-	return lines
-}
-
-// TOML returns the settings in the form of a storage.conf, each line with
-// where its value came from.
-func (c *Config) TOML() []byte {
-	var b strings.Builder
-	line := func(key string, v Value) { fmt.Fprintf(&b, "%s = %s # %s\n", key, quote(v.Text), v.From) }
-	b.WriteString("[storage]\n")
-	line("driver", c.Driver)
-	line("graphroot", c.GraphRoot)
-	line("runroot", c.RunRoot)
-	if len(c.ImageStores) > 0 {
-		b.WriteString("\n[storage.options]\nadditionalimagestores = [\n")
-		for _, s := range c.ImageStores {
-			fmt.Fprintf(&b, "  %s, # %s\n", quote(s.Text), s.From)
-		}
-		b.WriteString("]\n")
-	}
-	if len(c.Options) > 0 {
-		fmt.Fprintf(&b, "\n[storage.options.%s]\n", c.Driver.Text)
-		for _, o := range c.Options {
-			line(o.Key, o.Value)
-		}
-	}
-	return []byte(b.String())
-}
-
-// quote returns s as a basic string of TOML.
-func quote(s string) string {
-	var b strings.Builder
-	b.WriteByte('"')
-	for _, r := range s {
-		switch {
-		case r == '"' || r == '\\':
-			b.WriteByte('\\')
-			b.WriteRune(r)
-		case r < ' ' || r == 0x7f:
-			fmt.Fprintf(&b, `\u%04X`, r)
-		default:
-			b.WriteRune(r)
-		}
-	}
-	b.WriteByte('"')
-	return b.String()
 }
 
 func place(file string, line int) string {

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -18,7 +17,7 @@ import (
 // maxFile bounds a storage.conf, in bytes.
 const maxFile = 1 << 20
 
-// file is a storage.conf, decoded and checked.
+// file is a storage.conf or a drop-in, decoded and checked.
 type file struct {
 	path     string
 	values   map[string]any // full key ("storage.options.size") → value
@@ -62,43 +61,63 @@ func readLimited(path string) (text string, err error) {
 	return string(b), nil
 }
 
-// flatten turns nested tables into full keys. Inline tables stay values.
+// flatten turns nested tables into full keys.
 func flatten(prefix string, tree map[string]any, into map[string]any) {
 	for name, v := range tree {
 		key := prefix + name
-		if sub, ok := v.(map[string]any); ok && schema(key) != kindTable {
-			if len(sub) == 0 && schema(key) != kindFolder {
-				into[key] = sub // an empty table that nothing knows
-			}
-			flatten(key+".", sub, into)
+		sub, ok := v.(map[string]any)
+		if !ok {
+			into[key] = v
 			continue
 		}
-		into[key] = v
+		if len(sub) == 0 && schema(key) != kindFolder {
+			into[key] = sub // an empty table that nothing knows
+		}
+		flatten(key+".", sub, into)
 	}
 }
 
-// check warns of keys that are not known or have no effect, and refuses
-// values of the wrong type.
-func (f *file) check() error {
+// line returns where a key stands: for one of an inline table, the table's.
+func (f *file) line(key string) int {
+	for {
+		if n, ok := f.lines[key]; ok {
+			return n
+		}
+		i := strings.LastIndexByte(key, '.')
+		if i < 0 {
+			return 0
+		}
+		key = key[:i]
+	}
+}
+
+// keys returns the full keys in the order of their lines.
+func (f *file) keys() []string {
 	keys := make([]string, 0, len(f.values))
 	for k := range f.values {
 		keys = append(keys, k)
 	}
 	slices.SortFunc(keys, func(a, b string) int {
-		if d := f.lines[a] - f.lines[b]; d != 0 {
+		if d := f.line(a) - f.line(b); d != 0 {
 			return d
 		}
 		return strings.Compare(a, b)
 	})
-	for _, k := range keys {
+	return keys
+}
+
+// check warns of keys that are not known or have no effect, and refuses
+// values of the wrong type.
+func (f *file) check() error {
+	for _, k := range f.keys() {
 		kind := schema(k)
 		switch {
 		case kind == kindUnknown:
 			f.warn(k, "the key %q is not known: is it spelled as in containers-storage.conf(5)?", k)
 			f.warnings[len(f.warnings)-1].Unknown = true
 		case !kind.fits(f.values[k]):
-			return errno.New(errno.ErrBadValue, "%s: the key %q wants %s, not %v", place(f.path, f.lines[k]), k, kind, f.values[k])
-		case kind == kindIdle && f.string(k) != "":
+			return errno.New(errno.ErrBadValue, "%s: the key %q wants %s, not %v", place(f.path, f.line(k)), k, kind, f.values[k])
+		case kind == kindIdle && textOf(f.values[k]) != "":
 			f.warn(k, "the key %q has no effect here", k)
 		}
 	}
@@ -106,29 +125,12 @@ func (f *file) check() error {
 }
 
 func (f *file) warn(key, format string, args ...any) {
-	f.warnings = append(f.warnings, Warning{File: f.path, Line: f.lines[key], Text: fmt.Sprintf(format, args...)})
+	f.warnings = append(f.warnings, Warning{File: f.path, Line: f.line(key), Text: fmt.Sprintf(format, args...)})
 }
 
-// refuse tells of settings that mean a store of a form that cannot be opened.
-func (f *file) refuse() error {
-	for _, key := range []string{"storage.transient_store", "storage.imagestore"} {
-		if v := f.string(key); v != "" && v != "false" {
-			return errno.New(errno.ErrNotSupported, "%s: %s is set, and plyfs cannot open such a store: unset it or name another store with --root", place(f.path, f.lines[key]), key)
-		}
-	}
-	return nil
-}
-
-// text returns a setting of the table `storage`; an empty one is not set.
-func (f *file) text(name string) (Value, bool) {
-	key := "storage." + name
-	v := f.string(key)
-	return Value{v, place(f.path, f.lines[key])}, v != ""
-}
-
-// string returns a value as text: "string booleans" are written both ways.
-func (f *file) string(key string) string {
-	switch v := f.values[key].(type) {
+// textOf returns a value as text: "string booleans" are written both ways.
+func textOf(value any) string {
+	switch v := value.(type) {
 	case string:
 		return v
 	case bool:
@@ -137,29 +139,6 @@ func (f *file) string(key string) string {
 		return strconv.FormatInt(v, 10)
 	}
 	return ""
-}
-
-// options adds what the tables storage.options and storage.options.DRIVER say
-// for c's driver: the driver's own table wins.
-func (f *file) options(c *Config) error {
-	stores, _ := f.values["storage.options.additionalimagestores"].([]any)
-	for _, s := range stores {
-		path, _ := s.(string) // check saw to that
-		if !filepath.IsAbs(path) {
-			return errno.New(errno.ErrBadValue, "%s: the image store %q is not an absolute path: write it from / on",
-				place(f.path, f.lines["storage.options.additionalimagestores"]), path)
-		}
-		c.ImageStores = append(c.ImageStores, Value{filepath.Clean(path), place(f.path, f.lines["storage.options.additionalimagestores"])})
-	}
-	for _, name := range driverKeys(c.Driver.Text) {
-		for _, key := range []string{"storage.options." + c.Driver.Text + "." + name, "storage.options." + name} {
-			if v := f.string(key); v != "" {
-				c.Options = append(c.Options, Option{name, Value{v, place(f.path, f.lines[key])}})
-				break
-			}
-		}
-	}
-	return nil
 }
 
 // keyLines finds the line of every key and table by reading the text line by

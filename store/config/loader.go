@@ -1,89 +1,23 @@
 package config
 
 import (
-	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
-	"syscall"
 
 	"github.com/plyfs/plyfs/internal/errno"
 )
 
 // loader is one Load at work; it fills c.
 type loader struct {
-	m    Machine
-	c    *Config
-	conf *file // the storage.conf in use, or nil
-	// system is the system's file when conf is not it: of a user's settings
-	// only two come from there.
-	system *file
+	m      Machine
+	c      *Config
+	conf   settings // of all files
 	libpod libpod
 }
 
 func (l *loader) rootless() bool { return l.m.UID != 0 }
-
-// file finds and reads storage.conf.
-func (l *loader) file() error {
-	if path := l.m.Getenv("CONTAINERS_STORAGE_CONF"); path != "" {
-		conf, err := readFile(path)
-		if errors.Is(err, fs.ErrNotExist) {
-			return errno.New(errno.ErrUnknown, "$CONTAINERS_STORAGE_CONF names %s, which does not exist: make it or unset the variable", path)
-		}
-		return l.use(conf, err)
-	}
-	if path := l.userFile(); path != "" {
-		conf, err := readFile(path)
-		if !errors.Is(err, fs.ErrNotExist) {
-			return l.use(conf, err)
-		}
-	}
-	for _, path := range l.m.System {
-		conf, err := readFile(path)
-		if errors.Is(err, fs.ErrNotExist) {
-			continue
-		}
-		if err == nil && l.rootless() {
-			l.system, l.c.File = conf, path
-			l.c.Warnings = conf.warnings
-			return nil
-		}
-		return l.use(conf, err)
-	}
-	return nil
-}
-
-func (l *loader) use(conf *file, err error) error {
-	if err != nil {
-		return err
-	}
-	l.conf, l.c.File, l.c.Warnings = conf, conf.path, conf.warnings
-	return conf.refuse()
-}
-
-// userFile is where a user's storage.conf is, or "". Root has one only where
-// XDG_CONFIG_HOME is set.
-func (l *loader) userFile() string {
-	dir := l.m.Getenv("XDG_CONFIG_HOME")
-	if dir == "" {
-		home := l.m.Getenv("HOME")
-		if !l.rootless() || home == "" {
-			return ""
-		}
-		dir = filepath.Join(home, ".config")
-	}
-	return filepath.Join(dir, "containers", "storage.conf")
-}
-
-// setting returns a text setting of the file in use.
-func (l *loader) setting(key string) (Value, bool) {
-	if l.conf == nil {
-		return Value{}, false
-	}
-	return l.conf.text(key)
-}
 
 // expand replaces $HOME, $UID and other variables in a path of storage.conf.
 func (l *loader) expand(v Value) (Value, error) {
@@ -118,20 +52,14 @@ func (l *loader) graphRoot(flag string) (Value, error) {
 		path, err := absolute(l.m.Dir, flag, "--root")
 		return Value{path, "--root"}, err
 	}
-	if v, ok := l.setting("graphroot"); ok {
+	if v, ok := l.conf.text("graphroot"); ok {
 		return l.expand(v)
 	}
 	if !l.rootless() {
 		return Value{l.m.GraphRoot, "default"}, nil
 	}
-	conf := l.conf
-	if conf == nil {
-		conf = l.system
-	}
-	if conf != nil {
-		if v, ok := conf.text("rootless_storage_path"); ok {
-			return l.expand(v)
-		}
+	if v, ok := l.conf.text("rootless_storage_path"); ok {
+		return l.expand(v)
 	}
 	if dir := l.m.Getenv("XDG_DATA_HOME"); dir != "" {
 		return l.expand(Value{filepath.Join(dir, "containers", "storage"), "$XDG_DATA_HOME"})
@@ -151,7 +79,7 @@ func (l *loader) runRoot(flag string) (Value, error) {
 	if v := l.libpod.runRoot; v != "" && filepath.IsAbs(v) {
 		return Value{filepath.Clean(v), l.libpod.path}, nil
 	}
-	if v, ok := l.setting("runroot"); ok {
+	if v, ok := l.conf.text("runroot"); ok {
 		return l.expand(v)
 	}
 	if !l.rootless() {
@@ -168,61 +96,32 @@ func (l *loader) runRoot(flag string) (Value, error) {
 	return Value{filepath.Join(dir, "containers"), "default"}, nil
 }
 
-func ownedBy(path string, uid int) bool {
-	info, err := os.Stat(path)
-	if err != nil || !info.IsDir() {
-		return false
+// modes settles where images are kept and whether records are.
+func (l *loader) modes(f Flags) (err error) {
+	c := l.c
+	switch v, ok := l.conf.text("imagestore"); {
+	case f.ImageStore != "":
+		c.ImageStore.From = "--image-store"
+		c.ImageStore.Text, err = absolute(l.m.Dir, f.ImageStore, "--image-store")
+	case ok && f.Root == "":
+		c.ImageStore, err = l.expand(v)
 	}
-	st, ok := info.Sys().(*syscall.Stat_t)
-	return ok && int(st.Uid) == uid
-}
-
-// driver settles the driver's name.
-func (l *loader) driver(flag string) error {
-	// A mistake in the file is told even where something else wins.
-	if v, ok := l.setting("driver"); ok && !knownDriver(v.Text) && v.Text != "overlay2" {
-		return errNoDriver(v)
+	if err == nil && c.ImageStore.Text == c.GraphRoot.Text {
+		err = errno.New(errno.ErrBadValue, "%s: the image store is the graph root %s itself: name another directory, or leave it out", c.ImageStore.From, c.GraphRoot.Text)
 	}
-	v := l.chooseDriver(flag)
-	if v.Text == "overlay2" { // the name that Docker gave it
-		v.Text = "overlay"
+	switch v, ok := l.conf.text("transient_store"); {
+	case f.TransientStore:
+		c.TransientStore = Value{"true", "--transient-store"}
+	case ok && f.Root == "":
+		c.TransientStore = v
 	}
-	if !knownDriver(v.Text) {
-		return errNoDriver(v)
+	c.DisableVolatile = l.conf.value("options.disable-volatile")
+	c.PullOptions = l.conf.table(pullTable)
+	c.AutoUserns = AutoUserns{
+		User:    l.conf.value("options.root-auto-userns-user"),
+		MinSize: l.conf.value("options.auto-userns-min-size"), MaxSize: l.conf.value("options.auto-userns-max-size"),
 	}
-	l.c.Driver = v
-	return nil
-}
-
-func errNoDriver(v Value) error {
-	return errno.New(errno.ErrBadValue, "%s: there is no storage driver %q: use overlay, vfs, btrfs or zfs", v.From, v.Text)
-}
-
-func (l *loader) chooseDriver(flag string) Value {
-	if flag != "" {
-		return Value{flag, "--storage-driver"}
-	}
-	if name := l.m.Getenv("STORAGE_DRIVER"); name != "" {
-		return Value{name, "$STORAGE_DRIVER"}
-	}
-	if name := l.libpod.driver; name != "" {
-		return Value{name, l.libpod.path}
-	}
-	conf := l.conf
-	if conf == nil {
-		conf = l.system
-	}
-	if conf != nil {
-		if v, ok := conf.text("driver"); ok {
-			return v
-		}
-	}
-	for _, name := range []string{"overlay", "btrfs", "zfs", "vfs"} {
-		if _, err := os.Stat(filepath.Join(l.c.GraphRoot.Text, name+"-layers")); err == nil {
-			return Value{name, "the store in " + l.c.GraphRoot.Text}
-		}
-	}
-	return Value{"overlay", "default"}
+	return err
 }
 
 // options settles the driver's options and the additional image stores.
@@ -238,7 +137,7 @@ func (l *loader) options(f Flags) error {
 			return err
 		}
 	}
-	if len(given) == 0 && f.Root == "" && l.conf != nil {
+	if len(given) == 0 && f.Root == "" {
 		return l.conf.options(l.c)
 	}
 	return nil

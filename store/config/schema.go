@@ -2,28 +2,35 @@ package config
 
 import (
 	"slices"
+	"strconv"
 	"strings"
 )
 
 // kind is what a key of storage.conf holds. The keys are those of
-// containers-storage.conf(5), of July 2018 and of 2025.
+// containers-storage.conf(5), of July 2018, of 2022 and of 2025.
 type kind uint8
 
 const (
 	kindUnknown kind = iota
 	kindText         // a string, a boolean or a number: all were written
+	kindBool         // a boolean, or a string that reads as one
+	kindNumber       // a number from 0 on, or a string that reads as one
 	kindList         // a list of strings
-	kindTable        // a table whose keys nobody here reads
 	kindFolder       // a table with keys of its own
-	kindIdle         // known, without effect on a store that is opened here
+	kindIdle         // known, without effect on any store that is opened here
+	kindForeign      // a key of a driver that is long gone
 )
 
 // String names the form in messages.
 func (k kind) String() string {
 	switch k {
+	case kindBool:
+		return `true or false, or "true" or "false"`
+	case kindNumber:
+		return "a number from 0 on"
 	case kindList:
 		return "a list of strings"
-	case kindTable, kindFolder:
+	case kindFolder:
 		return "a table"
 	}
 	return "a string"
@@ -31,13 +38,17 @@ func (k kind) String() string {
 
 func (k kind) fits(v any) bool {
 	switch k {
+	case kindBool:
+		return isBool(v)
+	case kindNumber:
+		return isNumber(v)
 	case kindList:
-		list, ok := v.([]any)
-		return ok && !slices.ContainsFunc(list, func(e any) bool { _, text := e.(string); return !text })
-	case kindTable, kindFolder:
+		_, _, ok := listOf(v)
+		return ok
+	case kindFolder:
 		_, ok := v.(map[string]any)
 		return ok
-	case kindIdle:
+	case kindIdle, kindForeign:
 		return true
 	}
 	switch v.(type) {
@@ -47,6 +58,53 @@ func (k kind) fits(v any) bool {
 	return false
 }
 
+func isBool(v any) bool {
+	switch v := v.(type) {
+	case bool:
+		return true
+	case string:
+		_, err := strconv.ParseBool(v)
+		return v == "" || err == nil
+	}
+	return false
+}
+
+func isNumber(v any) bool {
+	switch v := v.(type) {
+	case int64:
+		return v >= 0
+	case string:
+		_, err := strconv.ParseUint(v, 10, 32)
+		return v == "" || err == nil
+	}
+	return false
+}
+
+// listOf returns the strings of a list, and whether it is added to the one of
+// earlier files: an element {append=true} says so, as containers.conf(5) has it
+// for the drop-ins of all three files.
+func listOf(v any) (list []string, add, ok bool) {
+	elements, ok := v.([]any)
+	for _, e := range elements {
+		switch e := e.(type) {
+		case string:
+			list = append(list, e)
+		case map[string]any:
+			on, is := e["append"].(bool)
+			if !is || len(e) != 1 {
+				return nil, false, false
+			}
+			add = on
+		default:
+			return nil, false, false
+		}
+	}
+	return list, add, ok
+}
+
+// pullTable is a table whose keys belong to who pulls images: any are kept.
+const pullTable = "storage.options.pull_options"
+
 // schema returns the kind of a full key.
 func schema(key string) kind {
 	rest, ok := strings.CutPrefix(key, "storage")
@@ -54,23 +112,21 @@ func schema(key string) kind {
 		return kindUnknown
 	}
 	switch rest {
-	case "", ".options":
+	case "", ".options", ".options.pull_options":
 		return kindFolder
-	case ".driver", ".graphroot", ".runroot", ".rootless_storage_path", ".transient_store", ".imagestore":
+	case ".driver", ".graphroot", ".runroot", ".rootless_storage_path", ".imagestore":
 		return kindText
-	case ".driver_priority":
-		return kindIdle
-	case ".options.additionalimagestores":
+	case ".transient_store":
+		return kindBool
+	case ".driver_priority", ".options.additionalimagestores":
 		return kindList
-	case ".options.pull_options":
-		return kindTable
 	}
 	rest, ok = strings.CutPrefix(rest, ".options.")
 	if !ok {
 		return kindUnknown
 	}
 	if table, name, nested := strings.Cut(rest, "."); nested {
-		return driverSchema(table, name)
+		return tableSchema(table, name)
 	}
 	return optionSchema(rest)
 }
@@ -80,26 +136,38 @@ func optionSchema(name string) kind {
 	switch name {
 	case "overlay", "vfs", "btrfs", "zfs", "aufs", "thinpool":
 		return kindFolder
-	case "size", "inodes", "mount_program", "mountopt", "skip_mount_home", "ignore_chown_errors", "force_mask":
+	case "size", "inodes", "mount_program", "mountopt", "force_mask",
+		"remap-uids", "remap-gids", "remap-user", "remap-group", "root-auto-userns-user":
 		return kindText
-	case "override_kernel_check", "ostree_repo", "additionallayerstores",
-		"remap-uids", "remap-gids", "remap-user", "remap-group",
-		"root-auto-userns-user", "auto-userns-min-size", "auto-userns-max-size", "disable-volatile":
+	case "skip_mount_home", "ignore_chown_errors", "disable-volatile":
+		return kindBool
+	case "auto-userns-min-size", "auto-userns-max-size":
+		return kindNumber
+	case "override_kernel_check", "ostree_repo", "additionallayerstores":
 		return kindIdle
 	}
 	return kindUnknown
 }
 
-// driverSchema is for the keys of storage.options.TABLE.
-func driverSchema(table, name string) kind {
+// tableSchema is for the keys of storage.options.TABLE.
+func tableSchema(table, name string) kind {
 	switch table {
-	case "thinpool", "aufs":
-		return kindIdle // drivers that are long gone
-	}
-	if slices.Contains(driverKeys(table), name) {
+	case "pull_options":
 		return kindText
+	case "thinpool", "aufs":
+		if slices.Contains(goneKeys(table), name) {
+			return kindForeign
+		}
+		return kindUnknown
 	}
-	return kindUnknown
+	if !slices.Contains(driverKeys(table), name) {
+		return kindUnknown
+	}
+	switch name {
+	case "ignore_chown_errors", "skip_mount_home", "use_composefs":
+		return kindBool
+	}
+	return kindText
 }
 
 // driverKeys returns the options that storage.conf has for a driver, in the
@@ -114,6 +182,20 @@ func driverKeys(driver string) []string {
 		return []string{"min_space", "size"}
 	case "zfs":
 		return []string{"fsname", "mountopt", "size"}
+	}
+	return nil
+}
+
+// goneKeys are the options of drivers that no program has any more: they are
+// accepted, and only a store of such a driver is refused.
+func goneKeys(table string) []string {
+	switch table {
+	case "aufs":
+		return []string{"mountopt"}
+	case "thinpool":
+		return []string{"autoextend_percent", "autoextend_threshold", "basesize", "blocksize", "directlvm_device",
+			"directlvm_device_force", "fs", "log_level", "metadata_size", "min_free_space", "mkfsarg", "mountopt", "size",
+			"use_deferred_deletion", "use_deferred_removal", "xfs_nospace_max_retries"}
 	}
 	return nil
 }
