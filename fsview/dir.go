@@ -102,6 +102,12 @@ func (p place) shown(ctx context.Context) bool {
 		return known
 	case Held:
 		return p.fs.holds(p.tx, p.where)
+	case Asked:
+		if !p.fs.opts.ShowDirs {
+			return false
+		}
+		path, err := p.row.window(ctx, p, false)
+		return path != "" && err == nil
 	}
 	return true
 }

@@ -44,7 +44,7 @@
 //
 //	handle.mu → FS.mu → (none)
 //	draft.mu  → FS.mu
-//	errLog.mu, eventCache.mu, sizeCache.mu, damageCache.mu, treeNode.mu
+//	errLog.mu, eventCache.mu, sizeCache.mu, usageCache.mu, damageCache.mu, treeNode.mu
 //
 // handle.mu guards one open file and is held while its value is committed; it
 // is never taken with FS.mu held. FS.mu guards the maps of FS and is never

@@ -30,6 +30,7 @@ type FS struct {
 	errs   errLog
 	events eventCache
 	sizes  sizeCache
+	usages usageCache
 	damage damageCache
 	index  atomic.Pointer[index]
 

@@ -63,6 +63,8 @@ type Options struct {
 	HideTrees bool
 	// ShowStreams lists files whose size is not known beforehand too.
 	ShowStreams bool
+	// ShowDirs lists dir/ and rundir/ of containers where they are there.
+	ShowDirs bool
 	// ReadOnly refuses every change.
 	ReadOnly bool
 	// BigDataLimit bounds a raw file (big data, metadata) in bytes; 0 is

@@ -56,11 +56,13 @@ const (
 	Sized
 	// Held: while this control tree holds the layer's mount.
 	Held
+	// Asked: while it is there, with ShowDirs.
+	Asked
 )
 
 // String returns the word that docs/controlfs.md uses.
 func (l Listed) String() string {
-	return [...]string{"yes", "no", "if its size is known", "while mounted here"}[l]
+	return [...]string{"yes", "no", "if its size is known", "while mounted here", "with show=dirs"}[l]
 }
 
 // Row is one line of the table that the tree is.
@@ -93,6 +95,9 @@ type rowOps struct {
 	hideable bool
 	// own narrows a Subtree to the layer's own files.
 	own bool
+	// window is the host directory that a Subtree of Listed Asked shows; with
+	// make it is made when it is not there. "" without error: it is not there.
+	window func(ctx context.Context, p place, make bool) (string, error)
 	// born says that the value never changes after the object's creation.
 	born bool
 

@@ -19,6 +19,13 @@ const volatileArg = "volatile"
 
 // subtree answers the look-up of tree/, diff/ or merged/.
 func (p place) subtree(ctx context.Context) (vnode.Child, error) {
+	if p.row.window != nil {
+		n, err := p.userDir(ctx)
+		if err != nil {
+			return vnode.Child{}, p.fs.fail(p.where, "opening", err)
+		}
+		return vnode.Child{Node: n}, nil
+	}
 	if p.row.Listed == Held {
 		n, err := p.merged(ctx)
 		if err != nil {
@@ -41,7 +48,7 @@ func (p place) subtree(ctx context.Context) (vnode.Child, error) {
 // subtreeWhere completes the place of a tree/ or diff/; others it leaves.
 func (p place) subtreeWhere() where {
 	w := p.where
-	if p.row.Kind != Subtree || p.row.Listed == Held {
+	if p.row.Kind != Subtree || p.row.Listed == Held || p.row.window != nil {
 		return w
 	}
 	w.arg = ""

@@ -126,6 +126,8 @@ func objectRows(kind store.Kind, dir string) []Row {
 			rowOps: rowOps{get: objectError}},
 		{Path: dir + "/used-by", Kind: Links, Mode: modeDir, Valid: gen, Doc: "A symlink `<kind>:<entry>` for everything that needs this " + kind.String() + ".",
 			rowOps: rowOps{mtime: modifiedAny, list: listUsers, find: findUser}},
+		{Path: dir + "/usage", Kind: Text, Mode: modeRead, Valid: gen, Doc: "Bytes and inodes on disk, counted when it is opened: `own`, what nothing else needs (an image: the layers that would go with it), `shared`, what it needs of others, `reclaimable`, what rmdir would free now.",
+			rowOps: rowOps{size: usageSize, blob: openUsage}},
 		{Path: dir + "/bigdata", Kind: Dir, Mode: modeMake, Valid: gen, Doc: "Data items by key, keys encoded as names are. A new file is a new key.",
 			rowOps: rowOps{list: listBigData, find: findBigData, create: createBigData}},
 		{Path: dir + "/bigdata/<key>", Kind: Raw, Mode: modeWrite, Valid: gen, Doc: "The bytes of one item; replaced by what is written.",

@@ -1,6 +1,8 @@
 package fsview
 
 import (
+	"context"
+
 	"github.com/plyfs/plyfs/internal/vnode"
 	"github.com/plyfs/plyfs/store"
 )
@@ -35,6 +37,16 @@ func containerRows() []Row {
 		text("/idmap/uid", "Of users.", func(c *store.Container) []byte { return showIDMap(c.Maps.UIDs) }),
 		text("/idmap/gid", "Of groups.", func(c *store.Container) []byte { return showIDMap(c.Maps.GIDs) }),
 	)
+	for _, d := range []struct {
+		name, doc string
+		window    func(context.Context, place, bool) (string, error)
+	}{
+		{"dir", "Files of whoever made the container, gone with it, to read and write; naming it makes it.", userDirOf(false)},
+		{"rundir", "The same in the run root, which a restart of the machine empties.", userDirOf(true)},
+	} {
+		rows = append(rows, Row{Path: dir + "/" + d.name, Kind: Subtree, Mode: modeMake, Valid: vnode.ValidNone, Listed: Asked, Doc: d.doc,
+			rowOps: rowOps{window: d.window}})
+	}
 	rows = append(rows, treeRows(dir, true)...)
 	return append(rows, mountRows(dir)...)
 }

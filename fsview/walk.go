@@ -27,12 +27,27 @@ func Walk(ctx context.Context, root vnode.Node, path string, follow bool) (vnode
 	return w.walk(path, follow)
 }
 
-// walker is one walk: stack holds the directories from the root to here.
+// walker is one walk: stack holds the directories from the root to here. What
+// two walks found that share known is one node when it is one file, as in a
+// server; with nil each look-up's node is its own.
 type walker struct {
 	ctx   context.Context
 	shown string
 	stack []vnode.Node
 	links int
+	known map[uint64]vnode.Node
+}
+
+// keep returns the node that was found first for n's file.
+func (w *walker) keep(n vnode.Node) vnode.Node {
+	if w.known == nil {
+		return n
+	}
+	if first, ok := w.known[n.Ino()]; ok {
+		return first
+	}
+	w.known[n.Ino()] = n
+	return n
 }
 
 func (w *walker) walk(path string, follow bool) (vnode.Node, error) {
@@ -56,6 +71,7 @@ func (w *walker) walk(path string, follow bool) (vnode.Node, error) {
 		if err != nil {
 			return nil, err
 		}
+		child = w.keep(child)
 		link, err := symlinkOf(w.ctx, child)
 		if err != nil {
 			return nil, err
@@ -342,6 +358,11 @@ func openToWrite(ctx context.Context, root vnode.Node, path string, flags int) (
 
 // parentOf returns the directory of path and the last component.
 func parentOf(ctx context.Context, root vnode.Node, path string) (vnode.Node, string, error) {
+	return parentIn(ctx, root, path, nil)
+}
+
+// parentIn is parentOf with the nodes that an earlier walk has found.
+func parentIn(ctx context.Context, root vnode.Node, path string, known map[uint64]vnode.Node) (vnode.Node, string, error) {
 	trimmed := strings.TrimRight(path, "/")
 	i := strings.LastIndexByte(trimmed, '/')
 	name := trimmed[i+1:]
@@ -351,7 +372,8 @@ func parentOf(ctx context.Context, root vnode.Node, path string) (vnode.Node, st
 	if len(name) > maxEntry {
 		return nil, "", errno.New(errno.ErrNameTooLong, "%q… has more than %d bytes: choose a shorter name, or write `names`", clip(name), maxEntry)
 	}
-	dir, err := Walk(ctx, root, trimmed[:i+1], true)
+	w := walker{ctx: ctx, shown: trimmed[:i+1], stack: []vnode.Node{root}, known: known}
+	dir, err := w.walk(trimmed[:i+1], true)
 	if err != nil {
 		return nil, "", err
 	}
@@ -433,14 +455,15 @@ func Unlink(ctx context.Context, root vnode.Node, path string) error {
 
 // Rename moves from to the path to, as `mv -T` does.
 func Rename(ctx context.Context, root vnode.Node, from, to string) error {
-	dir, name, err := parentOf(ctx, root, from)
+	known := map[uint64]vnode.Node{}
+	dir, name, err := parentIn(ctx, root, from, known)
 	if err != nil {
 		return err
 	}
 	if _, err := lookupIn(ctx, dir, name, from); err != nil {
 		return err
 	}
-	newDir, newName, err := parentOf(ctx, root, to)
+	newDir, newName, err := parentIn(ctx, root, to, known)
 	if err != nil {
 		return err
 	}

@@ -57,6 +57,12 @@ func (s *Store) userDir(ctx context.Context, k Kind, ref string, dirOf func(Kind
 	return path, err
 }
 
+// UserDirs returns where ContainerDir and ContainerRunDir would be for an
+// object of kind k, made or not; what is around them holds its data items.
+func (t *Tx) UserDirs(k Kind, id string) (dir, runDir string) {
+	return filepath.Join(t.dataDir(k, id), userdata), filepath.Join(t.s.runObjectDir(k, id), userdata)
+}
+
 // Dirs returns the directories whose union is the layer, its own first. They
 // are for reading only.
 func (s *Store) Dirs(layerID string) ([]string, error) {

@@ -31,6 +31,7 @@ Options, after -o, separated by commas:
     noexec              let nobody run programs from tree/ and merged/
     hide=trees          leave tree/, diff/ and diff.tar out of listings
     show=streams        also list files whose size is not known beforehand
+    show=dirs           also list dir/ and rundir/ of containers
     bigdata_limit=SIZE  largest big data item and metadata (16M); K, M, G
     lock_timeout=TIME   longest wait for a lock of the store (60s)
 

@@ -11,7 +11,8 @@ import (
 // mountOptions are what -o says.
 type mountOptions struct {
 	readOnly, allowOther, noExec bool
-	hideTrees, showStreams       bool
+	hideTrees                    bool
+	showStreams, showDirs        bool
 	create                       bool
 	bigDataLimit                 int64
 	lockTimeout                  time.Duration
@@ -62,6 +63,8 @@ func (o *mountOptions) set(item string) error {
 		o.hideTrees = true
 	case "show=streams":
 		o.showStreams = true
+	case "show=dirs":
+		o.showDirs = true
 	case "defaults", "nodev", "nosuid":
 	default:
 		return errno.New(errno.ErrBadValue, "there is no mount option %q: plyfs mount --help lists them", item)

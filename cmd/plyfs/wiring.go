@@ -87,7 +87,7 @@ func openTree(st *store.Store, conf *config.Config, o mountOptions, log *logrus.
 		Config:  fsview.Config{Options: conf.Lines(), StorageConf: conf.TOML()},
 		Trees:   newTrees(),
 		Version: version, Log: log,
-		HideTrees: o.hideTrees, ShowStreams: o.showStreams, ReadOnly: o.readOnly, BigDataLimit: o.bigDataLimit,
+		HideTrees: o.hideTrees, ShowStreams: o.showStreams, ShowDirs: o.showDirs, ReadOnly: o.readOnly, BigDataLimit: o.bigDataLimit,
 		UID: uint32(os.Getuid()), GID: uint32(os.Getgid()),
 	})
 }
