@@ -84,7 +84,7 @@ build-binary: ## static binaries into bin/
 .PHONY: install
 install: build-binary ## into DESTDIR/PREFIX (default /usr/local)
 	@install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/man/man1
-	@for b in cmd/*/; do install -m 0755 bin/$$(basename $$b) $(DESTDIR)$(PREFIX)/bin/; done
+	@for b in cmd/*/main.go; do install -m 0755 bin/$$(basename $$(dirname $$b)) $(DESTDIR)$(PREFIX)/bin/; done
 	@install -m 0644 docs/man/*.1 $(DESTDIR)$(PREFIX)/share/man/man1/
 	@echo "installed into $(DESTDIR)$(PREFIX)"
 
