@@ -105,19 +105,6 @@ func Mkdir(path string, perm os.FileMode) error {
 	return SyncDir(filepath.Dir(path))
 }
 
-// SyncDir makes the entries of a directory durable.
-func SyncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return fmt.Errorf("sync directory: %w", err)
-	}
-	err = d.Sync()
-	if err != nil {
-		err = fmt.Errorf("sync directory: %w", err)
-	}
-	return errors.Join(err, d.Close())
-}
-
 // IsTemp tells whether name (one component) is that of a temporary file.
 func IsTemp(name string) bool {
 	rest, ok := strings.CutPrefix(name, TempPrefix)

@@ -13,6 +13,8 @@ import (
 	"fmt"
 	"io"
 	"syscall"
+
+	"github.com/plyfs/plyfs/internal/unix"
 )
 
 // Kind is a class of failures that share one errno. The kinds are the
@@ -40,7 +42,7 @@ var (
 	ErrQuota        = &Kind{"over quota", syscall.EDQUOT}
 	ErrBadStream    = &Kind{"broken stream or digest mismatch", syscall.EBADMSG}
 	ErrTimeout      = &Kind{"waited too long for a lock", syscall.ETIMEDOUT}
-	ErrDamaged      = &Kind{"damaged on disk", syscall.EUCLEAN}
+	ErrDamaged      = &Kind{"damaged on disk", unix.EUCLEAN}
 	ErrForbidden    = &Kind{"not permitted", syscall.EPERM}
 	ErrTooLarge     = &Kind{"larger than its limit", syscall.EFBIG}
 	ErrNameTooLong  = &Kind{"name too long", syscall.ENAMETOOLONG}

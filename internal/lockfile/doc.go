@@ -13,6 +13,10 @@
 // with back-off until the context ends or the timeout passes; goroutines of
 // one process queue first-in first-out before they poll.
 //
+// The BSDs and darwin have no such locks, but their flock(2) locks belong to
+// the open file too and conflict with POSIX locks; windows has LockFileEx, on a
+// byte far behind the token, which must stay readable (lock_*.go).
+//
 // # Tokens
 //
 // A writer that changes what a lock guards puts a fresh token of 64 bytes at

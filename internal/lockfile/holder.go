@@ -8,8 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 // sideLimit bounds a side record, in bytes: it is another process's file.
@@ -50,17 +48,18 @@ func (f *File) Holder() (_ Holder, held bool, err error) {
 		return Holder{}, false, fmt.Errorf("open lock file: %w", err)
 	}
 	defer func() { err = errors.Join(err, fd.Close()) }()
-	lk := unix.Flock_t{Type: unix.F_WRLCK, Whence: io.SeekStart}
-	if err := unix.FcntlFlock(fd.Fd(), unix.F_OFD_GETLK, &lk); err != nil {
+	pid, write, held, err := holderOf(fd)
+	if err != nil {
 		return Holder{}, false, fmt.Errorf("ask for the holder of %s: %w", f.path, err)
 	}
-	if lk.Type == unix.F_UNLCK {
+	if !held {
 		return Holder{}, false, nil
 	}
-	h := Holder{Write: lk.Type == unix.F_WRLCK}
-	if lk.Pid > 0 {
-		h.PID = int(lk.Pid)
-	} else if side, ok := f.readSide(); ok && h.Write {
+	h := Holder{PID: pid, Write: write}
+	if pid > 0 {
+		return h, true, nil
+	}
+	if side, ok := f.readSide(); ok && h.Write {
 		h.PID, h.Since, h.What = side.PID, side.Since, side.What
 	}
 	return h, true, nil
@@ -102,8 +101,5 @@ func (f *File) readSide() (Holder, bool) {
 	if json.NewDecoder(io.LimitReader(fd, sideLimit)).Decode(&h) != nil || h.PID <= 0 {
 		return Holder{}, false
 	}
-	if err := unix.Kill(h.PID, 0); err != nil && !errors.Is(err, unix.EPERM) {
-		return Holder{}, false
-	}
-	return h, true
+	return h, alive(h.PID)
 }

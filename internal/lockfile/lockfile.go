@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"math"
 	"math/rand/v2"
 	"os"
@@ -13,7 +12,6 @@ import (
 	"time"
 
 	"golang.org/x/sync/semaphore"
-	"golang.org/x/sys/unix"
 
 	"github.com/plyfs/plyfs/internal/errno"
 )
@@ -166,28 +164,6 @@ func stillThere(fd *os.File, path string) (bool, error) {
 		return false, err
 	}
 	return os.SameFile(open, named), nil
-}
-
-// TryLock tries once to lock the whole of an open file, for writing or for
-// reading, with an open-file-description lock. It is false when some other
-// lock is in the way. Closing the last descriptor of fd's description ends it.
-func TryLock(fd *os.File, write bool) (bool, error) {
-	lk := unix.Flock_t{Type: unix.F_RDLCK, Whence: io.SeekStart}
-	if write {
-		lk.Type = unix.F_WRLCK
-	}
-	for {
-		err := unix.FcntlFlock(fd.Fd(), unix.F_OFD_SETLK, &lk)
-		switch {
-		case err == nil:
-			return true, nil
-		case errors.Is(err, unix.EAGAIN), errors.Is(err, unix.EACCES):
-			return false, nil
-		case errors.Is(err, unix.EINTR):
-		default:
-			return false, fmt.Errorf("lock %s: %w", fd.Name(), err)
-		}
-	}
 }
 
 // waitError words the end of a wait. outer is the caller's own context.

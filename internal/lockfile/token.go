@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"syscall"
 	"time"
 
 	"github.com/plyfs/plyfs/internal/errno"
@@ -52,16 +51,6 @@ func (f *File) Token() (Token, error) {
 		f.reads = fd
 	}
 	return readToken(f.reads)
-}
-
-// linked tells whether an open file still has a name.
-func linked(fd *os.File) bool {
-	fi, err := fd.Stat()
-	if err != nil {
-		return false
-	}
-	st, ok := fi.Sys().(*syscall.Stat_t)
-	return ok && st.Nlink > 0
 }
 
 func readToken(fd io.ReaderAt) (Token, error) {

@@ -1,11 +1,10 @@
+//go:build linux && !portable
+
 package safefs
 
 import (
 	"errors"
-	"io/fs"
 	"os"
-	"strings"
-	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -119,36 +118,6 @@ func (d *Dir) Sync() error {
 	}
 	err = unix.Fsync(fd)
 	return fail("sync", ".", errors.Join(err, unix.Close(fd)))
-}
-
-// ValidName tells whether name is one component that methods of Dir accept:
-// not empty, not "." or "..", without '/' and NUL. Its length is the
-// filesystem's to judge.
-func ValidName(name string) bool {
-	return name != "" && name != "." && name != ".." && strings.IndexByte(name, '/') < 0 && strings.IndexByte(name, 0) < 0
-}
-
-func check(op, name string) error {
-	if !ValidName(name) {
-		return fail(op, name, syscall.EINVAL)
-	}
-	return nil
-}
-
-func checkOrDot(op, name string) error {
-	if name == "." {
-		return nil
-	}
-	return check(op, name)
-}
-
-// fail wraps err, unless nil, with the step and the name; errors.As finds the
-// errno and errors.Is(err, fs.ErrNotExist) works.
-func fail(op, name string, err error) error {
-	if err == nil {
-		return nil
-	}
-	return &fs.PathError{Op: op, Path: name, Err: err}
 }
 
 func openRetry(dirfd int, name string, flags int, perm uint32) (int, error) {

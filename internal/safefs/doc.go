@@ -41,4 +41,11 @@
 //
 // Mount points inside a directory are crossed, as a path walk would; Stat
 // tells device and mount, so that a caller who minds can see it.
+//
+// # Elsewhere than Linux
+//
+// A [Dir] is an os.Root there (portable.go), which keeps the rule by itself;
+// whether the last component is a symlink is looked at before and after the
+// opening. There are no Refs, extended attributes, unnamed files or renames with
+// flags. The build tag `portable` makes Linux use that code, for its tests.
 package safefs

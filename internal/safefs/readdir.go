@@ -1,3 +1,5 @@
+//go:build linux && !portable
+
 package safefs
 
 import (
@@ -8,15 +10,6 @@ import (
 
 	"golang.org/x/sys/unix"
 )
-
-// Entry is one line of a directory, as getdents64(2) gives it: Ino is d_ino,
-// Type the file type bits (S_IFDIR and so on), 0 where the filesystem does not
-// tell.
-type Entry struct {
-	Name string
-	Ino  uint64
-	Type uint32
-}
 
 // direntBuf is the size of one getdents64 call.
 const direntBuf = 32 << 10

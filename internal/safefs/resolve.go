@@ -1,3 +1,5 @@
+//go:build linux && !portable
+
 package safefs
 
 import (
@@ -9,27 +11,6 @@ import (
 
 	"golang.org/x/sys/unix"
 )
-
-// Resolve says how a path of several components is walked.
-type Resolve uint8
-
-const (
-	// NoSymlinks refuses every symlink on the way and at the end (ELOOP), and
-	// whatever leads out (EXDEV).
-	NoSymlinks Resolve = iota
-	// Beneath follows symlinks that stay inside; one that is absolute or
-	// climbs out is EXDEV.
-	Beneath
-	// InRoot takes the directory for "/": absolute symlinks and surplus ".."
-	// are interpreted there, as chroot(2) would.
-	InRoot
-)
-
-// maxSymlinks is the kernel's own limit on one walk (MAXSYMLINKS).
-const maxSymlinks = 40
-
-// maxPath bounds what is resolved: PATH_MAX, its NUL included.
-const maxPath = 4096
 
 // OpenDirAt opens the directory at path, relative to d, resolved as how says.
 // A last component that is a symlink is followed where how follows any.
@@ -119,10 +100,6 @@ type walker struct {
 	rest  []string
 	links int
 	dir   bool // a trailing slash: the end must be a directory
-}
-
-func splitPath(p string) []string {
-	return strings.FieldsFunc(p, func(r rune) bool { return r == '/' })
 }
 
 func (w *walker) top() int { return w.stack[len(w.stack)-1] }

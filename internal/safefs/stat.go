@@ -1,3 +1,5 @@
+//go:build linux && !portable
+
 package safefs
 
 import (
@@ -9,25 +11,6 @@ import (
 
 	"golang.org/x/sys/unix"
 )
-
-// Stat is what statx(2) tells of a file. Size is in bytes, Blocks in units of
-// 512 bytes. Btime is zero where the filesystem keeps none; Mnt is 0 where the
-// kernel does not tell (before 5.8).
-type Stat struct {
-	Dev, Ino, Mnt              uint64
-	Mode, Nlink                uint32
-	UID, GID                   uint32
-	Rdev                       uint64
-	Size, Blocks               uint64
-	Blksize                    uint32
-	Atime, Mtime, Ctime, Btime time.Time
-}
-
-// Type returns the file type bits (S_IFDIR and so on).
-func (s *Stat) Type() uint32 { return s.Mode & unix.S_IFMT }
-
-// IsDir tells whether the file is a directory.
-func (s *Stat) IsDir() bool { return s.Type() == unix.S_IFDIR }
 
 // Stat returns the attributes of name ("." for d itself), not following it.
 func (d *Dir) Stat(name string) (Stat, error) {

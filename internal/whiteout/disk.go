@@ -3,7 +3,7 @@ package whiteout
 import (
 	"strings"
 
-	"golang.org/x/sys/unix"
+	"github.com/plyfs/plyfs/internal/unix"
 )
 
 // The namespaces of the marks that are extended attributes
