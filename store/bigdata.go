@@ -60,6 +60,47 @@ func (t *Tx) openData(k Kind, ref, key string) (*os.File, error) {
 	return f, nil
 }
 
+// BigDataKeys returns the keys of an object's items; nobody changes the slice.
+// ErrUnknown.
+func (t *Tx) BigDataKeys(k Kind, ref string) ([]string, error) {
+	id, err := t.Resolve(k, ref)
+	keys, _ := t.dataKeys(k, id)
+	return keys, err
+}
+
+// BigDataInfo returns the size in bytes and the digest of an item: what the
+// record says or, for layers, whose records don't, what its file has. Errors
+// are those of BigData.
+func (s *Store) BigDataInfo(ctx context.Context, k Kind, ref, key string) (size int64, d digest.Digest, err error) {
+	known := false
+	err = s.View(ctx, func(t *Tx) error {
+		id, err := t.Resolve(k, ref)
+		if i := t.ImageByID(id); k == KindImage && i != nil {
+			d, known = i.BigDataDigests[key]
+			size = i.BigDataSizes[key]
+		}
+		if c := t.ContainerByID(id); k == KindContainer && c != nil {
+			d, known = c.BigDataDigests[key]
+			size = c.BigDataSizes[key]
+		}
+		return err
+	})
+	if err != nil || known {
+		return size, d, err
+	}
+	f, err := s.BigData(ctx, k, ref, key)
+	if err != nil {
+		return 0, "", err
+	}
+	defer func() { err = also(err, f.Close()) }()
+	h := digest.Canonical.Digester()
+	size, err = io.Copy(h.Hash(), &contextReader{ctx, f})
+	if err != nil {
+		return 0, "", fmt.Errorf("read big data item %q of %s %s: %w", key, k, ref, err)
+	}
+	return size, h.Digest(), nil
+}
+
 // dataKeys returns the keys of an object's items; false when it is not known.
 func (t *Tx) dataKeys(k Kind, id string) ([]string, bool) {
 	switch k {

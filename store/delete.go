@@ -173,20 +173,14 @@ func (s *Store) DeleteImage(ctx context.Context, ref string) (deleted []string, 
 	err = s.withEntry(ctx, func(entry *stageEntry) error {
 		s.fail("drop:1")
 		return s.Update(ctx, func(w *WriteTx) error {
-			img, err := w.Image(ref)
+			if deleted, err = w.Deletable(ref); err != nil {
+				return err
+			}
+			id, err := w.Resolve(KindImage, ref)
 			if err != nil {
 				return err
 			}
-			if err := w.checkImageUnused(img); err != nil {
-				return err
-			}
-			for _, l := range w.Orphans(img.ID) {
-				if err := w.checkUnmounted(l.ID); err != nil {
-					return err
-				}
-				deleted = append(deleted, l.ID)
-			}
-			return w.dropObject(entry, KindImage, img.ID, deleted)
+			return w.dropObject(entry, KindImage, id, deleted)
 		})
 	})
 	if err != nil {

@@ -26,6 +26,17 @@ func (s *Store) ContainerRunDir(ctx context.Context, ref string) (string, error)
 	return s.userDir(ctx, KindContainer, ref, s.runObjectDir)
 }
 
+// ImageDir is ContainerDir for an image. ErrReadOnly for one of an additional
+// store that has none.
+func (s *Store) ImageDir(ctx context.Context, ref string) (string, error) {
+	return s.userDir(ctx, KindImage, ref, s.objectDir)
+}
+
+// ImageRunDir is ContainerRunDir for an image.
+func (s *Store) ImageRunDir(ctx context.Context, ref string) (string, error) {
+	return s.userDir(ctx, KindImage, ref, s.runObjectDir)
+}
+
 // userDir makes the directory under the write locks, so that none is made for
 // an object that is being deleted.
 func (s *Store) userDir(ctx context.Context, k Kind, ref string, dirOf func(Kind, string) string) (path string, err error) {
