@@ -12,6 +12,8 @@ LDFLAGS := -s -w -X main.version=$(VERSION)
 LINT := bin/tools/golangci-lint
 # How long `make fuzz` spends on each fuzz target.
 FUZZTIME ?= 20s
+# For `make bench-streams`: -rounds 9, -slopes 1000000, -only apply, …
+BENCHFLAGS ?=
 
 .PHONY: help
 help: ## list the targets
@@ -56,6 +58,12 @@ bench: ## benchmarks; timings are reported, never asserted
 	@scripts/need.sh test
 	@$(MAKE) --no-print-directory build-binary
 	@$(GO) test -run '^$$' -bench . -benchmem -timeout 60m ./...
+
+.PHONY: bench-streams
+bench-streams: ## layers in and out beside containers-storage, tar, gzip, zstd and cat
+	@scripts/need.sh test
+	@$(MAKE) --no-print-directory build-binary
+	@$(GO) run ./tests/streambench $(BENCHFLAGS)
 
 .PHONY: fuzz
 fuzz: ## each fuzz target for FUZZTIME (20s)

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"hash/maphash"
 	"io"
-	"os"
 	"path"
 	"strings"
 	"syscall"
@@ -22,12 +21,14 @@ import (
 
 // applier extracts members into a directory. It is used by one goroutine.
 type applier struct {
-	root *safefs.Dir
+	root *openDir
 	o    ApplyOptions
 	in   *parser
-	rec  *recorder
+	out  *pipe
+	// records is set when there is a record, which has each name once.
+	records bool
 
-	dirs     map[string]*safefs.Dir // clean path → open directory
+	dirs     map[string]*openDir // clean path → open directory
 	closeErr error
 	stale    bool // a directory was removed: the cache may hold it
 	// made holds a hash of every path that this stream made, and of the
@@ -39,35 +40,52 @@ type applier struct {
 	uids, gids  map[uint32]struct{}
 	entries     int
 	userns      bool
-	buf         []byte
+	us          creator
 }
 
-// lateDir is a directory whose mode and times are set after everything else.
+// lateDir is a directory whose default ACL, mode and times are set after
+// everything else.
 type lateDir struct {
 	dir          string
+	offset       int64 // of the member
+	acl          []byte
 	perm         uint32
 	mtime, atime time.Time
 }
 
-func newApplier(root *safefs.Dir, in *parser, rec *recorder, o ApplyOptions) *applier {
+func newApplier(root *safefs.Dir, in *parser, rec *recorder, fail func(error), o ApplyOptions) *applier {
 	return &applier{
-		root: root, o: o, in: in, rec: rec,
-		dirs: map[string]*safefs.Dir{}, made: map[uint64]struct{}{}, named: map[uint64]struct{}{},
+		root: newOpenDir(root), o: o, in: in, out: newPipe(rec, fail), records: rec != nil,
+		dirs: map[string]*openDir{}, made: map[uint64]struct{}{}, named: map[uint64]struct{}{},
 		seed: maphash.MakeSeed(), uids: map[uint32]struct{}{}, gids: map[uint32]struct{}{},
-		userns: userns.RunningInUserNS(), buf: make([]byte, flowBlock),
+		userns: userns.RunningInUserNS(), us: whoCreates(),
 	}
 }
 
-// run applies the whole stream.
+// run applies the whole stream. When it returns, nothing is under way.
 func (a *applier) run(ctx context.Context) (err error) {
 	defer func() {
 		a.forget()
 		err = errors.Join(err, a.closeErr)
 	}()
+	err = a.members(ctx)
+	if err != nil {
+		a.out.failWith(err) // what is under way is dropped
+	}
+	if perr := a.out.close(); err == nil {
+		err = perr
+	}
+	if err != nil {
+		return err
+	}
+	return a.finish()
+}
+
+func (a *applier) members(ctx context.Context) error {
 	for {
 		h, err := a.in.next()
 		if err == io.EOF { //nolint:errorlint // next returns it bare
-			break
+			return nil
 		}
 		if err != nil {
 			return err
@@ -79,7 +97,6 @@ func (a *applier) run(ctx context.Context) (err error) {
 			return describe(err, h)
 		}
 	}
-	return a.finish()
 }
 
 // describe adds the member to an error that does not name one.
@@ -117,10 +134,9 @@ func (a *applier) member(h *header) error {
 	if err := a.once(h, o.dir, o.base); err != nil {
 		return err
 	}
-	var crc uint64
 	var err error
 	if o.kind == opFile {
-		crc, err = a.file(h, &o)
+		err = a.file(h, &o)
 	} else if err = a.other(h, &o); err == nil {
 		err = a.in.skipData()
 	}
@@ -138,7 +154,8 @@ func (a *applier) member(h *header) error {
 	if h.isSparse || o.kind != opFile {
 		size = 0
 	}
-	return a.rec.file(h.name, size, crc)
+	a.out.file(h.name, size)
+	return nil
 }
 
 func (a *applier) hash(p string) uint64 { return maphash.String(a.seed, p) }
@@ -147,7 +164,7 @@ func (a *applier) hash(p string) uint64 { return maphash.String(a.seed, p) }
 // the first one's content back, and the peers refuse it, too. With no record
 // the last one counts.
 func (a *applier) once(h *header, dir, base string) error {
-	if a.rec == nil {
+	if !a.records {
 		return nil
 	}
 	k := a.hash(path.Join(dir, base))
@@ -205,7 +222,7 @@ func (a *applier) other(h *header, o *op) error {
 	case opDir:
 		return a.directory(h, d, o)
 	case opSymlink:
-		if err := a.replacing(d, o.base, func() error { return d.Symlink(h.link, o.base) }); err != nil {
+		if err := a.replacing(d.Dir, o.base, func() error { return d.Symlink(h.link, o.base) }); err != nil {
 			return err
 		}
 		return a.attrs(h, d, o, "symlink")
@@ -214,7 +231,7 @@ func (a *applier) other(h *header, o *op) error {
 	case opNode:
 		return a.mknod(h, d, o)
 	case opWhiteout:
-		return a.whiteout(d, o)
+		return a.whiteout(d.Dir, o)
 	case opOpaque:
 		return a.opaque(h, o)
 	case opSkip, opRoot, opFile:
@@ -236,9 +253,9 @@ func (a *applier) replacing(d *safefs.Dir, name string, mk func() error) error {
 
 // directory makes a directory or takes the one that is there. One that
 // replaces a whiteout hides what is below.
-func (a *applier) directory(h *header, d *safefs.Dir, o *op) error {
+func (a *applier) directory(h *header, d *openDir, o *op) error {
 	full := path.Join(o.dir, o.base)
-	err := d.Mkdir(o.base, 0o700)
+	err := d.mkdir(o.base, 0o700)
 	if errors.Is(err, syscall.EEXIST) {
 		st, serr := d.Stat(o.base)
 		switch {
@@ -248,11 +265,11 @@ func (a *applier) directory(h *header, d *safefs.Dir, o *op) error {
 			return a.dirAttrs(h, d, o.base, full, o)
 		}
 		white := whiteout.IsDevice(st.Mode, st.Rdev) && a.o.Style != whiteout.Apply
-		if err = a.remove(d, o.base); err == nil {
-			err = d.Mkdir(o.base, 0o700)
+		if err = a.remove(d.Dir, o.base); err == nil {
+			err = d.mkdir(o.base, 0o700)
 		}
 		if err == nil && white {
-			err = a.markOpaque(d, o.base)
+			err = a.markOpaque(d.Dir, o.base)
 		}
 	}
 	if err != nil {
@@ -262,7 +279,7 @@ func (a *applier) directory(h *header, d *safefs.Dir, o *op) error {
 }
 
 // link makes a hard link to a file that the layer's own directory has.
-func (a *applier) link(h *header, d *safefs.Dir, o *op) error {
+func (a *applier) link(h *header, d *openDir, o *op) error {
 	dir, base := splitName(o.target)
 	if len(a.dirs) >= maxDirCache-1 {
 		a.forget() // so that the second look-up does not close the first one's
@@ -286,14 +303,14 @@ func (a *applier) link(h *header, d *safefs.Dir, o *op) error {
 	case whiteout.IsDevice(st.Mode, st.Rdev) && a.o.Style != whiteout.Apply:
 		return refuse(h, "it is a hard link to "+clip(quote(h.link))+", which is not in the layer")
 	}
-	err = from.Link(base, d, o.base)
+	err = from.Link(base, d.Dir, o.base)
 	if !errors.Is(err, syscall.EEXIST) {
 		return err
 	}
 	if now, err := d.Stat(o.base); err == nil && now.Ino == st.Ino && now.Dev == st.Dev {
 		return nil
 	}
-	if err := a.remove(d, o.base); err != nil {
+	if err := a.remove(d.Dir, o.base); err != nil {
 		return err
 	}
 	return a.linkAgain(h, o)
@@ -304,16 +321,17 @@ func (a *applier) link(h *header, d *safefs.Dir, o *op) error {
 func (a *applier) linkAgain(h *header, o *op) error {
 	a.forget()
 	dir, base := splitName(o.target)
-	from, err := a.parent(h, dir, false)
+	at, err := a.parent(h, dir, false)
 	if err != nil {
 		return err
 	}
-	if from, err = from.OpenDir("."); err != nil { // the next look-up may empty the cache
+	from, err := at.OpenDir(".") // the next look-up may empty the cache
+	if err != nil {
 		return err
 	}
 	d, err := a.parent(h, o.dir, true)
 	if err == nil {
-		err = from.Link(base, d, o.base)
+		err = from.Link(base, d.Dir, o.base)
 	}
 	if errors.Is(err, syscall.ENOENT) {
 		err = refuse(h, "it replaces the directory that its target is in")
@@ -323,11 +341,11 @@ func (a *applier) linkAgain(h *header, o *op) error {
 
 // mknod makes a device or FIFO. A user namespace may make no devices: the
 // peers leave them out there.
-func (a *applier) mknod(h *header, d *safefs.Dir, o *op) error {
+func (a *applier) mknod(h *header, d *openDir, o *op) error {
 	if a.o.OverrideStat && o.node != unix.S_IFIFO {
 		return a.overrideNode(h, d, o)
 	}
-	err := a.replacing(d, o.base, func() error { return d.Mknod(o.base, o.node|0o600, o.dev) })
+	err := a.replacing(d.Dir, o.base, func() error { return d.Mknod(o.base, o.node|0o600, o.dev) })
 	if errors.Is(err, syscall.EPERM) && a.userns && o.node != unix.S_IFIFO {
 		return nil
 	}
@@ -338,74 +356,13 @@ func (a *applier) mknod(h *header, d *safefs.Dir, o *op) error {
 }
 
 // overrideNode stands an empty file with a note in for a device.
-func (a *applier) overrideNode(h *header, d *safefs.Dir, o *op) error {
+func (a *applier) overrideNode(h *header, d *openDir, o *op) error {
 	what := "block"
 	if o.node == unix.S_IFCHR {
 		what = "char"
 	}
-	if err := a.replacing(d, o.base, func() error { return d.Mknod(o.base, unix.S_IFREG|0o600, 0) }); err != nil {
+	if err := a.replacing(d.Dir, o.base, func() error { return d.Mknod(o.base, unix.S_IFREG|0o600, 0) }); err != nil {
 		return err
 	}
 	return a.attrs(h, d, o, what+"-"+utoa(unix.Major(o.dev))+"-"+utoa(unix.Minor(o.dev)))
-}
-
-// file extracts a regular file and returns the checksum of its stored data.
-func (a *applier) file(h *header, o *op) (crc uint64, err error) {
-	d, err := a.parent(h, o.dir, true)
-	if err != nil {
-		return 0, err
-	}
-	var f *os.File
-	err = a.replacing(d, o.base, func() (err error) {
-		f, err = d.Open(o.base, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL, 0o600)
-		return err
-	})
-	if err != nil {
-		return 0, err
-	}
-	defer func() { err = errors.Join(err, f.Close()) }()
-	if h.isSparse {
-		err = a.sparseData(f, h)
-	} else {
-		crc, err = a.data(f)
-	}
-	if err != nil {
-		return 0, err
-	}
-	return crc, a.fileAttrs(h, f, d, o)
-}
-
-func (a *applier) data(f *os.File) (crc uint64, err error) {
-	for {
-		n, err := a.in.Read(a.buf)
-		if n > 0 {
-			crc = crcUpdate(crc, a.buf[:n])
-			if _, werr := f.Write(a.buf[:n]); werr != nil {
-				return 0, werr
-			}
-		}
-		if err == io.EOF { //nolint:errorlint // the parser returns it bare
-			return crc, nil
-		}
-		if err != nil {
-			return 0, err
-		}
-	}
-}
-
-// sparseData writes the extents where they belong; the rest stays holes.
-func (a *applier) sparseData(f *os.File, h *header) error {
-	for _, e := range h.sparse {
-		for done := int64(0); done < e.len; {
-			n, err := a.in.Read(a.buf[:min(int64(len(a.buf)), e.len-done)])
-			if err != nil && n == 0 {
-				return err
-			}
-			if _, err := f.WriteAt(a.buf[:n], e.off+done); err != nil {
-				return err
-			}
-			done += int64(n)
-		}
-	}
-	return f.Truncate(h.size)
 }

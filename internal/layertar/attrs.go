@@ -20,7 +20,7 @@ import (
 // bits, and everything changes the ctime only.
 
 // owner gives name the member's owner, or notes it (OverrideStat).
-func (a *applier) owner(d *safefs.Dir, name string, o *op, what string) error {
+func (a *applier) owner(d *openDir, name string, o *op, what string) error {
 	if a.o.OverrideStat {
 		if what == "symlink" || o.node == unix.S_IFIFO {
 			return nil // the kernel keeps no user.* attribute on them
@@ -30,6 +30,9 @@ func (a *applier) owner(d *safefs.Dir, name string, o *op, what string) error {
 	uid, gid, err := a.hostOwner(o)
 	if err != nil {
 		return err
+	}
+	if uid == a.us.uid && gid == a.us.gid && d.group == ours && what != "dir" {
+		return nil // it is just made
 	}
 	return a.chownError(d.Chown(name, uid, gid))
 }
@@ -60,9 +63,14 @@ func overrideValue(o *op, what string) []byte {
 }
 
 // attrs sets all attributes of something without content.
-func (a *applier) attrs(h *header, d *safefs.Dir, o *op, what string) error {
+func (a *applier) attrs(h *header, d *openDir, o *op, what string) error {
 	if err := a.owner(d, o.base, o, what); err != nil {
 		return err
+	}
+	if d.acls && what != "symlink" {
+		if err := unlessMissing(d.Removexattr(o.base, aclAccess)); err != nil {
+			return err
+		}
 	}
 	if err := a.xattrs(h, what == "symlink", func(n string, v []byte) error { return d.Setxattr(o.base, n, v, 0) }); err != nil {
 		return err
@@ -77,43 +85,26 @@ func (a *applier) attrs(h *header, d *safefs.Dir, o *op, what string) error {
 
 // dirAttrs sets a directory's owner and attributes now, its mode and times
 // with the others at the end.
-func (a *applier) dirAttrs(h *header, d *safefs.Dir, name, full string, o *op) error {
+func (a *applier) dirAttrs(h *header, d *openDir, name, full string, o *op) error {
 	if err := a.owner(d, name, o, "dir"); err != nil {
 		return err
 	}
-	if err := a.xattrs(h, false, func(n string, v []byte) error { return d.Setxattr(name, n, v, 0) }); err != nil {
+	late := lateDir{dir: full, offset: h.offset, perm: o.perm, mtime: h.mtime, atime: h.accessed()}
+	err := a.xattrs(h, false, func(n string, v []byte) error {
+		if n == aclDefault { // what is made in it must not inherit it
+			late.acl = v
+			return nil
+		}
+		return d.Setxattr(name, n, v, 0)
+	})
+	if err != nil {
 		return err
 	}
 	if err := d.Chmod(name, o.perm|0o700); err != nil {
 		return err
 	}
-	a.late = append(a.late, lateDir{full, o.perm, h.mtime, h.accessed()})
+	a.late = append(a.late, late)
 	return nil
-}
-
-// fileAttrs is attrs for an open file.
-func (a *applier) fileAttrs(h *header, f *os.File, d *safefs.Dir, o *op) error {
-	fd := int(f.Fd())
-	if a.o.OverrideStat {
-		if err := a.owner(d, o.base, o, "file"); err != nil {
-			return err
-		}
-	} else {
-		uid, gid, err := a.hostOwner(o)
-		if err != nil {
-			return err
-		}
-		if err := a.chownError(unix.Fchown(fd, uid, gid)); err != nil {
-			return fmt.Errorf("chown: %w", err)
-		}
-	}
-	if err := a.xattrs(h, false, func(n string, v []byte) error { return unix.Fsetxattr(fd, n, v, 0) }); err != nil {
-		return err
-	}
-	if err := unix.Fchmod(fd, o.perm); err != nil {
-		return fmt.Errorf("chmod: %w", err)
-	}
-	return d.Utimens(o.base, h.accessed(), h.mtime)
 }
 
 // accessed is the access time: the stream's, else the modification time.
@@ -160,7 +151,7 @@ func (a *applier) finish() error {
 }
 
 func (a *applier) finishDir(l *lateDir) (err error) {
-	d := a.root
+	d := a.root.Dir
 	if l.dir != "" {
 		if d, err = a.root.OpenDirAt(l.dir, safefs.NoSymlinks); err != nil {
 			if errors.Is(err, syscall.ENOENT) || errors.Is(err, syscall.ELOOP) || errors.Is(err, syscall.ENOTDIR) {
@@ -169,6 +160,12 @@ func (a *applier) finishDir(l *lateDir) (err error) {
 			return err
 		}
 		defer func() { err = errors.Join(err, d.Close()) }()
+	}
+	if l.acl != nil {
+		h := &header{name: l.dir, offset: l.offset, xattrs: []xattr{{aclDefault, l.acl}}}
+		if err := a.xattrs(h, false, func(n string, v []byte) error { return d.Setxattr(".", n, v, 0) }); err != nil {
+			return err
+		}
 	}
 	if l.perm&0o700 != 0o700 {
 		if err := d.Chmod(".", l.perm); err != nil {

@@ -56,6 +56,9 @@ func crcTable() *crc64.Table { return crc64.MakeTable(crc64.ISO) }
 // second n bytes long.
 func crcJoin(first, second uint64, n int64) uint64 {
 	const x8 = 1 << 55 // x⁸ in the reflected register
+	if first == 0 {
+		return second
+	}
 	return crcTimes(first, crcPower(x8, n)) ^ second
 }
 

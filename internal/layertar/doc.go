@@ -9,11 +9,18 @@
 //
 // # An import
 //
-//	source ─ tap ─ decoder ─ blocks ═╪═ parser ─ plan ─ applier ─ directory
-//	        (hash)      (hash)       │     └─ recorder ─ tar-split record
-//	         flow.feed's goroutine   │   the caller's (or Push's) goroutine
+//	source ─ tap ─ decoder ─ blocks ═╤═ parser ─ plan ─ applier ═ batches ═╤═ writers ─ files
+//	        (hash)                   ╘═ hash                              ╘═ recorder ─ tar-split record
 //
-// Two goroutines with a bounded queue of blocks between them: 4 of 256 KiB.
+// A ═ is a hand-over to another goroutine. feed (flow.go) reads and
+// decompresses ahead; one hashes what comes out; the caller's (or Push's)
+// parses and makes every name, in the stream's order; up to four write files
+// and set their attributes; one writes the record, in order (pipe.go). Content
+// is not copied on the way: a piece of a block is held by everyone who needs
+// it, and the block is filled again when all have let go. Memory is bounded by
+// the number of blocks (20 of 256 KiB) and of batches; descriptors by the
+// batches, too.
+//
 // The parser (header.go, pax.go, sparse.go, parser.go) decodes; planMember
 // (plan.go) judges, and is a pure function; the applier (apply.go, resolve.go,
 // attrs.go, marks.go) executes. Every byte goes to the recorder, either raw or as a
@@ -23,6 +30,11 @@
 // # Locks
 //
 //	Push.writeMu → flow.mu
+//
+// Channels: pipe.order before pipe.work, both by the parser's goroutine, which
+// holds no lock then; writers and the recorder only receive, and take flow.mu
+// to give a block back. So each hand-over ends, since those who receive never
+// wait for the parser.
 //
 // flow.mu guards the queue and, for a Push, the bytes that a Write has not
 // handed over yet; it is held over no I/O. Both waits of the feeding goroutine and

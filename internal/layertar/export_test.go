@@ -6,7 +6,7 @@ import (
 
 // MemberNames lets tests run the parser alone.
 func MemberNames(r io.Reader, lim Limits) ([]string, error) {
-	p := &parser{in: r, raw: func([]byte) error { return nil }, lim: lim.withDefaults()}
+	p := &parser{in: r, raw: func([]byte) {}, lim: lim.withDefaults()}
 	var names []string
 	for {
 		h, err := p.next()

@@ -6,6 +6,7 @@ import (
 	"hash"
 	"io"
 	"sync"
+	"sync/atomic"
 
 	"github.com/opencontainers/go-digest"
 
@@ -13,9 +14,37 @@ import (
 )
 
 const (
-	flowBlock = 256 << 10 // bytes of a block between the two goroutines
-	flowAhead = 4         // blocks that may wait
+	flowBlock = 256 << 10 // bytes of a block
+	// flowTotal is how many blocks there are: waiting for the parser, or held
+	// by pieces that are not written yet.
+	flowTotal = 20
 )
+
+// fblock is a block of the decompressed stream. It goes back to its flow when
+// the last one who holds it lets go.
+type fblock struct {
+	f    *flow
+	b    []byte
+	refs atomic.Int32
+}
+
+func (b *fblock) release() {
+	if b.refs.Add(-1) > 0 {
+		return
+	}
+	b.f.mu.Lock()
+	b.f.free = append(b.f.free, b)
+	b.f.changed.Broadcast()
+	b.f.mu.Unlock()
+}
+
+// piece is a part of a block, held until it is released.
+type piece struct {
+	b  []byte
+	of *fblock
+}
+
+func (p piece) release() { p.of.release() }
 
 // flow is the first half of an import: one goroutine (feed) reads, hashes,
 // decompresses and hashes again; the parser's goroutine takes the result
@@ -26,40 +55,53 @@ type flow struct {
 	// pushed is set when src is a Push, which then asks for frames.
 	frames *frameTracker
 
-	// Of feed's goroutine until it has ended (done), then of everyone.
+	// Of feed's goroutine until it has ended (done), then of everyone; outSum
+	// is the hashing goroutine's.
 	inSum, outSum hash.Hash
 	inN, outN     int64
+	plain         bool
 	dec           *decoder
 
 	mu      sync.Mutex
 	changed sync.Cond // on mu; anything below has changed
 
-	blocks  [][]byte // guarded by mu: full, in order
-	free    [][]byte // guarded by mu
-	err     error    // guarded by mu: why no more blocks come; io.EOF at the end
-	stopped error    // guarded by mu: why the parser wants no more
-	waiting bool     // guarded by mu: the parser waits for a block
-	taken   int64    // guarded by mu: decompressed bytes that the parser has got
+	blocks  []*fblock // guarded by mu: full, in order
+	free    []*fblock // guarded by mu
+	made    int       // guarded by mu: blocks that there are
+	err     error     // guarded by mu: why no more blocks come; io.EOF at the end
+	stopped error     // guarded by mu: why the parser wants no more
+	waiting bool      // guarded by mu: the parser waits for a block
+	taken   int64     // guarded by mu: decompressed bytes that the parser has got
 
-	cur, rest []byte // of the parser's goroutine
-	done      chan struct{}
+	// Of the parser's goroutine: what it reads, and what it does before it
+	// may have to wait.
+	cur  *fblock
+	rest []byte
+	idle func()
+
+	sums chan *fblock // to the hashing goroutine, in order
+	done chan struct{}
 }
 
 func newFlow(src io.Reader, limit int64) *flow {
-	f := &flow{src: src, limit: limit, inSum: sha256.New(), done: make(chan struct{})}
+	f := &flow{src: src, limit: limit, inSum: sha256.New(), outSum: sha256.New(), sums: make(chan *fblock, flowTotal), done: make(chan struct{})}
 	f.changed.L = &f.mu
 	return f
 }
 
 // feed is the goroutine. It ends when the stream does, or at the next block
-// after stop.
+// after stop; the hashing one, which is its own, ends before it.
 func (f *flow) feed() {
 	defer close(f.done)
+	hashed := make(chan struct{})
+	go f.hash(hashed)
 	err := f.pump()
 	f.mu.Lock()
 	f.err = err
 	f.changed.Broadcast()
 	f.mu.Unlock()
+	close(f.sums)
+	<-hashed
 }
 
 func (f *flow) pump() error {
@@ -70,6 +112,7 @@ func (f *flow) pump() error {
 	f.mu.Lock()
 	f.dec = dec
 	f.mu.Unlock()
+	f.plain = dec.kind == None
 	err = f.decode(dec)
 	if cerr := dec.Close(); cerr != nil {
 		return cerr
@@ -78,27 +121,21 @@ func (f *flow) pump() error {
 }
 
 func (f *flow) decode(dec *decoder) error {
-	plain := dec.kind == None
-	if plain {
-		f.outSum = f.inSum // one hash serves both
-	} else {
-		f.outSum = sha256.New()
-	}
 	for {
 		b, err := f.space()
 		if err != nil {
 			return err
 		}
-		n, err := dec.Read(b[:flowBlock])
+		n, err := f.fill(dec, b.b[:flowBlock])
 		f.outN += int64(n)
 		if over(f.outN, f.limit) {
+			b.release()
 			return errno.New(errno.ErrBadStream, "the stream is larger than the limit of %d bytes", f.limit)
 		}
 		if n > 0 {
-			if !plain {
-				f.outSum.Write(b[:n])
-			}
-			f.put(b[:n])
+			f.put(b, n)
+		} else {
+			b.release()
 		}
 		if err != nil {
 			return err
@@ -106,25 +143,56 @@ func (f *flow) decode(dec *decoder) error {
 	}
 }
 
-// space returns a block to fill; it waits while flowAhead of them are full.
-func (f *flow) space() ([]byte, error) {
+// hash takes the decompressed stream's digest.
+func (f *flow) hash(done chan<- struct{}) {
+	defer close(done)
+	for b := range f.sums {
+		f.outSum.Write(b.b)
+		b.release()
+	}
+}
+
+// fill reads a block. Decompressors give little at a time; but what was pushed
+// must not wait here for more.
+func (f *flow) fill(dec *decoder, b []byte) (n int, err error) {
+	if f.frames != nil {
+		return dec.Read(b)
+	}
+	for n < len(b) && err == nil {
+		var m int
+		m, err = dec.Read(b[n:])
+		n += m
+	}
+	return n, err
+}
+
+// space returns a block to fill; it waits while all of them are in use.
+func (f *flow) space() (*fblock, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	for len(f.blocks) >= flowAhead && f.stopped == nil {
+	for len(f.free) == 0 && f.made >= flowTotal && f.stopped == nil {
 		f.changed.Wait()
 	}
 	if f.stopped != nil {
 		return nil, f.stopped
 	}
+	var b *fblock
 	if n := len(f.free); n > 0 {
-		b := f.free[n-1]
+		b = f.free[n-1]
 		f.free = f.free[:n-1]
-		return b[:flowBlock], nil
+	} else {
+		f.made++
+		b = &fblock{f: f, b: make([]byte, flowBlock)}
 	}
-	return make([]byte, flowBlock), nil
+	b.refs.Store(1)
+	return b, nil
 }
 
-func (f *flow) put(b []byte) {
+// put hands the block on, with its first n bytes filled.
+func (f *flow) put(b *fblock, n int) {
+	b.b = b.b[:n]
+	b.refs.Add(1)
+	f.sums <- b // has room for every block
 	f.mu.Lock()
 	f.blocks = append(f.blocks, b)
 	f.changed.Broadcast()
@@ -137,7 +205,9 @@ type tap struct{ f *flow }
 func (t tap) Read(b []byte) (int, error) {
 	n, err := t.f.src.Read(b)
 	t.f.inN += int64(n)
-	t.f.inSum.Write(b[:n])
+	if !t.f.plain { // else the digest of what comes out is the same
+		t.f.inSum.Write(b[:n])
+	}
 	if t.f.frames != nil {
 		t.f.mu.Lock()
 		t.f.frames.feed(b[:n])
@@ -161,14 +231,28 @@ func (f *flow) Read(b []byte) (int, error) {
 	return n, nil
 }
 
+// next is Read without a copy: at most limit bytes (more than none).
+func (f *flow) next(limit int64) (piece, error) {
+	if len(f.rest) == 0 {
+		if err := f.take(); err != nil {
+			return piece{}, err
+		}
+	}
+	n := min(int64(len(f.rest)), limit)
+	p := piece{f.rest[:n], f.cur}
+	f.cur.refs.Add(1)
+	f.rest = f.rest[n:]
+	return p, nil
+}
+
 // take waits for a block.
 func (f *flow) take() error {
+	f.drop()
+	if f.idle != nil && !f.ready() {
+		f.idle()
+	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.cur != nil {
-		f.free = append(f.free, f.cur)
-		f.cur = nil
-	}
 	for len(f.blocks) == 0 && f.err == nil && f.stopped == nil {
 		f.waiting = true
 		f.changed.Broadcast()
@@ -182,10 +266,24 @@ func (f *flow) take() error {
 		return f.err
 	}
 	f.cur, f.blocks = f.blocks[0], f.blocks[1:]
-	f.rest = f.cur
-	f.taken += int64(len(f.cur))
+	f.rest = f.cur.b
+	f.taken += int64(len(f.rest))
 	f.changed.Broadcast()
 	return nil
+}
+
+// drop lets go of the current block.
+func (f *flow) drop() {
+	if f.cur != nil {
+		f.cur.release()
+		f.cur, f.rest = nil, nil
+	}
+}
+
+func (f *flow) ready() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return len(f.blocks) > 0
 }
 
 // stop makes both sides end with err (the first one given counts).
@@ -209,8 +307,10 @@ func (f *flow) result(r *Result) {
 	if f.inN == 0 {
 		return
 	}
-	r.CompressedDigest = digest.NewDigest(digest.SHA256, f.inSum)
 	r.DiffDigest = digest.NewDigest(digest.SHA256, f.outSum)
+	if r.CompressedDigest = r.DiffDigest; !f.plain {
+		r.CompressedDigest = digest.NewDigest(digest.SHA256, f.inSum)
+	}
 	if f.dec != nil {
 		r.Compression = f.dec.kind
 	}

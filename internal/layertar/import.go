@@ -91,8 +91,9 @@ func extract(ctx context.Context, f *flow, dir *os.File, split io.Writer, o Appl
 	if err != nil {
 		return nil, err
 	}
-	p.in, p.raw, p.lim = f, rec.raw, o.Limits
-	a = newApplier(root, p, rec, o)
+	a = newApplier(root, p, rec, f.stop, o)
+	p.in, p.pieces, p.raw, p.lim = f, f.next, a.out.rawBytes, o.Limits
+	f.idle = a.out.flush
 	if err := a.run(ctx); err != nil {
 		return nil, err
 	}

@@ -74,14 +74,14 @@ func (a *applier) emptyFile(d *safefs.Dir, name string) error {
 // opaque hides all that the layers below have in the mark's directory.
 func (a *applier) opaque(h *header, o *op) error {
 	if o.dir == "" {
-		return a.makeOpaque(a.root, ".", "")
+		return a.makeOpaque(a.root.Dir, ".", "")
 	}
 	up, base := splitName(o.dir)
 	d, err := a.parent(h, up, false)
 	if err != nil {
 		return err
 	}
-	return a.makeOpaque(d, base, o.dir)
+	return a.makeOpaque(d.Dir, base, o.dir)
 }
 
 // makeOpaque removes from directory name what this stream has not made, and

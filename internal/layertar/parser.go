@@ -14,8 +14,10 @@ import (
 // content goes to raw, in order.
 type parser struct {
 	in  io.Reader
-	raw func(b []byte) error
-	lim Limits
+	raw func(b []byte)
+	// pieces is in without a copy.
+	pieces func(limit int64) (piece, error)
+	lim    Limits
 
 	off     int64 // bytes read of the decompressed stream
 	left    int64 // of the current member's stored data
@@ -57,7 +59,8 @@ func (p *parser) readBlock(b *block, h *header) error {
 	if err != nil {
 		return p.ioError(err, h)
 	}
-	return p.raw(b[:])
+	p.raw(b[:])
+	return nil
 }
 
 // next returns the next member, or io.EOF after the last one, when the rest
@@ -118,9 +121,7 @@ func (p *parser) firstBlock(b *block, h *header) (done bool, err error) {
 	if err != nil {
 		return false, p.ioError(err, h)
 	}
-	if err := p.raw(b[:]); err != nil {
-		return false, err
-	}
+	p.raw(b[:])
 	if b.isZero() {
 		if p.member {
 			return false, p.bad(h, "an extension without its member")
@@ -150,19 +151,13 @@ func (p *parser) trailer(h *header) error {
 	if !b.isZero() {
 		return p.bad(h, "a single zero block and then more")
 	}
-	if err := p.raw(b[:]); err != nil {
-		return err
-	}
+	p.raw(b[:])
 	p.ended = true
 	buf := make([]byte, 32<<10)
 	for {
 		n, err := p.in.Read(buf)
 		p.off += int64(n)
-		if n > 0 {
-			if err := p.raw(buf[:n]); err != nil {
-				return err
-			}
-		}
+		p.raw(buf[:n])
 		if err == io.EOF {
 			return nil
 		}
@@ -261,15 +256,28 @@ func (p *parser) Read(b []byte) (int, error) {
 	n, err := p.in.Read(b)
 	p.off += int64(n)
 	p.left -= int64(n)
-	if n > 0 && p.cur.isSparse {
-		if rerr := p.raw(b[:n]); rerr != nil {
-			return n, rerr
-		}
+	if p.cur.isSparse {
+		p.raw(b[:n])
 	}
 	if err != nil && (p.left > 0 || !errors.Is(err, io.EOF)) {
 		return n, p.ioError(err, p.cur)
 	}
 	return n, nil
+}
+
+// piece is Read without a copy, for at most limit bytes; the caller releases
+// it. There must be data left.
+func (p *parser) piece(limit int64) (piece, error) {
+	d, err := p.pieces(min(limit, p.left))
+	if err != nil {
+		return d, p.ioError(err, p.cur)
+	}
+	p.off += int64(len(d.b))
+	p.left -= int64(len(d.b))
+	if p.cur.isSparse {
+		p.raw(d.b)
+	}
+	return d, nil
 }
 
 // skipData passes over what is left of the current member's data, all raw: the
@@ -281,8 +289,8 @@ func (p *parser) skipData() error {
 	buf := make([]byte, 32<<10)
 	for p.left > 0 {
 		n, err := p.Read(buf)
-		if n > 0 && !p.cur.isSparse {
-			err = errors.Join(p.raw(buf[:n]), err)
+		if !p.cur.isSparse {
+			p.raw(buf[:n])
 		}
 		if err != nil {
 			return err
@@ -303,5 +311,6 @@ func (p *parser) skip() error {
 	if err != nil {
 		return p.ioError(err, p.cur)
 	}
-	return p.raw(buf[:n])
+	p.raw(buf[:n])
+	return nil
 }

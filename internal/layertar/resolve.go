@@ -16,7 +16,7 @@ const (
 )
 
 // parent is locate without the name.
-func (a *applier) parent(h *header, dir string, create bool) (*safefs.Dir, error) {
+func (a *applier) parent(h *header, dir string, create bool) (*openDir, error) {
 	d, _, err := a.locate(h, dir, create)
 	return d, err
 }
@@ -26,33 +26,34 @@ func (a *applier) parent(h *header, dir string, create bool) (*safefs.Dir, error
 // It stays the cache's. Symlinks in the layer are followed as in a chroot:
 // absolute ones from the layer's root. One that climbs over the root, or leads to
 // what is not in the layer, is refused.
-func (a *applier) locate(h *header, dir string, create bool) (*safefs.Dir, string, error) {
+func (a *applier) locate(h *header, dir string, create bool) (*openDir, string, error) {
 	if dir == "" {
 		return a.root, "", nil
 	}
 	if d := a.dirs[dir]; d != nil {
 		return d, dir, nil
 	}
-	d, err := a.root.OpenDirAt(dir, safefs.NoSymlinks)
+	top, err := a.root.OpenDirAt(dir, safefs.NoSymlinks)
 	if err == nil {
-		return a.keep(dir, d), dir, nil
+		return a.keep(dir, top), dir, nil
 	}
 	if !errors.Is(err, syscall.ENOENT) && !errors.Is(err, syscall.ELOOP) && !errors.Is(err, syscall.ENOTDIR) {
 		return nil, "", err
 	}
 	w := walk{a: a, h: h, create: create}
-	d, err = w.run(dir)
+	d, err := w.run(dir)
 	return d, strings.Join(w.stack, "/"), err
 }
 
 // keep puts an open directory into the cache by its real path, of which it empties all when
 // it is full: streams go through directories in runs.
-func (a *applier) keep(dir string, d *safefs.Dir) *safefs.Dir {
+func (a *applier) keep(dir string, d *safefs.Dir) *openDir {
 	if len(a.dirs) >= maxDirCache {
 		a.forget()
 	}
-	a.dirs[dir] = d
-	return d
+	od := newOpenDir(d)
+	a.dirs[dir] = od
+	return od
 }
 
 // forget closes all cached directories: one of them may have been replaced.
@@ -78,7 +79,7 @@ type step struct {
 	fromLink bool // it stood in a symlink's text
 }
 
-func (w *walk) run(dir string) (*safefs.Dir, error) {
+func (w *walk) run(dir string) (*openDir, error) {
 	todo := steps(dir, false)
 	for len(todo) > 0 {
 		s := todo[0]
@@ -113,7 +114,7 @@ func steps(p string, fromLink bool) []step {
 }
 
 // here opens the directory that the stack names, which has no symlink in it.
-func (w *walk) here() (*safefs.Dir, error) {
+func (w *walk) here() (*openDir, error) {
 	dir := strings.Join(w.stack, "/")
 	if dir == "" {
 		return w.a.root, nil
@@ -163,7 +164,7 @@ func (w *walk) enter(s step) ([]step, error) {
 	return nil, refuse(w.h, "not a directory: "+path.Join(append(w.stack, s.name)...))
 }
 
-func (w *walk) follow(d *safefs.Dir, s step) ([]step, error) {
+func (w *walk) follow(d *openDir, s step) ([]step, error) {
 	if w.links++; w.links > maxLinks {
 		return nil, refuse(w.h, "its path goes through too many symbolic links")
 	}
@@ -180,8 +181,8 @@ func (w *walk) follow(d *safefs.Dir, s step) ([]step, error) {
 // mkImplied makes a directory that members need and the stream does not name:
 // mode 0755, the container's root as owner. opaque is set when it takes a
 // whiteout's place.
-func (a *applier) mkImplied(d *safefs.Dir, name string, opaque bool) error {
-	if err := d.Mkdir(name, 0o755); err != nil {
+func (a *applier) mkImplied(d *openDir, name string, opaque bool) error {
+	if err := d.mkdir(name, 0o755); err != nil {
 		return err
 	}
 	o := op{perm: 0o755}
@@ -192,7 +193,7 @@ func (a *applier) mkImplied(d *safefs.Dir, name string, opaque bool) error {
 		return err
 	}
 	if opaque {
-		return a.markOpaque(d, name)
+		return a.markOpaque(d.Dir, name)
 	}
 	return nil
 }

@@ -21,3 +21,12 @@ func syscallPinned(buf *byte, args *xattrArgs, call uintptr, fd int, name, attr 
 		uintptr(unsafe.Pointer(attr)), uintptr(unsafe.Pointer(args)), unsafe.Sizeof(*args))
 	return int(r), e
 }
+
+// futimens is utimensat without a name: the times of the descriptor itself.
+func futimens(fd int, ts *[2]unix.Timespec) error {
+	_, _, e := unix.Syscall6(unix.SYS_UTIMENSAT, uintptr(fd), 0, uintptr(unsafe.Pointer(ts)), 0, 0, 0)
+	if e != 0 {
+		return e
+	}
+	return nil
+}
