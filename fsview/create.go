@@ -2,6 +2,7 @@ package fsview
 
 import (
 	"context"
+	"encoding/json"
 
 	"github.com/plyfs/plyfs/internal/errno"
 	"github.com/plyfs/plyfs/store"
@@ -192,10 +193,35 @@ func (p place) checkUnused(kind store.Kind, name string) error {
 		}
 		return errno.New(sort, "%s %q is used by %s: remove those first (ls used-by shows all)", kind, clip(name), p.describeUsers())
 	}
+	if who := p.manager(); who != "" {
+		return errno.New(errno.ErrInUse, "%s %q is managed by %s, which would go on believing in it: remove it there (`podman rm` or the like), or `echo 'delete force' > ctl` in it", kind, clip(name), who)
+	}
 	if p.mounted() {
 		return errno.New(errno.ErrInUse, "%s %q is mounted: `echo umount > ctl` in it first, or `umount force` if whoever mounted it is gone", kind, clip(name))
 	}
 	return nil
+}
+
+// manager names the program that keeps records of its own of a container, by
+// what its metadata says; "" if none does. podman and CRI-O write an object
+// with these members (seen in their stores).
+func (p place) manager() string {
+	if p.row.obj != objContainer {
+		return ""
+	}
+	md, _ := p.metadata()
+	var m struct {
+		ImageID   *string `json:"image-id"`
+		CreatedAt *int64  `json:"created-at"`
+		PodID     string  `json:"pod-id"`
+	}
+	switch err := json.Unmarshal([]byte(md), &m); {
+	case err != nil || m.ImageID == nil || m.CreatedAt == nil:
+		return ""
+	case m.PodID != "":
+		return "CRI-O"
+	}
+	return "podman"
 }
 
 func (f *FS) remove(ctx context.Context, kind store.Kind, id string) error {

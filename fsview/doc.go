@@ -18,6 +18,7 @@
 //	value.go               text, raw, ctl      stream.go   diff.tar and changes
 //	between.go             diff/a..b            packed.go   diff.tar.gz and the like
 //	create.go, rename.go, byname.go, draft.go  what mkdir, mv, ln and drafts mean
+//	ctl.go, ctl_store.go   verbs                jobs.go     those that last
 //	merged.go              mounts held         errlog.go   errno, sentence, error_log
 //	walk.go                the tree without FUSE
 //
@@ -44,7 +45,8 @@
 //
 //	handle.mu → FS.mu → (none)
 //	draft.mu  → FS.mu
-//	errLog.mu, eventCache.mu, sizeCache.mu, usageCache.mu, damageCache.mu, treeNode.mu
+//	errLog.mu, eventCache.mu, sizeCache.mu, usageCache.mu, jobs.mu,
+//	damageCache.mu, treeNode.mu
 //
 // handle.mu guards one open file and is held while its value is committed; it
 // is never taken with FS.mu held. FS.mu guards the maps of FS and is never

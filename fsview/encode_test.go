@@ -145,17 +145,21 @@ func FuzzParseNames(f *testing.F) {
 }
 
 func FuzzParseVerbs(f *testing.F) {
-	for _, s := range []string{"", "mount\n", "umount force\n", "# x\n", "mount # y", "umount force force", "x", "\x00"} {
+	for _, s := range []string{"", "mount\n", "umount force\n", "# x\n", "mount # y", "umount force force", "x", "\x00", "forget-data a%23b", "mount ro,nodev", "delete", "delete force"} {
 		f.Add([]byte(s))
 	}
 	f.Fuzz(func(t *testing.T, v []byte) {
-		verbs, err := parseVerbs(v, mountVerbs())
+		verbs, err := parseVerbs(v, containerVerbs())
 		if err != nil && verbs != nil {
 			t.Fatal("an error and verbs")
 		}
 		for _, x := range verbs {
-			if x.name != "mount" && x.name != "umount" || x.name == "mount" && len(x.args) > 0 {
-				t.Fatalf("%q gives the verb %v", v, x)
+			again, err := parseVerbs([]byte(x.spec.name+" "+x.arg), containerVerbs())
+			if err != nil || len(again) != 1 || again[0].arg != x.arg || again[0].spec.name != x.spec.name {
+				t.Fatalf("%q gives the verb %s %q, which gives %v, %v", v, x.spec.name, x.arg, again, err)
+			}
+			if x.spec.must && x.arg == "" || x.spec.rest == "" && x.arg != "" && !contains(x.spec.words, x.arg) {
+				t.Fatalf("%q gives the verb %s with %q", v, x.spec.name, x.arg)
 			}
 		}
 	})

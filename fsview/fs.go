@@ -32,6 +32,7 @@ type FS struct {
 	sizes  sizeCache
 	usages usageCache
 	damage damageCache
+	jobs   jobs
 	index  atomic.Pointer[index]
 
 	mu      sync.Mutex

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/plyfs/plyfs/drivers"
 	"github.com/plyfs/plyfs/internal/errno"
@@ -11,38 +12,56 @@ import (
 	"github.com/plyfs/plyfs/store"
 )
 
-// mountVerbs are what ctl of a layer or container understands.
+// mountVerbs are what ctl of what can be mounted understands.
 func mountVerbs() []verbSpec {
 	return []verbSpec{
-		{"mount", nil, "mount for writing; the tree is merged/"},
-		{"umount", []string{"force"}, "let go of the mount; with force whoever else counts on it"},
+		{name: "mount", rest: "[OPTION,...]", doc: "mount for writing; the tree is merged/; options: " + strings.Join(mountWords(), ", "), run: runMount},
+		{name: "umount", words: []string{"force"}, doc: "let go of the mount; with force whoever else counts on it", run: func(ctx context.Context, p place, arg string) error {
+			return p.fs.let(ctx, p, arg == "force")
+		}},
 	}
 }
 
-func runMountVerbs(ctx context.Context, p place, v []byte) error {
-	verbs, err := parseVerbs(v, mountVerbs())
+// mountWords are the options that the verb mount takes.
+func mountWords() []string {
+	return []string{"ro", "volatile", "nodev", "nosuid", "noexec", "noatime"}
+}
+
+func runMount(ctx context.Context, p place, arg string) error {
+	o, err := parseMount(arg)
 	if err != nil {
 		return err
 	}
-	for _, verb := range verbs {
-		if verb.name == "mount" {
-			_, err = p.fs.take(ctx, p)
-		} else {
-			err = p.fs.let(ctx, p, contains(verb.args, "force"))
-		}
-		if err != nil {
-			return err
+	_, err = p.fs.take(ctx, p, o)
+	return err
+}
+
+// parseMount reads the options of the verb mount.
+func parseMount(arg string) (o drivers.MountOptions, err error) {
+	for _, word := range strings.FieldsFunc(arg, func(r rune) bool { return r == ',' || r == ' ' }) {
+		switch {
+		case !contains(mountWords(), word):
+			return o, errno.New(errno.ErrBadValue, "%q is no option of a mount here: use %s", clip(word), strings.Join(mountWords(), ", "))
+		case word == "ro":
+			o.ReadOnly = true
+		case word == "volatile":
+			o.Volatile = true
+		default:
+			o.Options = append(o.Options, word)
 		}
 	}
-	return nil
+	return o, nil
 }
+
+// plain tells whether nothing was asked for.
+func plain(o drivers.MountOptions) bool { return !o.ReadOnly && !o.Volatile && len(o.Options) == 0 }
 
 // merged returns the root of the mounted tree, which is mounted if it is not.
 func (p place) merged(ctx context.Context) (vnode.Node, error) {
 	if p.fs.opts.Trees == nil {
 		return nil, errno.New(errno.ErrNotSupported, "%s cannot be shown: this program serves no trees", p.label())
 	}
-	path, err := p.fs.take(ctx, p)
+	path, err := p.fs.take(ctx, p, drivers.MountOptions{})
 	if err != nil {
 		return nil, err
 	}
@@ -94,8 +113,9 @@ func (f *FS) claim(ctx context.Context, id string) (func(), error) {
 }
 
 // take mounts the place's layer and enters it in the shared count, once for
-// this tree, and returns the mount's path.
-func (f *FS) take(ctx context.Context, p place) (string, error) {
+// this tree, and returns the mount's path. One that is held is good for whoever
+// asks for nothing special.
+func (f *FS) take(ctx context.Context, p place, o drivers.MountOptions) (string, error) {
 	id, ok := p.layerID()
 	if !ok {
 		return "", p.missing()
@@ -103,22 +123,25 @@ func (f *FS) take(ctx context.Context, p place) (string, error) {
 	if err := f.writable(); err != nil {
 		return "", err
 	}
-	if err := p.checkMountable(id); err != nil {
-		return "", err
-	}
 	done, err := f.claim(ctx, id)
 	if err != nil {
 		return "", err
 	}
 	defer done()
-	if path, ok := f.stillHeld(ctx, id); ok {
+	switch path, ok := f.stillHeld(ctx, id); {
+	case ok && plain(o):
 		return path, nil
+	case ok:
+		return "", errno.New(errno.ErrInUse, "%s is mounted already: `echo umount > ctl` before it is mounted with other options", p.label())
+	}
+	if err := p.checkMountable(id, o.ReadOnly); err != nil {
+		return "", err
 	}
 	ref := id
 	if p.row.obj == objContainer {
 		ref = p.id
 	}
-	path, err := f.store.Mount(ctx, ref, drivers.MountOptions{})
+	path, err := f.store.Mount(ctx, ref, o)
 	if err != nil {
 		return "", err
 	}
@@ -159,11 +182,13 @@ func (f *FS) stillHeld(ctx context.Context, id string) (string, bool) {
 
 // checkMountable refuses what others build on, in the words of the tree; the
 // store looks again, under its lock.
-func (p place) checkMountable(id string) error {
+func (p place) checkMountable(id string, readOnly bool) error {
 	l := p.tx.LayerByID(id)
 	switch {
 	case l == nil:
 		return errno.New(errno.ErrDamaged, "the layer %s of %s is missing: nothing can be mounted", short(id), p.label())
+	case readOnly:
+		return nil
 	case l.ReadOnly:
 		return errno.New(errno.ErrReadOnly, "%s has no merged/: the layer is in a read-only store; make a child layer", p.label())
 	case len(p.tx.Children(id)) > 0 || len(p.tx.ImagesOn(id)) > 0 || len(p.tx.MappedBy(id)) > 0:

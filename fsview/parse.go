@@ -143,60 +143,6 @@ func showIDMap(m []idmap.Range) []byte {
 	return b
 }
 
-// verb is one line written to a ctl file.
-type verb struct {
-	name string
-	args []string
-}
-
-// verbSpec says what a ctl file understands.
-type verbSpec struct {
-	name string
-	// args are the words that may follow.
-	args []string
-	doc  string
-}
-
-// parseVerbs reads the lines written to a ctl file; empty lines and what
-// follows a `#` mean nothing, so that what ctl shows can be written to it. It
-// fails before anything is done when one of them is not understood.
-func parseVerbs(v []byte, specs []verbSpec) ([]verb, error) {
-	var list []verb
-	for _, l := range textLines(v) {
-		if i := strings.IndexByte(l, '#'); i >= 0 {
-			l = l[:i]
-		}
-		f := strings.Fields(l)
-		if len(f) == 0 {
-			continue
-		}
-		spec, err := specOf(f[0], specs)
-		if err != nil {
-			return nil, err
-		}
-		for _, a := range f[1:] {
-			if !contains(spec.args, a) {
-				return nil, errno.New(errno.ErrBadValue, "%q does not go with the verb %s: read ctl for what does", clip(a), spec.name)
-			}
-		}
-		list = append(list, verb{f[0], f[1:]})
-	}
-	return list, nil
-}
-
-func specOf(name string, specs []verbSpec) (verbSpec, error) {
-	var known []string
-	for _, s := range specs {
-		if s.name == name {
-			return s, nil
-		}
-		if !contains(known, s.name) {
-			known = append(known, s.name)
-		}
-	}
-	return verbSpec{}, errno.New(errno.ErrBadValue, "%q is not a verb of this file: it knows %s", clip(name), strings.Join(known, ", "))
-}
-
 func contains(list []string, s string) bool {
 	for _, x := range list {
 		if x == s {
@@ -204,17 +150,4 @@ func contains(list []string, s string) bool {
 		}
 	}
 	return false
-}
-
-// showVerbs is what a ctl file reads as.
-func showVerbs(specs []verbSpec) []byte {
-	var b strings.Builder
-	for _, s := range specs {
-		l := s.name
-		if len(s.args) > 0 {
-			l += " [" + strings.Join(s.args, "] [") + "]"
-		}
-		b.WriteString("# " + l + strings.Repeat(" ", max(1, 20-len(l))) + s.doc + "\n")
-	}
-	return []byte(b.String())
 }

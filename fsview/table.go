@@ -43,8 +43,11 @@ func rootRows() []Row {
 			rowOps: rowOps{get: func(place) ([]byte, error) { return []byte(readme), nil }}},
 		{Path: "/version", Kind: Text, Mode: modeRead, Valid: forever, Doc: "The program's name and version.",
 			rowOps: rowOps{get: func(p place) ([]byte, error) { return line("plyfs " + p.fs.opts.Version), nil }}},
-		{Path: "/status", Kind: Text, Mode: modeRead, Valid: none, Doc: "`key value` lines: driver, generation of the store, how many layers, images, containers, drafts and mounts held, and `read-only`; a `damaged` line for each thing that is wrong in the store.",
+		{Path: "/status", Kind: Text, Mode: modeRead, Valid: none, Doc: "`key value` lines: driver, generation of the store, how many layers, images, containers, drafts and mounts held, and `read-only`; a `running` line for each verb of ctl that runs, a `damaged` line for each thing that is wrong in the store.",
 			rowOps: rowOps{get: statusText, mtime: modifiedAny}},
+		{Path: "/progress", Kind: Text, Mode: modeRead, Valid: none, Doc: "The verbs of ctl that run, where they are, then the last that ended: verb, running, done, failed or interrupted, time, text; `finding` lines follow what a check found.",
+			rowOps: rowOps{get: func(p place) ([]byte, error) { return p.fs.jobs.text(), nil }, mtime: func(p place) time.Time { return p.fs.orBorn(p.fs.jobs.modified()) }}},
+		ctlRow("/ctl", "Verbs for the whole store", storeVerbs),
 		{Path: "/events", Kind: Text, Mode: modeRead, Valid: none, Doc: "The recent changes of the store by any process, as JSON lines (generation, time, kind, op, id, names, fields), oldest first; it ends.",
 			rowOps: rowOps{get: eventsText, mtime: modifiedAny}},
 		{Path: "/events.follow", Kind: Stream, Mode: modeRead, Valid: none, Listed: Never, Doc: "The same, and then each further change as it is made: a read waits for it. Several may read; each gets all lines, or a line `{\"gap\":true}` where it was too slow.",
@@ -133,6 +136,7 @@ func objectRows(kind store.Kind, dir string) []Row {
 		{Path: dir + "/bigdata/<key>", Kind: Raw, Mode: modeWrite, Valid: gen, Doc: "The bytes of one item; replaced by what is written.",
 			rowOps: rowOps{has: hasBigData, size: bigDataSize, blob: openBigData, put: putBigData(kind), check: checkBigData}},
 	}
+	rows = append(rows, ctlRow(dir+"/ctl", "Verbs", verbsOf(kind)))
 	if kind == store.KindContainer {
 		return rows // nothing needs a container
 	}
@@ -183,6 +187,9 @@ func statusText(p place) ([]byte, error) {
 	fmt.Fprintf(&b, "driver %s\ngeneration %d\n", f.store.DriverName(), p.tx.Generation())
 	for kind := store.KindLayer; kind <= store.KindContainer; kind++ {
 		fmt.Fprintf(&b, "%s %d\n", kind.Plural(), p.tx.Len(kind))
+	}
+	for _, verb := range f.jobs.names() {
+		fmt.Fprintf(&b, "running %s\n", verb)
 	}
 	fmt.Fprintf(&b, "drafts %d\nmounts-held %d\nread-only %t\n", drafts, held, f.writable() != nil)
 	b.Write(f.damage.of(p.tx))

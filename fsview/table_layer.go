@@ -86,8 +86,6 @@ func mountRows(dir string) []Row {
 	return []Row{
 		{Path: dir + "/mount", Kind: Text, Mode: modeRead, Valid: gen, Doc: "`count N`, and `path P` while mounted by anyone.",
 			rowOps: rowOps{get: mountText}},
-		{Path: dir + "/ctl", Kind: Ctl, Mode: modeWrite, Valid: vnode.ValidForever, Doc: "Verbs, one a line; reading lists them: mount, umount, umount force.",
-			rowOps: rowOps{born: true, get: func(place) ([]byte, error) { return showVerbs(mountVerbs()), nil }, put: runMountVerbs}},
 	}
 }
 
