@@ -17,7 +17,7 @@ func storeVerbs() []verbSpec {
 }
 
 func runGC(ctx context.Context, p place, _ string) error {
-	return p.fs.run(ctx, "gc", func(j *job) error {
+	return p.fs.run("gc", func(j *job) error {
 		sw, err := p.fs.store.GarbageCollect(ctx)
 		j.at("entries %d files %d layers %d images %d containers %d", sw.Entries, sw.Files, len(sw.Layers), len(sw.Images), len(sw.Containers))
 		return err
@@ -32,7 +32,7 @@ func runCheck(ctx context.Context, p place, how string) error {
 	case "full":
 		o.Level, verb = store.CheckFull, "check-full"
 	}
-	return p.fs.run(ctx, verb, func(j *job) error {
+	return p.fs.run(verb, func(j *job) error {
 		o.Progress = func(c store.CheckProgress) {
 			j.at("object %d of %d %s %s read %d of %d", c.Object, c.Objects, c.Kind, short(c.ID), c.Read, c.Size)
 		}

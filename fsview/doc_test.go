@@ -223,6 +223,6 @@ func sampleOf(w *world, pattern string) string {
 			return to
 		}
 	}
-	return strings.NewReplacer("<a>..<b>", "layer:base..layer:top", "<layer>", "top", "<image>", "app", "<container>", "web", "<draft>", "d", "<key>", "k",
+	return strings.NewReplacer("<a>..<b>", "layer:base..layer:top", "<N>", "0", "<layer>", "top", "<image>", "app", "<container>", "web", "<draft>", "d", "<key>", "k",
 		"by-name/<folder>", "by-name/folder", "by-name/<name>", "by-name/folder/other").Replace(pattern)
 }

@@ -2,65 +2,146 @@ package fsview
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
 	"slices"
+	"strconv"
+	"strings"
 	"sync"
 	"time"
 
+	"github.com/plyfs/plyfs/internal/errno"
+	"github.com/plyfs/plyfs/internal/vnode"
 	"github.com/plyfs/plyfs/store"
 )
+
+// eventRows are the rows of what happened and happens.
+func eventRows() []Row {
+	const none = vnode.ValidNone
+	const since = "/events.since"
+	return []Row{
+		{Path: "/events", Kind: Text, Mode: modeRead, Valid: none, Doc: "The recent changes of the store by any process, and the verbs of ctl, as JSON lines (generation, time, kind, op, id, names, fields, state), oldest first; it ends. A line with `\"gap\":true` stands where older ones are no longer kept.",
+			rowOps: rowOps{get: eventsText, mtime: eventsTime}},
+		{Path: "/events.follow", Kind: Stream, Mode: modeRead, Valid: none, Listed: Never, Doc: "The same, and then each further change as it is made: a read waits for it. Several may read; each gets all lines, or a line with `\"gap\":true` where it was too slow.",
+			rowOps: rowOps{blob: openFollow, mtime: eventsTime}},
+		{Path: since, Kind: Dir, Mode: modeDir, Valid: vnode.ValidForever, Listed: Never, Doc: "The same from a generation on; lists nothing.",
+			rowOps: rowOps{find: findSince}},
+		{Path: since + "/<N>", Kind: Text, Mode: modeRead, Valid: none, Doc: "What events shows of the generations after N. Lines about verbs have the generation that they met, so those of N are given again.",
+			rowOps: rowOps{get: eventsText, mtime: eventsTime}},
+		{Path: since + "/<N>.follow", Kind: Stream, Mode: modeRead, Valid: none, Doc: "The same, and then as events.follow.",
+			rowOps: rowOps{blob: openFollow, mtime: eventsTime}},
+	}
+}
+
+func eventsTime(p place) time.Time {
+	t := modifiedAny(p)
+	if j := p.fs.jobs.modified(); j.After(t) {
+		return j
+	}
+	return t
+}
+
+func findSince(_ context.Context, p place, name string) (entry, error) {
+	digits, follows := strings.CutSuffix(name, ".follow")
+	n, err := strconv.ParseUint(digits, 10, 64)
+	if err != nil || strconv.FormatUint(n, 10) != digits {
+		return entry{}, errno.New(errno.ErrBadValue, "%q is no generation: write a number, as events shows them, or a number and .follow", clip(name))
+	}
+	row := p.row.child("<N>")
+	if follows {
+		row = p.row.child("<N>.follow")
+	}
+	return entry{name, where{row: row, id: name}}, nil
+}
+
+// since is the generation that the place's name says; 0 for others.
+func (p place) since() uint64 {
+	n, err := strconv.ParseUint(strings.TrimSuffix(p.id, ".follow"), 10, 64)
+	if err != nil {
+		return 0
+	}
+	return n
+}
 
 // eventCache keeps the text of the ring, which listings ask the size of.
 type eventCache struct {
 	mu   sync.Mutex
 	gen  uint64 // of the last event in text; guarded by mu
-	n    int    // events in text; guarded by mu
+	n    int    // events of the store in text; guarded by mu
+	jobs uint64 // the last of verbs in text; guarded by mu
 	text []byte // never changed, only replaced; guarded by mu
 }
 
-// eventLine is the form of one line of events.
+// eventLine is the form of one line of events. Kind and Op of a verb of ctl
+// are "store" and the verb, and State is how far it is.
 type eventLine struct {
 	Generation uint64    `json:"generation"`
 	Time       time.Time `json:"time"`
 	Kind       string    `json:"kind"`
-	Op         store.Op  `json:"op"`
-	ID         string    `json:"id"`
+	Op         string    `json:"op"`
+	ID         string    `json:"id,omitempty"`
 	Names      []string  `json:"names,omitempty"`
 	Fields     []string  `json:"fields,omitempty"`
+	State      string    `json:"state,omitempty"`
 }
 
 func eventsText(p place) ([]byte, error) {
-	events, _ := p.fs.store.Events(0)
-	return p.fs.events.render(events)
+	since := p.since()
+	events, gap := p.fs.store.Events(since)
+	verbs, verbGap := p.fs.jobs.since(0)
+	if since == 0 {
+		return p.fs.events.render(events, verbs, gap || verbGap)
+	}
+	verbs = slices.DeleteFunc(verbs, func(e jobEvent) bool { return e.gen < since })
+	return renderEvents(events, verbs, gap)
 }
 
-func (c *eventCache) render(events []store.Event) ([]byte, error) {
+func (c *eventCache) render(events []store.Event, verbs []jobEvent, gap bool) ([]byte, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	var last uint64
+	var last, jobs uint64
 	if len(events) > 0 {
 		last = events[len(events)-1].Generation
 	}
-	if c.gen == last && c.n == len(events) {
+	if len(verbs) > 0 {
+		jobs = verbs[len(verbs)-1].seq
+	}
+	if c.gen == last && c.n == len(events) && c.jobs == jobs {
 		return c.text, nil
 	}
-	text, err := renderEvents(events)
+	text, err := renderEvents(events, verbs, gap)
 	if err != nil {
 		return nil, err
 	}
-	c.gen, c.n, c.text = last, len(events), text
+	c.gen, c.n, c.jobs, c.text = last, len(events), jobs, text
 	return c.text, nil
 }
 
-func renderEvents(events []store.Event) ([]byte, error) {
+// renderEvents writes the lines in the order of generations; gap says that
+// older ones are missing.
+func renderEvents(events []store.Event, verbs []jobEvent, gap bool) ([]byte, error) {
+	lines := make([]eventLine, 0, len(events)+len(verbs))
+	for _, e := range events {
+		lines = append(lines, eventLine{Generation: e.Generation, Time: e.Time.UTC(), Kind: e.Kind.String(), Op: string(e.Op), ID: e.ID, Names: e.Names, Fields: e.Fields})
+	}
+	for _, v := range verbs {
+		lines = append(lines, eventLine{Generation: v.gen, Time: v.when.UTC(), Kind: "store", Op: v.op, State: v.text})
+	}
+	slices.SortStableFunc(lines, func(a, b eventLine) int { return cmp.Compare(a.Generation, b.Generation) })
 	var b bytes.Buffer
+	if gap {
+		var gen uint64
+		if len(lines) > 0 {
+			gen = lines[0].Generation
+		}
+		fmt.Fprintf(&b, "{\"generation\":%d,\"gap\":true}\n", gen)
+	}
 	enc := json.NewEncoder(&b)
 	enc.SetEscapeHTML(false)
-	for _, e := range events {
-		err := enc.Encode(eventLine{e.Generation, e.Time.UTC(), e.Kind.String(), e.Op, e.ID, e.Names, e.Fields})
-		if err != nil {
+	for _, l := range lines {
+		if err := enc.Encode(l); err != nil {
 			return nil, fmt.Errorf("encoding an event: %w", err)
 		}
 	}
@@ -71,15 +152,20 @@ func renderEvents(events []store.Event) ([]byte, error) {
 // event as it becomes visible. A read returns what there is, and waits only
 // when there is nothing. It ends when the store is closed.
 type follower struct {
-	store *store.Store
+	fs *FS
 
 	mu   sync.Mutex // guards what follows; held while a read waits
 	last uint64     // generation of the last event that was fetched
+	verb uint64     // the last event of a verb that was fetched
 	text []byte     // fetched and not yet read
 }
 
 func openFollow(_ context.Context, p place) (blob, error) {
-	return &follower{store: p.fs.store}, nil
+	f := &follower{fs: p.fs, last: p.since()}
+	if f.last > 0 {
+		f.verb = p.fs.jobs.before(f.last)
+	}
+	return f, nil
 }
 
 func (f *follower) readAt(ctx context.Context, p []byte, _ int64) (int, error) {
@@ -92,15 +178,8 @@ func (f *follower) readAt(ctx context.Context, p []byte, _ int64) (int, error) {
 		if len(f.text) > 0 {
 			break
 		}
-		gen, err := f.store.WaitEvents(ctx, f.last)
-		if err != nil {
-			return 0, fmt.Errorf("waiting for events: %w", err)
-		}
-		if gen <= f.last {
-			return 0, nil // the store is closed
-		}
-		if events, _ := f.store.Events(f.last); len(events) == 0 {
-			f.last = gen // a generation without a difference
+		if ended, err := f.waitLocked(ctx); ended || err != nil {
+			return 0, err
 		}
 	}
 	n := copy(p, f.text)
@@ -108,21 +187,57 @@ func (f *follower) readAt(ctx context.Context, p []byte, _ int64) (int, error) {
 	return n, nil
 }
 
-// fetchLocked takes the events after the last one; a line {"gap":true} stands
+// waitLocked waits until there may be something to fetch; ended tells that the
+// store is closed.
+func (f *follower) waitLocked(ctx context.Context) (ended bool, err error) {
+	verbs := f.fs.jobs.wait(f.verb)
+	waiting, stop := context.WithCancel(ctx)
+	defer stop()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		select {
+		case <-verbs:
+			stop()
+		case <-waiting.Done():
+		}
+	}()
+	gen, err := f.fs.store.WaitEvents(waiting, f.last)
+	stop()
+	<-done
+	switch {
+	case ctx.Err() != nil:
+		return false, fmt.Errorf("waiting for events: %w", ctx.Err())
+	case err != nil:
+		return false, nil // a verb
+	case gen <= f.last:
+		return true, nil
+	}
+	if events, _ := f.fs.store.Events(f.last); len(events) == 0 {
+		f.last = gen // a generation without a difference
+	}
+	return false, nil
+}
+
+// fetchLocked takes the events after the last one; a line with "gap" stands
 // for those that are no longer kept.
 func (f *follower) fetchLocked() error {
-	events, gap := f.store.Events(f.last)
-	if len(events) == 0 {
+	events, gap := f.fs.store.Events(f.last)
+	verbs, verbGap := f.fs.jobs.since(f.verb)
+	if len(events) == 0 && len(verbs) == 0 {
 		return nil
 	}
-	text, err := renderEvents(events)
+	text, err := renderEvents(events, verbs, gap || verbGap)
 	if err != nil {
 		return err
 	}
-	if gap && f.last > 0 {
-		text = append([]byte("{\"gap\":true}\n"), text...)
+	f.text = text
+	if len(events) > 0 {
+		f.last = events[len(events)-1].Generation
 	}
-	f.last, f.text = events[len(events)-1].Generation, text
+	if len(verbs) > 0 {
+		f.verb = verbs[len(verbs)-1].seq
+	}
 	return nil
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"strings"
 	"sync"
 	"time"
@@ -36,11 +37,12 @@ type job struct {
 // jobs are the long verbs of a control tree. They end with the tree.
 type jobs struct {
 	mu      sync.Mutex
-	running []*job     // guarded by mu
-	over    []*job     // oldest first, at most jobLines; guarded by mu
-	events  []jobEvent // oldest first, at most jobEvents; guarded by mu
-	told    uint64     // events so far; guarded by mu
-	changed time.Time  // guarded by mu
+	running []*job        // guarded by mu
+	over    []*job        // oldest first, at most jobLines; guarded by mu
+	events  []jobEvent    // oldest first, at most jobEvents; guarded by mu
+	told    uint64        // events so far; guarded by mu
+	moved   chan struct{} // closed when told grows, then replaced; guarded by mu
+	changed time.Time     // guarded by mu
 }
 
 // jobEvent is the beginning or the end of a verb.
@@ -53,10 +55,10 @@ type jobEvent struct {
 }
 
 // run carries fn out as the verb, one of its name at a time.
-func (f *FS) run(ctx context.Context, verb string, fn func(j *job) error) error {
+func (f *FS) run(verb string, fn func(j *job) error) error {
 	name, _, _ := strings.Cut(verb, "-")
 	j := &job{jobs: &f.jobs, verb: verb, began: time.Now()}
-	gen := f.generation(ctx)
+	gen := f.generation()
 	f.jobs.mu.Lock()
 	for _, o := range f.jobs.running {
 		if other, _, _ := strings.Cut(o.verb, "-"); other == name {
@@ -68,20 +70,20 @@ func (f *FS) run(ctx context.Context, verb string, fn func(j *job) error) error 
 	f.jobs.tellLocked(jobEvent{gen: gen, when: j.began, op: verb, text: "running"})
 	f.jobs.mu.Unlock()
 	err := fn(j)
-	gen = f.generation(context.WithoutCancel(ctx))
+	gen = f.generation()
 	f.jobs.mu.Lock()
 	defer f.jobs.mu.Unlock()
 	f.jobs.endLocked(j, err, gen)
 	return err
 }
 
-// generation is the newest one, or 0 when the store cannot be read.
-func (f *FS) generation(ctx context.Context) uint64 {
-	tx, err := f.view(ctx)
-	if err != nil {
-		return 0
-	}
-	return tx.Generation()
+// generation is the newest one that events shows: a line about a verb must not
+// name one that the kernel was not told of yet.
+func (f *FS) generation() uint64 {
+	over, cancel := context.WithCancel(context.Background())
+	cancel()
+	gen, _ := f.store.WaitEvents(over, math.MaxUint64-1) // the error is that it does not wait
+	return gen
 }
 
 func (s *jobs) endLocked(j *job, err error, gen uint64) {
@@ -105,6 +107,10 @@ func (s *jobs) tellLocked(e jobEvent) {
 		s.events = append(s.events[:0:0], s.events[1:]...)
 	}
 	s.changed = e.when
+	if s.moved != nil {
+		close(s.moved)
+		s.moved = nil
+	}
 }
 
 // since returns the events after the seq-th, and whether some are no longer
@@ -118,6 +124,34 @@ func (s *jobs) since(seq uint64) (list []jobEvent, gap bool) {
 		}
 	}
 	return list, s.told > seq && uint64(len(list)) < s.told-seq
+}
+
+// wait returns a channel that is closed when there are events after the
+// seq-th.
+func (s *jobs) wait(seq uint64) <-chan struct{} {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.told > seq {
+		now := make(chan struct{})
+		close(now)
+		return now
+	}
+	if s.moved == nil {
+		s.moved = make(chan struct{})
+	}
+	return s.moved
+}
+
+// before returns the last event of a generation before gen.
+func (s *jobs) before(gen uint64) (seq uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, e := range s.events {
+		if e.gen < gen {
+			seq = e.seq
+		}
+	}
+	return seq
 }
 
 // at says where the verb is.

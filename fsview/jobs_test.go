@@ -32,7 +32,7 @@ func TestJobs(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	inside, ended := make(chan struct{}), make(chan error)
 	go func() {
-		ended <- f.run(ctx, "check-full", func(j *job) error {
+		ended <- f.run("check-full", func(j *job) error {
 			j.at("object %d", 7)
 			close(inside)
 			<-ctx.Done()
@@ -43,10 +43,10 @@ func TestJobs(t *testing.T) {
 	if text := string(f.jobs.text()); !strings.HasPrefix(text, "check-full running ") || !strings.HasSuffix(text, " object 7\n") {
 		t.Errorf("while it runs: %q", text)
 	}
-	if err := f.run(context.Background(), "check-quick", func(*job) error { return nil }); !errors.Is(err, errno.ErrInUse) {
+	if err := f.run("check-quick", func(*job) error { return nil }); !errors.Is(err, errno.ErrInUse) {
 		t.Errorf("a second check: %v", err)
 	}
-	if err := f.run(context.Background(), "gc", func(*job) error { return nil }); err != nil {
+	if err := f.run("gc", func(*job) error { return nil }); err != nil {
 		t.Errorf("another verb: %v", err)
 	}
 	cancel()
@@ -65,7 +65,7 @@ func TestJobs(t *testing.T) {
 		t.Errorf("events: %s (gap %t), want %s", got, gap, want)
 	}
 	for range 2 * jobEvents {
-		if err := f.run(context.Background(), "gc", func(j *job) error {
+		if err := f.run("gc", func(j *job) error {
 			for i := range jobFindings + 5 {
 				j.found(fmt.Sprint(i))
 			}

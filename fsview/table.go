@@ -27,7 +27,7 @@ const (
 func table() []Row {
 	var rows []Row
 	for _, part := range [][]Row{
-		rootRows(), configRows(),
+		rootRows(), eventRows(), configRows(),
 		layerRows(), imageRows(), containerRows(), draftRows(), betweenRows(),
 	} {
 		rows = append(rows, part...)
@@ -48,10 +48,6 @@ func rootRows() []Row {
 		{Path: "/progress", Kind: Text, Mode: modeRead, Valid: none, Doc: "The verbs of ctl that run, where they are, then the last that ended: verb, running, done, failed or interrupted, time, text; `finding` lines follow what a check found.",
 			rowOps: rowOps{get: func(p place) ([]byte, error) { return p.fs.jobs.text(), nil }, mtime: func(p place) time.Time { return p.fs.orBorn(p.fs.jobs.modified()) }}},
 		ctlRow("/ctl", "Verbs for the whole store", storeVerbs),
-		{Path: "/events", Kind: Text, Mode: modeRead, Valid: none, Doc: "The recent changes of the store by any process, as JSON lines (generation, time, kind, op, id, names, fields), oldest first; it ends.",
-			rowOps: rowOps{get: eventsText, mtime: modifiedAny}},
-		{Path: "/events.follow", Kind: Stream, Mode: modeRead, Valid: none, Listed: Never, Doc: "The same, and then each further change as it is made: a read waits for it. Several may read; each gets all lines, or a line `{\"gap\":true}` where it was too slow.",
-			rowOps: rowOps{blob: openFollow, mtime: modifiedAny}},
 		{Path: "/error_log", Kind: Text, Mode: modeRead, Valid: none, Doc: "The last 256 failed changes: time, errno, path, what was tried, the sentence.",
 			rowOps: rowOps{get: func(p place) ([]byte, error) { return p.fs.errs.text(), nil }, mtime: func(p place) time.Time {
 				if t := p.fs.errs.changed(); !t.IsZero() {
