@@ -78,6 +78,8 @@ const (
 	ProblemParent Problem = "parent layer is missing"
 	// ProblemDirectory is a layer that the driver has not got, or not whole.
 	ProblemDirectory Problem = "layer directory is missing or damaged"
+	// ProblemLinks is a layer that lost parts which the driver can make again.
+	ProblemLinks Problem = "layer links are missing or damaged"
 	// ProblemSplit is a layer whose tar-split record is gone or cannot be read.
 	ProblemSplit Problem = "layer tar-split record is missing or damaged"
 	// ProblemIncomplete is a record that a killed process left half made.

@@ -4,10 +4,15 @@ import (
 	"context"
 	"errors"
 	"io"
+	"slices"
+	"strings"
 
 	"github.com/opencontainers/go-digest"
+	"golang.org/x/sys/unix"
 
+	"github.com/plyfs/plyfs/drivers"
 	"github.com/plyfs/plyfs/internal/errno"
+	"github.com/plyfs/plyfs/internal/layertar"
 )
 
 // content compares a layer's files with the stream that made it. A layer that
@@ -21,13 +26,31 @@ func (c *checker) content(ctx context.Context, l *Layer) error {
 	if err == nil && tar == nil && l.TOCDigest == "" {
 		c.found(l, KindLayer, ProblemSplit, "", "", "without it the layer's tar cannot be given back as it was")
 	}
+	if passing(err) {
+		return err
+	}
 	if err != nil {
 		c.found(l, KindLayer, ProblemSplit, "", "", err.Error())
 	}
 	if err != nil || tar == nil {
 		return ctx.Err()
 	}
-	return errors.Join(c.stream(ctx, l, tar), tar.Close())
+	err = c.stream(ctx, l, tar)
+	if err == nil {
+		err = c.tree(ctx, l, tar)
+	}
+	return errors.Join(err, tar.Close())
+}
+
+// passing tells whether an error is that of this process or moment, and says
+// nothing of what it wanted to read.
+func passing(err error) bool {
+	for _, no := range []error{unix.EMFILE, unix.ENFILE, unix.ENOMEM, unix.EINTR, unix.EACCES, unix.EPERM, context.Canceled, context.DeadlineExceeded} {
+		if errors.Is(err, no) {
+			return true
+		}
+	}
+	return false
 }
 
 // beingWritten tells whether a layer is mounted and may be written to.
@@ -44,6 +67,8 @@ func (c *checker) stream(ctx context.Context, l *Layer, tar *TarSource) error {
 	switch {
 	case ctx.Err() != nil:
 		return ctx.Err()
+	case passing(err):
+		return err
 	case errors.Is(err, errno.ErrDamaged):
 		c.found(l, KindLayer, ProblemIntegrity, "", "", err.Error())
 	case err != nil:
@@ -52,6 +77,65 @@ func (c *checker) stream(ctx context.Context, l *Layer, tar *TarSource) error {
 		c.found(l, KindLayer, ProblemDigest, "", "", "its files and tar-split record give "+h.Digest().String()+", its record says "+l.DiffDigest.String())
 	}
 	return nil
+}
+
+// tree compares the layer's tree with the members of its tar.
+func (c *checker) tree(ctx context.Context, l *Layer, tar *TarSource) error {
+	src, err := c.s.Diff(ctx, "", l.ID)
+	var diffs []layertar.Change
+	if err == nil {
+		diffs, err = tar.split.Verify(ctx, src, layertar.VerifyOptions{Loose: c.s.looseOwners(), Limit: maxDifferences + 1})
+	}
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	if passing(err) {
+		return err
+	}
+	if err != nil {
+		c.found(l, KindLayer, ProblemModified, "", "", "its tree cannot be compared: "+err.Error())
+		return nil
+	}
+	if len(diffs) == 0 {
+		return nil
+	}
+	more := ""
+	if len(diffs) > maxDifferences {
+		diffs, more = diffs[:maxDifferences], "…, "
+	}
+	var text strings.Builder
+	for _, d := range diffs {
+		text.WriteString(sign(d.Kind) + d.Path + ", ")
+	}
+	paths := text.String() + more
+	c.found(l, KindLayer, ProblemModified, strings.TrimSuffix(paths, ", "), paths+string(ProblemModified), "")
+	return nil
+}
+
+// maxDifferences is how many differences of one layer a finding lists.
+const maxDifferences = 10
+
+// sign is how a finding marks a difference of a kind.
+func sign(k layertar.ChangeKind) string {
+	switch k {
+	case layertar.Add:
+		return "+"
+	case layertar.Delete:
+		return "-"
+	case layertar.Modify:
+	}
+	return "*"
+}
+
+// looseOwners tells whether owners and modes on disk are not those of the
+// streams: for users with one ID, and by options of the driver.
+func (s *Store) looseOwners() bool {
+	if singleID() {
+		return true
+	}
+	return slices.ContainsFunc(s.opts.DriverOptions, func(o drivers.Option) bool {
+		return o.Key == "force_mask" || o.Key == "ignore_chown_errors" && o.Value == "true"
+	})
 }
 
 // progressEvery is how many bytes go by between two calls of a progress function.

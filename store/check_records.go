@@ -9,10 +9,12 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/opencontainers/go-digest"
 
+	"github.com/plyfs/plyfs/drivers"
 	"github.com/plyfs/plyfs/internal/errno"
 )
 
@@ -157,7 +159,7 @@ func (c *checker) layer(ctx context.Context, l *Layer) error {
 	c.progress(KindLayer, l.ID, 0, l.DiffSize)
 	c.common(l, KindLayer)
 	whole := c.layerPlace(l)
-	if !c.needed[l.ID] && c.o.UnreferencedAge >= 0 && time.Since(l.Created) >= c.o.UnreferencedAge && l.shadow == 0 {
+	if c.o.UnreferencedAge >= 0 && c.unneeded(l) {
 		c.found(l, KindLayer, ProblemUnreferenced, "", "", "")
 	}
 	if err := c.data(ctx, l, KindLayer, l.BigDataNames, nil, nil); err != nil {
@@ -169,23 +171,39 @@ func (c *checker) layer(ctx context.Context, l *Layer) error {
 	return c.content(ctx, l)
 }
 
+// unneeded tells whether nothing needs a layer for long enough. While a file
+// cannot be read, whoever needs it may be in there.
+func (c *checker) unneeded(l *Layer) bool {
+	return !c.needed[l.ID] && l.shadow == 0 && time.Since(l.Created) >= c.o.UnreferencedAge &&
+		c.t.allRead(KindLayer, l.ID, KindLayer, KindImage, KindContainer) == nil
+}
+
 // layerPlace looks at the layer's parents and directories and tells whether
 // they are there.
 func (c *checker) layerPlace(l *Layer) bool {
 	whole := true
 	if chain := c.t.Chain(l.ID); len(chain) > 0 {
 		if last := chain[len(chain)-1]; last.Parent != "" {
-			c.found(l, KindLayer, ProblemParent, last.Parent, fmt.Sprintf("layer %s: %s", short(last.Parent), ProblemParent), "")
+			text := fmt.Sprintf("layer %s: %s", short(last.Parent), ProblemParent)
+			if c.t.LayerByID(last.Parent) != nil {
+				text = "its parents lead in a circle"
+			}
+			c.found(l, KindLayer, ProblemParent, last.Parent, text, "")
 			whole = false
 		}
 	}
 	if c.s.driver == nil || l.shadow > 0 {
 		return whole && c.s.driver != nil
 	}
-	has, err := c.s.driver.Has(l.ID)
-	if err == nil && has {
-		return whole
+	flaws, ferr := drivers.Flaws(c.s.driver, c.t.family(l))
+	if len(flaws) > 0 {
+		c.found(l, KindLayer, ProblemLinks, "", "", strings.Join(flaws, "; "))
 	}
+	has, err := c.s.driver.Has(l.ID)
+	if err == nil && has || len(flaws) > 0 && errors.Is(err, errno.ErrDamaged) {
+		return whole && len(flaws) == 0 // without its links its content cannot be told
+	}
+	err = errors.Join(err, ferr)
 	detail := fmt.Sprintf("its directory is missing from the driver %s", c.s.opts.DriverName)
 	if err != nil {
 		detail = err.Error()
@@ -225,6 +243,9 @@ func (c *checker) data(ctx context.Context, o object, k Kind, keys []string, siz
 			c.found(o, k, p, key, fmt.Sprintf("data item %q: %s %s", key, k, p), detail)
 		}
 		f, err := c.t.openData(k, o.id(), key)
+		if passing(err) {
+			return err
+		}
 		if err != nil {
 			bad(ProblemDataMissing, err.Error())
 			continue
@@ -240,7 +261,7 @@ func (c *checker) data(ctx context.Context, o object, k Kind, keys []string, siz
 			var sum digest.Digest
 			if sum, err = digestOf(ctx, f); err == nil && sum != digests[key] {
 				bad(ProblemDataDigest, fmt.Sprintf("it has %s, its record says %s", sum, digests[key]))
-			} else if err != nil && ctx.Err() == nil {
+			} else if err != nil && !passing(err) {
 				bad(ProblemDataMissing, err.Error())
 			}
 		}
@@ -251,8 +272,12 @@ func (c *checker) data(ctx context.Context, o object, k Kind, keys []string, siz
 	return nil
 }
 
-// unrecorded reports what is on disk and has no record.
+// unrecorded reports what is on disk and has no record. While the records
+// cannot all be read nothing is: it would be taken for what may be removed.
 func (c *checker) unrecorded(k Kind) {
+	if c.t.st.kinds[k].broken != nil {
+		return
+	}
 	seen := map[string]bool{}
 	note := func(id string, p Problem, where string) {
 		if !seen[id] && c.wants(k, id) && c.t.st.of(k).anyOf(id) == nil {

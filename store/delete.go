@@ -48,6 +48,9 @@ func (t *Tx) checkUnused(l *Layer) error {
 	if l.ReadOnly {
 		return errno.New(errno.ErrReadOnly, "layer %s belongs to a read-only store", l.ID)
 	}
+	if err := t.allRead(KindLayer, l.ID, KindLayer, KindImage, KindContainer); err != nil {
+		return err
+	}
 	if c := t.Children(l.ID); len(c) > 0 {
 		return errno.New(errno.ErrHasChildren, "layer %s has children (%s, %d in all); delete them first", l.ID, c[0].ID, len(c))
 	}
@@ -58,6 +61,17 @@ func (t *Tx) checkUnused(l *Layer) error {
 		return errno.New(errno.ErrInUse, "layer %s is used by container %s; delete the container first", l.ID, c[0].ID)
 	}
 	return t.checkUnmounted(l.ID)
+}
+
+// allRead refuses to call an object unused while there may be users in the
+// part of a file that cannot be read.
+func (t *Tx) allRead(k Kind, id string, users ...Kind) error {
+	for _, user := range users {
+		if t.st.kinds[user].broken != nil {
+			return errno.New(errno.ErrDamaged, "whether a %s needs %s %s is not known, since not all %ss can be read; repair their file first", user, k, id, user)
+		}
+	}
+	return nil
 }
 
 func (t *Tx) checkUnmounted(id string) error {
@@ -150,7 +164,7 @@ func (t *Tx) Orphans(imageID string) []*Layer {
 
 // onlyFor tells whether nothing but the image, and layers already gone, needs l.
 func (t *Tx) onlyFor(l *Layer, imageID string, gone map[string]bool) bool {
-	if l.ReadOnly || len(t.ContainersOnLayer(l.ID)) > 0 {
+	if l.ReadOnly || len(t.ContainersOnLayer(l.ID)) > 0 || t.allRead(KindLayer, l.ID, KindLayer, KindContainer) != nil {
 		return false
 	}
 	for _, c := range t.Children(l.ID) {
@@ -192,6 +206,9 @@ func (s *Store) DeleteImage(ctx context.Context, ref string) (deleted []string, 
 func (t *Tx) checkImageUnused(img *Image) error {
 	if img.ReadOnly {
 		return errno.New(errno.ErrReadOnly, "image %s belongs to a read-only store", img.ID)
+	}
+	if err := t.allRead(KindImage, img.ID, KindContainer); err != nil {
+		return err
 	}
 	if c := t.ContainersOf(img.ID); len(c) > 0 {
 		return errno.New(errno.ErrInUse, "image %s is used by container %s (%d in all); delete the containers first", img.ID, c[0].ID, len(c))

@@ -147,6 +147,16 @@
 //
 // Removal is journal, record without the key saved, file renamed to s/.
 //
+// # Repairing (Repair)
+//
+// Each finding is repaired by transactions of its own; a kill leaves those that
+// were not begun, and each in one of these states. Objects are deleted as above.
+//
+//	repair:1  the damaged file has a second name beside it   one copy more; a
+//	          (<file>.damaged-<time>); then it is saved      repair makes another
+//	repair:2  what has no record is renamed into an entry    swept
+//	repair:3  the driver has made links again                a layer that is mended
+//
 // # Mount counts
 //
 // `<run>/<driver>-layers/mountpoints.json` is shared with the peers; its lock,

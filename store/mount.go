@@ -110,7 +110,7 @@ func (s *Store) Mount(ctx context.Context, ref string, o drivers.MountOptions) (
 // mount mounts and counts under mountpoints.lock. What it mounted it unmounts
 // again when the count cannot be saved.
 func (w *WriteTx) mount(id string, o drivers.MountOptions) (string, error) {
-	plan, err := w.s.driver.Mount(id, o)
+	plan, err := w.mountPlan(id, o)
 	if err != nil {
 		return "", fmt.Errorf("mount layer %s: %w", id, err)
 	}
@@ -145,6 +145,19 @@ func (w *WriteTx) mount(id string, o drivers.MountOptions) (string, error) {
 	}
 	w.s.fail("mount:2")
 	return path, nil
+}
+
+// mountPlan asks the driver what to mount. Links of the layers below that are
+// missing, and that the driver by itself cannot tell, are made again.
+func (w *WriteTx) mountPlan(id string, o drivers.MountOptions) (mounts.Plan, error) {
+	plan, err := w.s.driver.Mount(id, o)
+	if !errors.Is(err, errno.ErrDamaged) {
+		return plan, err
+	}
+	if mended, merr := w.mendChain(id); merr == nil && len(mended) > 0 {
+		return w.s.driver.Mount(id, o)
+	}
+	return plan, err
 }
 
 func (w *WriteTx) carryOut(p mounts.Plan) error {
