@@ -110,7 +110,7 @@ func (v *verifier) differs(path string, kind ChangeKind) error {
 // members yields the stream's members with their real places, without content.
 func (v *verifier) members(ctx context.Context, yield func(h *header, o *op) error) error {
 	in := &hollow{s: v.s}
-	p := &parser{in: in, raw: func([]byte) error { return nil }, lim: DefaultLimits()}
+	p := &parser{in: in, raw: func([]byte) {}, lim: DefaultLimits()}
 	p.lim.Total = -1
 	for {
 		h, err := p.next()
