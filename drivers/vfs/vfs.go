@@ -13,6 +13,7 @@ import (
 	"github.com/plyfs/plyfs/drivers/treecopy"
 	"github.com/plyfs/plyfs/internal/errno"
 	"github.com/plyfs/plyfs/internal/mounts"
+	"github.com/plyfs/plyfs/internal/safefs"
 	"github.com/plyfs/plyfs/internal/whiteout"
 )
 
@@ -30,7 +31,7 @@ type Driver struct {
 // Options: ignore_chown_errors, imagestore; mountopt is accepted and has no
 // effect, since nothing is mounted.
 func New(cfg drivers.Config) (drivers.Driver, error) {
-	d := &Driver{cfg: cfg, stores: append([]string(nil), cfg.ImageStores...)}
+	d := &Driver{cfg: cfg, stores: append([]string(nil), cfg.ImageStores...), ignoreChown: !safefs.HasOwners}
 	for _, o := range cfg.Options {
 		if err := d.option(o); err != nil {
 			return nil, err
@@ -55,7 +56,7 @@ func (d *Driver) option(o drivers.Option) error {
 		if err != nil {
 			return errno.New(errno.ErrBadValue, "vfs: option ignore_chown_errors is %q: say true or false", o.Value)
 		}
-		d.ignoreChown = v
+		d.ignoreChown = v || !safefs.HasOwners
 		return nil
 	case "size", "inodes":
 		return errno.New(errno.ErrNotSupported, "vfs: option %s is not supported: a plain directory has no quota; leave it out or use overlay on xfs", o.Key)

@@ -9,7 +9,7 @@ import (
 	"syscall"
 	"time"
 
-	"golang.org/x/sys/unix"
+	"github.com/plyfs/plyfs/internal/unix"
 
 	"github.com/plyfs/plyfs/internal/idmap"
 	"github.com/plyfs/plyfs/internal/safefs"
@@ -269,7 +269,7 @@ func exportXattrs(e *uentry) ([]xattr, error) {
 			continue
 		}
 		v, err := e.dir.Getxattr(e.name, n)
-		if errors.Is(err, syscall.ENODATA) {
+		if errors.Is(err, unix.ENODATA) {
 			continue
 		}
 		if err != nil {

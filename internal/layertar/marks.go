@@ -5,7 +5,7 @@ import (
 	"path"
 	"syscall"
 
-	"golang.org/x/sys/unix"
+	"github.com/plyfs/plyfs/internal/unix"
 
 	"github.com/plyfs/plyfs/internal/safefs"
 	"github.com/plyfs/plyfs/internal/whiteout"

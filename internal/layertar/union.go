@@ -8,7 +8,7 @@ import (
 	"strings"
 	"syscall"
 
-	"golang.org/x/sys/unix"
+	"github.com/plyfs/plyfs/internal/unix"
 
 	"github.com/plyfs/plyfs/internal/safefs"
 	"github.com/plyfs/plyfs/internal/whiteout"
@@ -120,7 +120,7 @@ func (u *union) attr(d *safefs.Dir, name, mark string) ([]byte, error) {
 		switch {
 		case err == nil:
 			return v, nil
-		case errors.Is(err, syscall.ENODATA), errors.Is(err, syscall.EOPNOTSUPP), errors.Is(err, syscall.EPERM):
+		case errors.Is(err, unix.ENODATA), errors.Is(err, syscall.EOPNOTSUPP), errors.Is(err, syscall.EPERM):
 		default:
 			return nil, err
 		}

@@ -25,3 +25,6 @@ func fromInfo(info fs.FileInfo) Stat {
 	}
 	return s
 }
+
+// HasOwners tells whether files have a user and a group on this system.
+const HasOwners = false
