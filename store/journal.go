@@ -7,10 +7,10 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"syscall"
 
 	"github.com/opencontainers/go-digest"
-	"golang.org/x/sys/unix"
+
+	"github.com/plyfs/plyfs/internal/unix"
 
 	"github.com/plyfs/plyfs/internal/durable"
 	"github.com/plyfs/plyfs/internal/errno"
@@ -160,13 +160,9 @@ func safeIDs(j *journal) bool {
 
 // identity returns the device and inode number of what is at path.
 func identity(path string) (dev, ino uint64, err error) {
-	fi, err := os.Lstat(path)
+	st, err := unix.Lstat(path)
 	if err != nil {
-		return 0, 0, err
-	}
-	st, ok := fi.Sys().(*syscall.Stat_t)
-	if !ok {
-		return 0, 0, fmt.Errorf("stat %s: no inode number", path)
+		return 0, 0, &os.PathError{Op: "lstat", Path: path, Err: err}
 	}
 	return st.Dev, st.Ino, nil
 }

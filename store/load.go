@@ -7,9 +7,10 @@ import (
 	"io/fs"
 	"os"
 	"strings"
+	"syscall"
 	"time"
 
-	"golang.org/x/sys/unix"
+	"github.com/plyfs/plyfs/internal/unix"
 
 	"github.com/plyfs/plyfs/internal/errno"
 	"github.com/plyfs/plyfs/internal/lockfile"
@@ -33,24 +34,20 @@ func (f fileStamp) time() time.Time {
 	return time.Unix(0, f.mtime)
 }
 
-func stampOf(st *unix.Stat_t) fileStamp {
-	return fileStamp{st.Ino, st.Size, st.Mtim.Nano()}
+func stampOf(st *unix.FileStat) fileStamp {
+	return fileStamp{st.Ino, st.Size, st.Mtime}
 }
 
 // stampPath stats path; a missing file, or folder on the way, is no error.
 func stampPath(path string) (fileStamp, error) {
-	var st unix.Stat_t
-	for {
-		err := unix.Stat(path, &st)
-		switch {
-		case err == nil:
-			return stampOf(&st), nil
-		case errors.Is(err, unix.ENOENT), errors.Is(err, unix.ENOTDIR):
-			return fileStamp{}, nil
-		case !errors.Is(err, unix.EINTR):
-			return fileStamp{}, &fs.PathError{Op: "stat", Path: path, Err: err}
-		}
+	st, err := unix.Stat(path)
+	switch {
+	case err == nil:
+		return stampOf(&st), nil
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ENOTDIR):
+		return fileStamp{}, nil
 	}
+	return fileStamp{}, &fs.PathError{Op: "stat", Path: path, Err: err}
 }
 
 // kindStamp tells one version of a kind's files from another.
@@ -63,19 +60,19 @@ type kindStamp struct {
 // Errors are those of a file that exists but cannot be read.
 func readText(path string) (_ string, _ fileStamp, err error) {
 	f, err := os.Open(path)
-	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR) {
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) {
 		return "", fileStamp{}, nil
 	}
 	if err != nil {
 		return "", fileStamp{}, err
 	}
 	defer func() { err = also(err, f.Close()) }()
-	var st unix.Stat_t
-	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
+	st, err := unix.StatFile(f)
+	if err != nil {
 		return "", fileStamp{}, fmt.Errorf("stat %s: %w", path, err)
 	}
 	stamp := stampOf(&st)
-	if st.Mode&unix.S_IFMT != unix.S_IFREG || st.Size > maxFile {
+	if st.Type() != unix.S_IFREG || st.Size > maxFile {
 		return "", stamp, errno.New(errno.ErrDamaged, "%s is no regular file of at most %d bytes; move it away to go on without it", path, maxFile)
 	}
 	var b strings.Builder

@@ -6,7 +6,7 @@ import (
 	"fmt"
 	"time"
 
-	"golang.org/x/sys/unix"
+	"github.com/plyfs/plyfs/internal/unix"
 
 	"github.com/plyfs/plyfs/drivers"
 	"github.com/plyfs/plyfs/internal/errno"
@@ -186,8 +186,7 @@ func needsMount(id string, m Mountpoint, path string, readOnly bool) (bool, erro
 }
 
 func isReadOnlyMount(path string) bool {
-	var st unix.Statfs_t
-	return unix.Statfs(path, &st) == nil && st.Flags&unix.ST_RDONLY != 0
+	return unix.ReadOnlyMount(path)
 }
 
 // Unmount counts one user less, and unmounts for the last; it returns how many

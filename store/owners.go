@@ -8,7 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 
-	"golang.org/x/sys/unix"
+	"github.com/plyfs/plyfs/internal/unix"
 
 	"github.com/plyfs/plyfs/internal/idmap"
 )
@@ -33,13 +33,12 @@ func (s *Store) ParentOwners(ctx context.Context, ref string) (uids, gids []int,
 		return nil, nil, err
 	}
 	for dir := filepath.Dir(at.Path); ; dir = filepath.Dir(dir) {
-		var st unix.Stat_t
-		err := unix.Stat(dir, &st)
+		st, err := unix.Stat(dir)
 		if err != nil && !errors.Is(err, os.ErrNotExist) {
 			return nil, nil, fmt.Errorf("owners of the folders above %s: %w", at.Path, err)
 		}
 		if err == nil {
-			uids, gids = unmapped(uids, own.UIDs, st.Uid), unmapped(gids, own.GIDs, st.Gid)
+			uids, gids = unmapped(uids, own.UIDs, st.UID), unmapped(gids, own.GIDs, st.GID)
 		}
 		if dir == filepath.Dir(dir) {
 			slices.Sort(uids)

@@ -1,3 +1,5 @@
+//go:build linux
+
 package store
 
 import (
@@ -57,9 +59,12 @@ func newQuiet(dirs []string) *quiet {
 	return q
 }
 
+// works tells whether it may ever say yes.
+func (q *quiet) works() bool { return q.trusted.Load() }
+
 // holds tells whether nothing was written since the queue was emptied.
 func (q *quiet) holds() bool {
-	if !q.trusted.Load() {
+	if !q.works() {
 		return false
 	}
 	queued, err := unix.IoctlGetInt(q.fd, unix.TIOCINQ)
@@ -69,7 +74,7 @@ func (q *quiet) holds() bool {
 // empty empties the queue. A directory that went away ends the trust.
 // Precondition: gate is held.
 func (q *quiet) empty() {
-	if !q.trusted.Load() {
+	if !q.works() {
 		return
 	}
 	buf := make([]byte, 4096)

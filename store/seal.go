@@ -11,7 +11,8 @@ import (
 	"github.com/opencontainers/go-digest"
 	"github.com/vbatts/tar-split/tar/asm"
 	tarstorage "github.com/vbatts/tar-split/tar/storage"
-	"golang.org/x/sys/unix"
+
+	"github.com/plyfs/plyfs/internal/unix"
 
 	"github.com/plyfs/plyfs/internal/errno"
 	"github.com/plyfs/plyfs/internal/layertar"

@@ -9,12 +9,13 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"syscall"
 
 	"github.com/plyfs/plyfs/drivers"
 	"github.com/plyfs/plyfs/internal/errno"
 	"github.com/plyfs/plyfs/internal/layertar"
 	"github.com/plyfs/plyfs/internal/lockfile"
+
+	"github.com/plyfs/plyfs/internal/unix"
 )
 
 // swapTries bounds how often Commit compares a layer again that others mount
@@ -272,14 +273,14 @@ func fingerprint(ctx context.Context, dir string) (uint64, error) {
 }
 
 func hashEntry(h hash.Hash64, path string, fi fs.FileInfo, root bool) error {
-	st, ok := fi.Sys().(*syscall.Stat_t)
+	st, ok := unix.StatOf(fi)
 	if !ok {
 		return fmt.Errorf("stat %s: no inode number", path)
 	}
-	at := st.Ctim
+	at := st.Ctime
 	if root {
-		at = st.Mtim
+		at = st.Mtime
 	}
-	_, err := fmt.Fprintf(h, "%s\x00%d %d %d %d\n", path, st.Ino, st.Size, at.Sec, at.Nsec)
+	_, err := fmt.Fprintf(h, "%s\x00%d %d %d\n", path, st.Ino, st.Size, at)
 	return err
 }

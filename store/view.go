@@ -57,7 +57,7 @@ func (s *Store) fresh(ctx context.Context) (*state, error) {
 // tryQuiet tells whether taking the gate now, without waiting, can make the
 // next look cheap again.
 func (s *Store) tryQuiet() bool {
-	return s.quiet.trusted.Load() && len(s.gate) == 0
+	return s.quiet.works() && len(s.gate) == 0
 }
 
 // unchanged compares tokens and stamps with those of st, with no lock.

@@ -7,8 +7,9 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"syscall"
 	"time"
+
+	"github.com/plyfs/plyfs/internal/unix"
 )
 
 // errWritten ends a walk at the first file that is newer than the record.
@@ -124,9 +125,9 @@ func (s *Store) writtenSince(ctx context.Context, l *Layer) (bool, error) {
 }
 
 func changeTime(fi fs.FileInfo) time.Time {
-	st, ok := fi.Sys().(*syscall.Stat_t)
+	st, ok := unix.StatOf(fi)
 	if !ok {
 		return fi.ModTime()
 	}
-	return time.Unix(st.Ctim.Unix())
+	return time.Unix(0, st.Ctime)
 }
