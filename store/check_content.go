@@ -6,9 +6,9 @@ import (
 	"io"
 	"slices"
 	"strings"
+	"syscall"
 
 	"github.com/opencontainers/go-digest"
-	"golang.org/x/sys/unix"
 
 	"github.com/plyfs/plyfs/drivers"
 	"github.com/plyfs/plyfs/internal/errno"
@@ -45,7 +45,7 @@ func (c *checker) content(ctx context.Context, l *Layer) error {
 // passing tells whether an error is that of this process or moment, and says
 // nothing of what it wanted to read.
 func passing(err error) bool {
-	for _, no := range []error{unix.EMFILE, unix.ENFILE, unix.ENOMEM, unix.EINTR, unix.EACCES, unix.EPERM, context.Canceled, context.DeadlineExceeded} {
+	for _, no := range []error{syscall.EMFILE, syscall.ENFILE, syscall.ENOMEM, syscall.EINTR, syscall.EACCES, syscall.EPERM, context.Canceled, context.DeadlineExceeded} {
 		if errors.Is(err, no) {
 			return true
 		}
