@@ -161,6 +161,7 @@ func TestGarbageCollect(t *testing.T) {
 		if diff := cmp.Diff(store.Swept{Layers: []string{"half"}, Entries: 1, Files: 2}, got); diff != "" {
 			t.Error(diff)
 		}
+		s.WaitRemovals() // of the half-made layer's directories
 		for _, f := range files {
 			if _, err := os.Lstat(f); !errors.Is(err, os.ErrNotExist) {
 				t.Errorf("%s: %v", f, err)

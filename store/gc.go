@@ -22,7 +22,8 @@ type Swept struct {
 	Entries, Files int
 }
 
-// GarbageCollect removes, now and in this call, what killed processes left:
+// GarbageCollect removes, now and in this call (the directories of half-made
+// records alone may still be on their way), what killed processes left:
 // what every opening of the store removes (half-made records, entries of the
 // extract area, temporary files of record files), and temporary files of big
 // data. What has no record otherwise is damage, which Check shows and only

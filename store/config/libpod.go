@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"syscall"
 )
 
 // libpod is what podman's database remembers of the store it was made for.
@@ -20,8 +21,9 @@ type libpod struct {
 func readLibpod(path string) (l libpod, err error) {
 	l.path = path
 	f, err := os.Open(path)
-	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) {
-		// Who may not read this may not read the store: its opening says so.
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) || errors.Is(err, syscall.ENOTDIR) {
+		// Who may not read this may not read the store, and a root that is a
+		// file holds none: its opening says so.
 		return libpod{}, nil
 	}
 	if err != nil {
