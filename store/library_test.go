@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -462,5 +463,36 @@ func (e *lifeEnv) onlyEmpty(t *testing.T) {
 	}
 	if b, err := os.ReadFile(filepath.Join(e.run, e.driver+"-layers", "mountpoints.json")); err == nil && !bytes.Equal(b, []byte("[]")) {
 		t.Errorf("mount counts are left: %s", b)
+	}
+}
+
+// An image is mounted for reading, with options, and its count is the peer's.
+func TestMountImageAsPeer(t *testing.T) {
+	t.Parallel()
+	e := newLifeEnv(t, "overlay")
+	ctx := context.Background()
+	s := e.open()
+	importLayer(t, s, store.LayerSpec{ID: "base"}, makeTar(t, entry{name: "f", text: "x"}))
+	get(t, s.CreateImage, ctx, store.ImageSpec{ID: "img", Layer: "base"})
+	get(t, s.CreateContainer, ctx, store.ContainerSpec{ID: "ctr", Image: "img"})
+	path, err := s.MountImage(ctx, "img", drivers.MountOptions{Options: []string{"noexec"}})
+	want(t, err, nil)
+	if theirs := strings.TrimSpace(e.peer("mount", "-r", "img")); theirs != path {
+		t.Errorf("ours %s, theirs %s", path, theirs)
+	}
+	if err := os.WriteFile(filepath.Join(path, "f"), nil, 0o644); !errors.Is(err, syscall.EROFS) {
+		t.Errorf("an image can be written: %v", err)
+	}
+	_, err = s.MountImage(ctx, "ctr", drivers.MountOptions{})
+	want(t, err, errno.ErrUnknown)
+	for left := range 2 {
+		n, err := s.UnmountImage(ctx, "img", false)
+		want(t, err, nil)
+		if n != 1-left {
+			t.Errorf("%d users are left, want %d", n, 1-left)
+		}
+	}
+	if left := mountsBelow(t, e.root+"/overlay"); len(left) > 0 {
+		t.Errorf("still mounted: %v", left)
 	}
 }

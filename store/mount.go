@@ -46,6 +46,11 @@ func (t *Tx) mountTarget(ref string) (mountTarget, error) {
 	} else if !errors.Is(err, errno.ErrUnknown) {
 		return mountTarget{}, err
 	}
+	return t.imageTarget(ref)
+}
+
+// imageTarget is mountTarget for an image.
+func (t *Tx) imageTarget(ref string) (mountTarget, error) {
 	img, err := t.Image(ref)
 	if err != nil {
 		return mountTarget{}, err
@@ -79,16 +84,24 @@ func (t *Tx) checkWritable(m mountTarget) error {
 // o.ReadOnly; ErrInUse when its count is above zero, but the mount is not seen
 // here: another mount namespace may be writing to it.
 func (s *Store) Mount(ctx context.Context, ref string, o drivers.MountOptions) (path string, err error) {
-	if err := s.writable(); err != nil {
-		return "", err
-	}
 	if !o.ReadOnly {
+		if err := s.writable(); err != nil {
+			return "", err
+		}
 		if err := s.awaitClock(ctx, ref); err != nil {
 			return "", err
 		}
 	}
+	return s.mountRef(ctx, o, func(t *Tx) (mountTarget, error) { return t.mountTarget(ref) })
+}
+
+// mountRef mounts what resolve finds, which is asked under the locks.
+func (s *Store) mountRef(ctx context.Context, o drivers.MountOptions, resolve func(*Tx) (mountTarget, error)) (path string, err error) {
+	if err := s.writable(); err != nil {
+		return "", err
+	}
 	err = s.Update(ctx, func(w *WriteTx) error {
-		target, err := w.mountTarget(ref)
+		target, err := resolve(w.Tx)
 		if err != nil {
 			return err
 		}
@@ -194,12 +207,18 @@ func isReadOnlyMount(path string) bool {
 // detached. What is not mounted is no error. ErrInUse when the mount is busy,
 // or is not seen here though it is counted.
 func (s *Store) Unmount(ctx context.Context, ref string, force bool) (remaining int, err error) {
+	return s.unmountRef(ctx, force, func(t *Tx) (string, error) { return t.mountedLayer(ref) })
+}
+
+// unmountRef unmounts the layer that resolve finds, which is asked under the
+// locks.
+func (s *Store) unmountRef(ctx context.Context, force bool, resolve func(*Tx) (string, error)) (remaining int, err error) {
 	if err := s.writable(); err != nil {
 		return 0, err
 	}
 	var layer *Layer
 	err = s.Update(ctx, func(w *WriteTx) error {
-		id, err := w.mountedLayer(ref)
+		id, err := resolve(w.Tx)
 		if err != nil {
 			return err
 		}
