@@ -130,7 +130,8 @@ func (t *TarSource) Size() (int64, bool) {
 	if t.rd == nil {
 		return 0, false
 	}
-	return t.rd.Size(), true
+	n, err := t.rd.Size()
+	return n, err == nil // a damaged record is told by what reads it
 }
 
 // ReadAt reads at any offset of a stream whose Size is known.

@@ -3,6 +3,7 @@ package layertar
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"encoding/base64"
 	"encoding/binary"
 	"encoding/json"
@@ -13,6 +14,9 @@ import (
 	"os"
 	"path/filepath"
 	"sort"
+	"strconv"
+	"sync"
+	"unicode/utf8"
 
 	"github.com/klauspost/compress/gzip"
 
@@ -25,15 +29,21 @@ const maxSplitLine = 16 << 20
 
 // Split is an opened tar-split record. It may be used by several goroutines.
 //
-// The record is read once. Its raw segments and file names go to one spool,
-// and one entry for each segment that has a length to another: what stays in
-// memory is bounded, whatever the record's size.
+// Copying the stream reads the record from its beginning to its end. What asks
+// for a size or for an offset reads it once before: its raw segments and file
+// names go to one spool, and one entry for each segment that has a length to
+// another: what stays in memory is bounded, whatever the record's size.
 type Split struct {
-	base  string // the record's file name, for sentences
-	data  spool  // raw segments and names
-	index spool  // splitEntry after splitEntry
-	n     int64  // entries
-	size  int64  // of the stream
+	base string // the record's file name, for sentences
+	f    *os.File
+
+	once   sync.Once
+	failed error // of the reading that once did
+
+	data  spool // raw segments and names
+	index spool // splitEntry after splitEntry
+	n     int64 // entries
+	size  int64 // of the stream
 }
 
 // splitEntry is one segment of the stream, splitEntrySize bytes in the index:
@@ -70,41 +80,42 @@ func (s *Split) entry(i int64) (e splitEntry, err error) {
 	return e, nil
 }
 
-// OpenSplit opens and checks the record at path, in bounded memory. A record
-// that cannot be understood is ErrDamaged.
-func OpenSplit(path string) (s *Split, err error) {
+// OpenSplit opens the record at path. That it cannot be understood is an
+// ErrDamaged of whatever reads it.
+func OpenSplit(path string) (*Split, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, fmt.Errorf("open the tar-split record: %w", err)
 	}
-	defer func() { err = errors.Join(err, f.Close()) }()
-	return readSplit(f, filepath.Base(path))
-}
-
-func readSplit(r io.Reader, base string) (*Split, error) {
-	s := &Split{base: base}
-	err := s.load(r)
-	if err == nil {
-		err = errors.Join(s.data.seal(), s.index.seal())
-	}
-	if err != nil {
-		return nil, errors.Join(err, s.Close())
-	}
-	return s, nil
+	return &Split{base: filepath.Base(path), f: f}, nil
 }
 
 func (s *Split) damaged(line int64, reason any) error {
 	return errno.New(errno.ErrDamaged, "the tar-split record %s is damaged at line %d: %v; the layer's tar can no longer be given back as it was", s.base, line, reason)
 }
 
-func (s *Split) load(r io.Reader) error {
-	zr, err := gzip.NewReader(r)
+// load makes the index, once.
+func (s *Split) load() error {
+	s.once.Do(func() {
+		s.failed = s.lines(context.Background(), s.add)
+		s.failed = errors.Join(s.failed, s.data.seal(), s.index.seal())
+	})
+	return s.failed
+}
+
+// lines calls fn with every line of the record that has a length, in bounded
+// memory. What p holds is fn's until it returns.
+func (s *Split) lines(ctx context.Context, fn func(p *splitParser) error) error {
+	zr, err := gzip.NewReader(bufio.NewReaderSize(io.NewSectionReader(s.f, 0, math.MaxInt64), 64<<10))
 	if err != nil {
 		return s.damaged(0, err)
 	}
 	in := bufio.NewReaderSize(zr, 256<<10)
 	var p splitParser
-	for line := int64(1); ; line++ {
+	for line, size := int64(1), int64(0); ; line++ {
+		if err := context.Cause(ctx); err != nil {
+			return err
+		}
 		b, err := readLine(in)
 		if err == io.EOF && len(b) == 0 { //nolint:errorlint // readLine returns it bare
 			return nil
@@ -115,10 +126,17 @@ func (s *Split) load(r io.Reader) error {
 		if len(bytes.TrimSpace(b)) == 0 {
 			continue
 		}
-		if err := p.parse(b); err != nil {
+		if err = p.parse(b); err == nil {
+			err = p.check(size)
+		}
+		if err != nil {
 			return s.damaged(line, err)
 		}
-		if err := s.add(&p, line); err != nil {
+		if p.size == 0 {
+			continue
+		}
+		size += p.size
+		if err := fn(&p); err != nil {
 			return err
 		}
 	}
@@ -141,23 +159,12 @@ func readLine(in *bufio.Reader) ([]byte, error) {
 	return long, err
 }
 
-// add appends the parsed line.
-func (s *Split) add(p *splitParser, line int64) error {
+// add appends the parsed line to the index.
+func (s *Split) add(p *splitParser) error {
 	e := splitEntry{start: s.size, size: p.size, where: s.data.size, crc: p.crc}
-	var text []byte
-	switch {
-	case p.typ == 2:
-		text, e.size = p.payload, int64(len(p.payload))
-	case p.name == "" && p.size > 0:
-		return s.damaged(line, "a file without a name")
-	default:
-		text, e.name = []byte(p.name), uint32(len(p.name))
-	}
-	if e.size == 0 {
-		return nil
-	}
-	if e.size < 0 || s.size > math.MaxInt64-e.size {
-		return s.damaged(line, "impossible size")
+	text := p.payload
+	if p.typ == 1 {
+		text, e.name = p.name, uint32(len(p.name))
 	}
 	s.size += e.size
 	s.n++
@@ -166,14 +173,27 @@ func (s *Split) add(p *splitParser, line int64) error {
 
 // splitParser decodes one line, with its own buffers.
 type splitParser struct {
-	typ     int
-	name    string
-	size    int64
-	crc     uint64
-	payload []byte
+	typ           int
+	name, payload []byte
+	size          int64
+	crc           uint64
 }
 
-// parse has a short way for the raw segments as every writer forms them.
+// check judges a line of a stream that has before bytes already.
+func (p *splitParser) check(before int64) error {
+	switch {
+	case p.typ == 2:
+		p.size = int64(len(p.payload))
+	case len(p.name) == 0 && p.size > 0:
+		return errors.New("a file without a name")
+	}
+	if p.size < 0 || before > math.MaxInt64-p.size {
+		return errors.New("impossible size")
+	}
+	return nil
+}
+
+// parse has a short way for the lines as every writer forms them.
 func (p *splitParser) parse(line []byte) error {
 	if rest, ok := bytes.CutPrefix(line, []byte(`{"type":2,"payload":"`)); ok {
 		if end := bytes.IndexByte(rest, '"'); end >= 0 && bytes.HasPrefix(rest[end:], []byte(`","position":`)) {
@@ -183,7 +203,41 @@ func (p *splitParser) parse(line []byte) error {
 			return err
 		}
 	}
+	if p.parseFile(line) {
+		return nil
+	}
 	return p.parseJSON(line)
+}
+
+// parseFile takes `{"type":1,"name":"NAME","size":N,"payload":"SUM","position":N}`
+// with a name that has nothing escaped; without a size there is no content.
+func (p *splitParser) parseFile(line []byte) bool {
+	rest, ok := bytes.CutPrefix(line, []byte(`{"type":1,"name":"`))
+	end := bytes.IndexByte(rest, '"')
+	if !ok || end < 0 || bytes.IndexByte(rest[:end], '\\') >= 0 || !utf8.Valid(rest[:end]) {
+		return false
+	}
+	name, rest := rest[:end], rest[end+1:]
+	p.typ, p.size, p.crc = 1, 0, 0
+	if !bytes.HasPrefix(rest, []byte(`,"payload":null,"position":`)) {
+		rest, ok = bytes.CutPrefix(rest, []byte(`,"size":`))
+		comma := bytes.IndexByte(rest, ',')
+		if !ok || comma < 0 {
+			return false
+		}
+		size, err := strconv.ParseInt(string(rest[:comma]), 10, 64)
+		rest, ok = bytes.CutPrefix(rest[comma:], []byte(`,"payload":"`))
+		if err != nil || !ok || len(rest) < 13 || !bytes.HasPrefix(rest[12:], []byte(`","position":`)) {
+			return false
+		}
+		var sum [9]byte
+		if n, err := base64.StdEncoding.Decode(sum[:], rest[:12]); err != nil || n != 8 {
+			return false
+		}
+		p.size, p.crc = size, binary.BigEndian.Uint64(sum[:])
+	}
+	p.name = append(p.name[:0], name...)
+	return true
 }
 
 func (p *splitParser) parseJSON(line []byte) error {
@@ -197,9 +251,10 @@ func (p *splitParser) parseJSON(line []byte) error {
 	if err := json.Unmarshal(line, &e); err != nil {
 		return err
 	}
-	p.typ, p.name, p.size, p.crc = e.Type, e.Name, e.Size, 0
+	p.typ, p.size, p.crc = e.Type, e.Size, 0
+	p.name = append(p.name[:0], e.Name...)
 	if len(e.NameRaw) > 0 {
-		p.name = string(e.NameRaw)
+		p.name = append(p.name[:0], e.NameRaw...)
 	}
 	switch {
 	case e.Type == 2:
@@ -215,10 +270,13 @@ func (p *splitParser) parseJSON(line []byte) error {
 }
 
 // Size is the exact length of the tar stream in bytes.
-func (s *Split) Size() int64 { return s.size }
+func (s *Split) Size() (int64, error) {
+	err := s.load()
+	return s.size, err
+}
 
-// Close lets go of the record's index. No reader of it may be used after.
-func (s *Split) Close() error { return errors.Join(s.data.close(), s.index.close()) }
+// Close lets go of the record. No reader of it may be used after.
+func (s *Split) Close() error { return errors.Join(s.f.Close(), s.data.close(), s.index.close()) }
 
 // find returns the entry that holds the stream's byte off.
 func (s *Split) find(off int64) (int64, error) {

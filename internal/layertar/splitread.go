@@ -1,10 +1,7 @@
 package layertar
 
 import (
-	"bufio"
-	"context"
 	"errors"
-	"fmt"
 	"io"
 	"os"
 	"sync"
@@ -39,8 +36,8 @@ type splitFile struct {
 	crc   uint64
 }
 
-// Size is the exact length of the stream in bytes.
-func (r *SplitReader) Size() int64 { return r.s.size }
+// Size is the exact length of the stream in bytes; it reads the record.
+func (r *SplitReader) Size() (int64, error) { return r.s.Size() }
 
 // Close closes the file that the last ReadAt left open.
 func (r *SplitReader) Close() error {
@@ -60,6 +57,9 @@ func (r *SplitReader) Close() error {
 func (r *SplitReader) ReadAt(b []byte, off int64) (int, error) {
 	if off < 0 {
 		return 0, errno.New(errno.ErrBadValue, "a tar stream cannot be read at the offset %d", off)
+	}
+	if err := r.s.load(); err != nil {
+		return 0, err
 	}
 	done := 0
 	for done < len(b) {
@@ -101,7 +101,7 @@ func (r *SplitReader) part(b []byte, off int64) (int, error) {
 	if n == len(b) {
 		err = nil
 	} else if err == io.EOF { //nolint:errorlint // os.File returns it bare
-		err = r.s.changed(&e, "it is shorter than it was")
+		err = r.s.entryChanged(&e, "it is shorter than it was")
 	}
 	if err == nil {
 		err = l.check(r.s, &e, b, in)
@@ -121,7 +121,7 @@ func (l *splitFile) check(s *Split, e *splitEntry, b []byte, in int64) error {
 	l.crc = crcUpdate(l.crc, b)
 	l.next += int64(len(b))
 	if l.next == e.size && l.crc != e.crc {
-		return s.changed(e, "its content is not what it was")
+		return s.entryChanged(e, "its content is not what it was")
 	}
 	return nil
 }
@@ -192,12 +192,17 @@ func (r *SplitReader) give(l *splitFile) error {
 }
 
 // changed is the sentence for a layer whose content no longer fits its record.
-func (s *Split) changed(e *splitEntry, what string) error {
+func (s *Split) changed(name, what string) error {
+	return errno.New(errno.ErrDamaged, "%s in the layer's directory does not fit the record %s: %s", quote(clip(name)), s.base, what)
+}
+
+// entryChanged is changed for an entry of the index.
+func (s *Split) entryChanged(e *splitEntry, what string) error {
 	name, err := s.name(e)
 	if err != nil {
 		return err
 	}
-	return errno.New(errno.ErrDamaged, "%s in the layer's directory does not fit the record %s: %s", quote(clip(name)), s.base, what)
+	return s.changed(name, what)
 }
 
 func (s *Split) name(e *splitEntry) (string, error) {
@@ -216,23 +221,17 @@ func (s *Split) open(root *safefs.Dir, e *splitEntry) (*os.File, error) {
 		return nil, err
 	}
 	f, err := openContent(root, cleanName(name))
-	switch {
-	case errors.Is(err, syscall.ENOENT), errors.Is(err, syscall.ELOOP), errors.Is(err, syscall.ENOTDIR), errors.Is(err, syscall.ENXIO):
-		return nil, s.changed(e, "it is gone or is no file any more")
-	case err != nil:
-		return nil, fmt.Errorf("read %s: %w", quote(clip(name)), err)
+	if err != nil {
+		return nil, s.openError(name, err)
 	}
 	st, err := f.Stat()
-	switch {
-	case err != nil:
-	case !st.Mode().IsRegular():
-		err = s.changed(e, "it is no regular file any more")
-	case st.Size() != e.size:
-		err = s.changed(e, fmt.Sprintf("it has %d bytes in place of %d", st.Size(), e.size))
-	default:
-		return f, nil
+	if err == nil {
+		err = s.fits(name, st.Mode().IsRegular(), st.Size(), e.size)
 	}
-	return nil, errors.Join(err, f.Close())
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
 }
 
 func openContent(root *safefs.Dir, clean string) (*os.File, error) {
@@ -257,80 +256,4 @@ func openContent(root *safefs.Dir, clean string) (*os.File, error) {
 		return nil, err
 	}
 	return f, nil
-}
-
-// WriteTo writes the whole stream and checks each file's CRC-64; a mismatch
-// is ErrDamaged.
-func (r *SplitReader) WriteTo(w io.Writer) (int64, error) {
-	return r.Copy(context.Background(), w)
-}
-
-// Copy is WriteTo with a context.
-func (r *SplitReader) Copy(ctx context.Context, w io.Writer) (n int64, err error) {
-	root, err := safefs.FromFile(r.root)
-	if err != nil {
-		return 0, err
-	}
-	c := splitCopy{s: r.s, root: root, out: bufio.NewWriterSize(w, flowBlock), buf: make([]byte, flowBlock)}
-	for i := int64(0); i < r.s.n && err == nil; i++ {
-		if err = context.Cause(ctx); err == nil {
-			err = c.entry(i)
-		}
-	}
-	if err == nil {
-		err = c.out.Flush()
-	}
-	return c.n - int64(c.out.Buffered()), errors.Join(err, root.Close())
-}
-
-type splitCopy struct {
-	s    *Split
-	root *safefs.Dir
-	out  *bufio.Writer
-	buf  []byte
-	n    int64
-}
-
-func (c *splitCopy) entry(i int64) error {
-	e, err := c.s.entry(i)
-	if err != nil {
-		return err
-	}
-	if e.name == 0 {
-		n, err := io.CopyBuffer(onlyWriter{c.out}, io.NewSectionReader(&c.s.data, e.where, e.size), c.buf)
-		c.n += n
-		return err
-	}
-	f, err := c.s.open(c.root, &e)
-	if err != nil {
-		return err
-	}
-	return errors.Join(c.content(f, &e), f.Close())
-}
-
-// onlyWriter hides bufio.Writer's ReadFrom, which would skip our buffer.
-type onlyWriter struct{ io.Writer }
-
-func (c *splitCopy) content(f *os.File, e *splitEntry) error {
-	var crc uint64
-	for left := e.size; left > 0; {
-		n, err := f.Read(c.buf[:min(int64(len(c.buf)), left)])
-		if n == 0 && err == io.EOF { //nolint:errorlint // os.File returns it bare
-			return c.s.changed(e, "it is shorter than it was")
-		}
-		if n == 0 && err != nil {
-			return err
-		}
-		crc = crcUpdate(crc, c.buf[:n])
-		left -= int64(n)
-		m, err := c.out.Write(c.buf[:n])
-		c.n += int64(m)
-		if err != nil {
-			return err
-		}
-	}
-	if crc != e.crc {
-		return c.s.changed(e, "its content is not what it was")
-	}
-	return nil
 }

@@ -8,9 +8,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// File is a regular file that was made by Create: a bare descriptor, which the
-// runtime's poller does not know, so that making one is one system call. Its
-// methods may be called from several goroutines; Close must come last.
+// File is a bare descriptor of a file, which the runtime's poller does not know,
+// so that opening one is one system call. Its methods may be called from
+// several goroutines; Close must come last.
 type File struct {
 	fd   int
 	name string
@@ -27,6 +27,37 @@ func (d *Dir) Create(name string, perm uint32) (*File, error) {
 		return nil, fail("create", name, err)
 	}
 	return &File{fd, name}, nil
+}
+
+// OpenFile opens what is there under name for reading; a symlink is ELOOP, and
+// neither a FIFO nor a device makes it wait.
+func (d *Dir) OpenFile(name string) (*File, error) {
+	if err := check("open", name); err != nil {
+		return nil, err
+	}
+	fd, err := openRetry(d.fd, name, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return nil, fail("open", name, err)
+	}
+	return &File{fd, name}, nil
+}
+
+// ReadAt reads at off, like io.ReaderAt: less than len(b) only with an error,
+// io.EOF at the end.
+func (f *File) ReadAt(b []byte, off int64) (int, error) {
+	for done := 0; ; {
+		n, err := unix.Pread(f.fd, b[done:], off+int64(done))
+		done += max(n, 0)
+		switch {
+		case errors.Is(err, unix.EINTR):
+		case err != nil:
+			return done, fail("read", f.name, err)
+		case done == len(b):
+			return done, nil
+		case n == 0:
+			return done, io.EOF
+		}
+	}
 }
 
 // WriteAt writes all of b at off, like io.WriterAt.
