@@ -31,6 +31,10 @@ type Options struct {
 	ReadOnly bool
 	// MustExist refuses a graph root that is missing or holds no store.
 	MustExist bool
+	// Brief is for a process that does one thing and ends: nobody is told of
+	// what others write, and each View compares tokens. Watching costs
+	// milliseconds, most of them when it ends.
+	Brief bool
 	// failpoint is called at each numbered step of an operation; tests only.
 	failpoint func(step string)
 }

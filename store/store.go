@@ -71,7 +71,10 @@ func Open(ctx context.Context, o Options) (_ *Store, err error) {
 	s.setPaths()
 	s.cur.Store(emptyState())
 	s.events = newHub()
-	s.quiet = newQuiet(s.recordDirs())
+	s.quiet = &quiet{fd: -1}
+	if !o.Brief {
+		s.quiet = newQuiet(s.recordDirs())
+	}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, s.Close())
@@ -83,7 +86,9 @@ func Open(ctx context.Context, o Options) (_ *Store, err error) {
 	if _, err := s.reload(ctx); err != nil {
 		return nil, fmt.Errorf("load the store %s: %w", o.GraphRoot, err)
 	}
-	s.watcher = newWatcher(s)
+	if !o.Brief {
+		s.watcher = newWatcher(s)
+	}
 	if o.ReadOnly {
 		return s, nil
 	}

@@ -7,7 +7,7 @@ import (
 	"strings"
 	"syscall"
 
-	"golang.org/x/sys/unix"
+	"github.com/plyfs/plyfs/internal/unix"
 
 	"github.com/plyfs/plyfs/internal/safefs"
 	"github.com/plyfs/plyfs/internal/whiteout"
@@ -200,7 +200,7 @@ func (e *fileEnd) owner(f *safefs.File) error {
 
 // unlessMissing forgives the removal of an attribute that is not there.
 func unlessMissing(err error) error {
-	if errors.Is(err, syscall.ENODATA) || errors.Is(err, unix.EOPNOTSUPP) {
+	if errors.Is(err, unix.ENODATA) || errors.Is(err, syscall.EOPNOTSUPP) {
 		return nil
 	}
 	return err

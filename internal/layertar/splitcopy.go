@@ -7,7 +7,7 @@ import (
 	"io"
 	"syscall"
 
-	"golang.org/x/sys/unix"
+	"github.com/plyfs/plyfs/internal/unix"
 
 	"github.com/plyfs/plyfs/internal/safefs"
 )
