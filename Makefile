@@ -75,6 +75,10 @@ lint: $(LINT) ## gofmt, go vet and golangci-lint
 	@$(GO) vet -tags docs ./cmd/...
 	@$(LINT) run ./...
 
+.PHONY: cross
+cross: ## build and vet the library and its wrapper for darwin, freebsd and windows
+	@scripts/cross.sh
+
 # Built from source, at the version that tools/go.mod pins.
 $(LINT): tools/go.mod tools/go.sum
 	@echo "building golangci-lint (once; takes minutes)"

@@ -4,15 +4,13 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
-	"fmt"
 	"hash/maphash"
 	"io"
-	"os"
 	"slices"
 	"strings"
 	"syscall"
 
-	"golang.org/x/sys/unix"
+	"github.com/plyfs/plyfs/internal/unix"
 
 	"github.com/plyfs/plyfs/internal/errno"
 	"github.com/plyfs/plyfs/internal/safefs"
@@ -183,7 +181,7 @@ func (v *verifier) realDir(dir string) (string, error) {
 	real := dir
 	d, err := v.root.OpenDirAt(dir, safefs.InRoot)
 	if err == nil {
-		real, err = v.place(d)
+		real, err = d.Place(v.root)
 		if err = errors.Join(err, d.Close()); err != nil {
 			return "", err
 		}
@@ -192,16 +190,6 @@ func (v *verifier) realDir(dir string) (string, error) {
 	}
 	v.lastDir, v.lastReal = dir, real
 	return real, nil
-}
-
-// place is the path of d below root.
-func (v *verifier) place(d *safefs.Dir) (string, error) {
-	top, err := os.Readlink(fmt.Sprintf("/proc/self/fd/%d", v.root.Fd()))
-	if err != nil {
-		return "", err
-	}
-	path, err := os.Readlink(fmt.Sprintf("/proc/self/fd/%d", d.Fd()))
-	return strings.TrimPrefix(strings.TrimPrefix(path, top), "/"), err
 }
 
 func missing(err error) bool {

@@ -124,6 +124,14 @@ func TestBothResolve(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	for _, c := range []struct {
+		dir  *safefs.Dir
+		want string
+	}{{sub, "dir/sub"}, {d, ""}} {
+		if got, err := c.dir.Place(d); err != nil || got != c.want {
+			t.Errorf("Place: %q, %v; want %q", got, err, c.want)
+		}
+	}
 	if got, err := content(sub.Open("deep", unix.O_RDONLY, 0)); got != "in/dir/sub/deep" {
 		t.Errorf("%q, %v", got, err)
 	}
@@ -224,5 +232,33 @@ func TestBothFromFile(t *testing.T) {
 	}
 	if err := dup.Close(); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestBothCreate makes a file and gives it all that it can have.
+func TestBothCreate(t *testing.T) {
+	t.Parallel()
+	d, _ := hostile(t)
+	for _, name := range []string{"file", "upfile", "loop"} {
+		if _, err := d.Create(name, 0o600); !errors.Is(err, os.ErrExist) {
+			t.Errorf("Create(%s): %v", name, err)
+		}
+	}
+	f, err := d.Create("new", 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n, err := f.WriteAt([]byte("tail"), 6)
+	stamp := time.Unix(1e9, 5000)
+	err = errors.Join(err, f.Truncate(12), f.Chown(os.Getuid(), os.Getgid()), f.Chmod(0o4640), f.Sync(), f.Utimens(time.Time{}, stamp))
+	st, serr := f.Stat()
+	if err = errors.Join(err, serr, f.Close()); err != nil || n != 4 {
+		t.Fatal(n, err)
+	}
+	if st.Size != 12 || st.Mode != unix.S_IFREG|0o4640 || !st.Mtime.Equal(stamp) {
+		t.Errorf("%+v", st)
+	}
+	if got, err := content(d.Open("new", unix.O_RDONLY, 0)); got != "\x00\x00\x00\x00\x00\x00tail\x00\x00" {
+		t.Errorf("%q, %v", got, err)
 	}
 }

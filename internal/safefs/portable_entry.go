@@ -143,6 +143,19 @@ func (d *Dir) OpenAt(name string, flags int, perm uint32, how Resolve) (*os.File
 	return f, errors.Join(err, w.close())
 }
 
+// Place returns the path of d below top, without a slash in front; "" for top
+// itself. Symlinks that led to d are not in it. EXDEV when the two were not
+// opened from one root.
+func (d *Dir) Place(top *Dir) (string, error) {
+	if d.tree != top.tree {
+		return "", fail("place", d.rel, syscall.EXDEV)
+	}
+	if top.rel == "." {
+		return strings.TrimPrefix(d.rel, "."), nil
+	}
+	return strings.TrimPrefix(strings.TrimPrefix(d.rel, top.rel), "/"), nil
+}
+
 // walker is the state of a walk. stack holds the directories from the root
 // down to where the walk stands; [0] is borrowed, the others owned.
 type walker struct {

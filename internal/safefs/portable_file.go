@@ -7,27 +7,35 @@ import (
 	"os"
 	"syscall"
 	"time"
+
+	"github.com/plyfs/plyfs/internal/unix"
 )
 
-// File is an open file. Its methods may be called from several goroutines;
-// Close must come last.
+// File is an open file. Its methods may be called
+// from several goroutines; Close must come last.
 type File struct {
 	f    *os.File
-	dir  *Dir // its own
+	dir  *Dir // a further one, for the times, which go by name
 	name string
 }
 
 // Create makes the regular file name, which must not be there (EEXIST), and
 // opens it for writing. perm counts less the umask.
 func (d *Dir) Create(name string, perm uint32) (*File, error) {
-	return d.file(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, perm)
+	if err := check("create", name); err != nil {
+		return nil, err
+	}
+	f, err := d.root.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, os.FileMode(perm&0o777))
+	return d.file(name, f, fail("create", name, err))
 }
 
 // OpenFile opens what is there under name for reading; a symlink is ELOOP.
-func (d *Dir) OpenFile(name string) (*File, error) { return d.file(name, os.O_RDONLY, 0) }
+func (d *Dir) OpenFile(name string) (*File, error) {
+	f, err := d.Open(name, unix.O_RDONLY|unix.O_NONBLOCK, 0)
+	return d.file(name, f, err)
+}
 
-func (d *Dir) file(name string, flags int, perm uint32) (*File, error) {
-	f, err := d.Open(name, flags, perm)
+func (d *Dir) file(name string, f *os.File, err error) (*File, error) {
 	if err != nil {
 		return nil, err
 	}
@@ -42,41 +50,43 @@ func (d *Dir) file(name string, flags int, perm uint32) (*File, error) {
 func (f *File) ReadAt(b []byte, off int64) (int, error) { return f.f.ReadAt(b, off) }
 
 // WriteAt writes all of b at off, like io.WriterAt.
-func (f *File) WriteAt(b []byte, off int64) (int, error) { return f.f.WriteAt(b, off) }
-
-// Truncate sets the length; what is added is a hole.
-func (f *File) Truncate(size int64) error { return f.f.Truncate(size) }
-
-// Stat returns the file's attributes.
-func (f *File) Stat() (Stat, error) {
-	info, err := f.f.Stat()
-	if err != nil {
-		return Stat{}, fail("stat", f.name, err)
-	}
-	return fromInfo(info), nil
+func (f *File) WriteAt(b []byte, off int64) (int, error) {
+	n, err := f.f.WriteAt(b, off)
+	return n, fail("write", f.name, err)
 }
 
-// Chown sets the owner.
-func (f *File) Chown(uid, gid int) error { return f.dir.Chown(f.name, uid, gid) }
+// Truncate sets the length; what is added is a hole or zeros.
+func (f *File) Truncate(size int64) error { return fail("truncate", f.name, f.f.Truncate(size)) }
 
-// Chmod sets the permission bits (07777).
-func (f *File) Chmod(mode uint32) error { return f.dir.Chmod(f.name, mode) }
+// Stat returns the file's attributes.
+func (f *File) Stat() (Stat, error) { return StatFile(f.f) }
 
-// Utimens sets the times; a zero Time leaves that time alone.
+// Chown sets the owner. EPERM where files have no owners of this kind.
+func (f *File) Chown(uid, gid int) error {
+	return fail("chown", f.name, unix.Fchown(int(f.f.Fd()), uid, gid))
+}
+
+// Chmod sets the permission bits (07777), as far as the system has them.
+func (f *File) Chmod(mode uint32) error {
+	return fail("chmod", f.name, f.f.Chmod(osMode(mode)))
+}
+
+// Utimens sets the times; a zero Time leaves that time alone. They go to what
+// has the name now: its maker keeps others away from it.
 func (f *File) Utimens(atime, mtime time.Time) error { return f.dir.Utimens(f.name, atime, mtime) }
 
-// Setxattr is EOPNOTSUPP on this system.
+// Setxattr sets no attributes on this system: EOPNOTSUPP.
 func (f *File) Setxattr(attr string, _ []byte) error {
 	return fail("setxattr "+attr, f.name, syscall.EOPNOTSUPP)
 }
 
-// Removexattr is EOPNOTSUPP on this system.
+// Removexattr removes no attributes on this system: EOPNOTSUPP.
 func (f *File) Removexattr(attr string) error {
 	return fail("removexattr "+attr, f.name, syscall.EOPNOTSUPP)
 }
 
 // Sync makes the file's content and attributes durable.
-func (f *File) Sync() error { return syncOpen(f.f) }
+func (f *File) Sync() error { return fail("sync", f.name, f.f.Sync()) }
 
-// Close gives the descriptor back.
-func (f *File) Close() error { return errors.Join(f.f.Close(), f.dir.Close()) }
+// Close gives the descriptors back.
+func (f *File) Close() error { return fail("close", f.name, errors.Join(f.f.Close(), f.dir.Close())) }
