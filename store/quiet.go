@@ -37,10 +37,13 @@ func localFilesystem(magic int64) bool {
 	return false
 }
 
+// neverQuiet watches nothing.
+func neverQuiet() *quiet { return &quiet{fd: -1} }
+
 // newQuiet watches dirs. Where that cannot be, the answer is one that is never
 // quiet.
 func newQuiet(dirs []string) *quiet {
-	q := &quiet{fd: -1}
+	q := neverQuiet()
 	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
 	if err != nil {
 		return q

@@ -71,7 +71,7 @@ func Open(ctx context.Context, o Options) (_ *Store, err error) {
 	s.setPaths()
 	s.cur.Store(emptyState())
 	s.events = newHub()
-	s.quiet = &quiet{fd: -1}
+	s.quiet = neverQuiet()
 	if !o.Brief {
 		s.quiet = newQuiet(s.recordDirs())
 	}
