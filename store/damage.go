@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/plyfs/plyfs/drivers"
 	"github.com/plyfs/plyfs/internal/errno"
 )
 
@@ -57,6 +58,13 @@ func (t *Tx) damagedLayer(l *Layer) error {
 		return errno.New(errno.ErrDamaged, "layer %s: %w", l.ID, err)
 	case !has:
 		return errno.New(errno.ErrDamaged, "layer %s: its directory is missing from the driver %s; delete the layer", l.ID, t.s.opts.DriverName)
+	}
+	flaws, err := drivers.Flaws(t.s.driver, t.family(l))
+	if err != nil {
+		return errno.New(errno.ErrDamaged, "layer %s: %w", l.ID, err)
+	}
+	if len(flaws) > 0 {
+		return errno.New(errno.ErrDamaged, "layer %s: %s; mount it or repair the store to have that made again", l.ID, strings.Join(flaws, "; "))
 	}
 	return nil
 }

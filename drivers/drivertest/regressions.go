@@ -98,12 +98,20 @@ func emptyLower(t *testing.T, m Maker) {
 	for _, damage := range []func() error{
 		func() error { return os.Truncate(lower, 0) },
 		func() error { return os.WriteFile(lower, []byte("l/../../../etc"), 0o600) },
-		func() error { return os.Remove(lower) },
 	} {
 		must(t, damage())
 		if has, err := s.Driver.Has("b"); has || !errors.Is(err, errno.ErrDamaged) {
 			t.Fatalf("Has: %v, %v", has, err)
 		}
+	}
+	must(t, os.Remove(lower)) // which only the record tells from a base layer
+	family := drivers.Family{ID: "b", Parent: "a"}
+	if flaws, err := drivers.Flaws(s.Driver, family); len(flaws) != 1 || err != nil {
+		t.Fatalf("flaws %q, %v", flaws, err)
+	}
+	must(t, drivers.Mend(s.Driver, family))
+	if flaws, err := drivers.Flaws(s.Driver, family); len(flaws) != 0 || err != nil {
+		t.Fatalf("after mending: flaws %q, %v", flaws, err)
 	}
 	must(t, s.Driver.Retire(s.Stage(), "b"))
 }

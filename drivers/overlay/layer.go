@@ -328,7 +328,8 @@ func (d *Driver) dropLinks(id string) error {
 }
 
 // Has implements drivers.Driver. Missing l/ links, work, merged and empty are
-// no damage: Mount makes them again.
+// no damage: Mount makes them again. That lower is missing shows only beside
+// the layer's record (Flaws).
 func (d *Driver) Has(id string) (bool, error) {
 	if err := drivers.CheckID(id); err != nil {
 		return false, err
@@ -349,13 +350,8 @@ func (d *Driver) Has(id string) (bool, error) {
 	if _, err := linkOf(dir); err != nil {
 		return false, errno.New(errno.ErrDamaged, "overlay: layer %s: %w", id, err)
 	}
-	lowers, err := lowersOf(dir)
-	if err != nil {
+	if _, err := lowersOf(dir); err != nil {
 		return false, errno.New(errno.ErrDamaged, "overlay: layer %s: %w", id, err)
-	}
-	// A layer without parents is born with empty: without both it lost lower.
-	if _, err := os.Lstat(filepath.Join(dir, "empty")); len(lowers) == 0 && errors.Is(err, fs.ErrNotExist) {
-		return false, errno.New(errno.ErrDamaged, "overlay: layer %s has neither lower nor empty: its parents are unknown", id)
 	}
 	return true, nil
 }
