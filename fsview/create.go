@@ -166,6 +166,8 @@ func rmdirObject(kind store.Kind) func(context.Context, place, string) error {
 	return func(ctx context.Context, p place, name string) error {
 		id, alias, ok := p.index().resolve(kind, name)
 		switch {
+		case p.row.child(name) != nil:
+			return errno.New(errno.ErrForbidden, "%s is a fixed entry of /%s and stays", name, kind.Plural())
 		case !ok:
 			return unknown("there is no %s %q", kind, clip(name))
 		case alias:

@@ -143,7 +143,10 @@ func dataVerbs() []verbSpec {
 }
 
 // layerVerbs, imageVerbs and containerVerbs are what ctl of one understands.
-func layerVerbs() []verbSpec { return append(mountVerbs(), dataVerbs()...) }
+func layerVerbs() []verbSpec {
+	return append(append(mountVerbs(), dataVerbs()...),
+		verbSpec{name: "repair", words: []string{"force"}, doc: "check all of it, and mend it, or remove it when that cannot be", run: runRepair})
+}
 
 func imageVerbs() []verbSpec { return dataVerbs() }
 

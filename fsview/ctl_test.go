@@ -19,7 +19,7 @@ func TestCtlShowsItsVerbs(t *testing.T) {
 	w.mkdir("images/i")
 	w.mkdir("containers/c")
 	for path, verbs := range map[string][]string{
-		"ctl": {"gc", "check [quick|full]"}, "layers/l/ctl": {"mount [OPTION,...]", "umount [force]", "forget-data KEY"},
+		"ctl": {"gc", "check [quick|full]", "repair [force]", "dedup", "shutdown [force]", "wipe yes"}, "layers/l/ctl": {"mount [OPTION,...]", "umount [force]", "forget-data KEY"},
 		"images/i/ctl": {"forget-data KEY"}, "containers/c/ctl": {"mount [OPTION,...]", "umount [force]", "forget-data KEY", "delete force"},
 	} {
 		text := w.read(path)
@@ -29,7 +29,7 @@ func TestCtlShowsItsVerbs(t *testing.T) {
 			}
 		}
 		w.is(w.write(path, text), "OK", "writing what "+path+" shows")
-		for _, bad := range []string{"sunny\n", "forget-data\n", "delete\n", "umount now\n", "mount loud\n", "check quick full\n", "check x\n", "gc now\n"} {
+		for _, bad := range []string{"sunny\n", "forget-data\n", "delete\n", "umount now\n", "mount loud\n", "check quick full\n", "check x\n", "gc now\n", "wipe\n", "wipe no\n"} {
 			w.is(w.write(path, bad), "EINVAL", path+": "+bad)
 		}
 	}
@@ -127,4 +127,39 @@ func TestStoreVerbs(t *testing.T) {
 	if log := w.read("error_log"); !strings.Contains(log, "EUCLEAN /ctl: ") {
 		t.Errorf("error_log:\n%s", log)
 	}
+}
+
+// TestRepairAndWipe: what a check finds is mended or removed, and wipe deletes
+// all there is.
+func TestRepairAndWipe(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, "overlay")
+	w.mkdir("layers/l")
+	if err := w.write("layers/l/diff.tar", string(tarOf(t, "a=hello"))); err != nil {
+		t.Fatal(err)
+	}
+	w.mkdir("layers/l/images/i")
+	w.mkdir("images/i/containers/c")
+	id := strings.TrimSpace(w.read("containers/c/id"))
+	if err := w.write("containers/c/bigdata/k", "v"); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(filepath.Join(w.root, "overlay-containers", id, "k")); err != nil {
+		t.Fatal(err)
+	}
+	w.is(w.write("ctl", "check\n"), "EUCLEAN", "check")
+	err := w.write("containers/c/ctl", "repair force\n")
+	w.is(err, "OK", "repair")
+	if text := w.read("progress"); !strings.HasPrefix(text, "repair done ") || !strings.Contains(text, "\nfinding container "+id+": ") {
+		t.Errorf("progress:\n%s", text)
+	}
+	w.is(w.write("ctl", "check\n"), "OK", "check after the repair")
+	w.mkdir("images/i/containers/again")
+	w.ls("containers/again/merged")
+	w.is(w.write("ctl", "shutdown\n"), "EBUSY", "shutdown while something is mounted")
+	w.is(w.write("ctl", "shutdown force\n"), "OK", "shutdown force")
+	w.same(w.count("containers/again"), "0", "count")
+	w.same(w.ls("containers/again/merged"), []string{"a"}, "the store goes on")
+	w.is(w.write("ctl", "wipe yes\n"), "OK", "wipe")
+	w.same(w.peer("layers")+w.peer("images")+w.peer("containers"), "", "what is left")
 }

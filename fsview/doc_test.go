@@ -127,9 +127,15 @@ func TestEveryRowIsThere(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, "vfs", func(o *fsview.Options) { o.ShowStreams = true })
 	one(w)
+	stores := newWorld(t, "vfs")
+	one(stores)
+	two := newWorld(t, "vfs").with(stores.root)
 	seen := map[string]bool{"/": true}
 	for _, r := range fsview.Table() {
-		path := sampleOf(w, r.Path)
+		path, w := sampleOf(w, r.Path), w
+		if strings.HasPrefix(path, "/stores") {
+			w = two
+		}
 		n, err := fsview.Walk(w.ctx, w.fs.Root(), path, false)
 		if err != nil {
 			t.Errorf("row %s: looking up %s: %v", r.Path, path, err)
@@ -217,12 +223,14 @@ func sampleOf(w *world, pattern string) string {
 		"/layers/by-id/<id>":                     "/layers/by-id/" + strings.TrimSpace(w.read("layers/top/id")),
 		"/images/by-id/<id>":                     "/images/by-id/" + strings.TrimSpace(w.read("images/app/id")),
 		"/containers/by-id/<id>":                 "/containers/by-id/" + strings.TrimSpace(w.read("containers/web/id")),
+		"/stores/<n>/layers/<layer>":             "/stores/1/layers/top",
+		"/stores/<n>/images/<image>":             "/stores/1/images/app",
 		"/layers/<layer>/merged":                 "/layers/" + strings.TrimSpace(w.read("containers/web/layer/id")) + "/merged",
 	} {
 		if pattern == from {
 			return to
 		}
 	}
-	return strings.NewReplacer("<a>..<b>", "layer:base..layer:top", "<N>", "0", "<layer>", "top", "<image>", "app", "<container>", "web", "<draft>", "d", "<key>", "k",
+	return strings.NewReplacer("<a>..<b>", "layer:base..layer:top", "<N>", "0", "<n>", "1", "<layer>", "top", "<image>", "app", "<container>", "web", "<draft>", "d", "<key>", "k",
 		"by-name/<folder>", "by-name/folder", "by-name/<name>", "by-name/folder/other").Replace(pattern)
 }

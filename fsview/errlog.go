@@ -45,6 +45,7 @@ type errLog struct {
 	bySub map[subject]string // at most errorSubjects; guarded by mu
 	order []subject          // of bySub, oldest first; guarded by mu
 	when  time.Time          // of the last line; guarded by mu
+	count map[string]int     // by errno's name; guarded by mu
 }
 
 // add remembers one error.
@@ -59,6 +60,10 @@ func (l *errLog) add(s subject, path, doing string, err error, now time.Time) {
 	}
 	l.lines = append(l.lines, line)
 	l.when = now
+	if l.count == nil {
+		l.count = map[string]int{}
+	}
+	l.count[errnoName(no)]++
 	if l.bySub == nil {
 		l.bySub = map[subject]string{}
 	}
@@ -124,6 +129,18 @@ func (l *errLog) text() []byte {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return []byte(strings.Join(l.lines, ""))
+}
+
+// counts are how often each errno was the answer to a change.
+func (l *errLog) counts() []byte {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var list []string
+	for name, n := range l.count {
+		list = append(list, fmt.Sprintf("%s %d", strings.ReplaceAll(name, " ", "-"), n))
+	}
+	sortStrings(list)
+	return lines(list)
 }
 
 func (l *errLog) changed() time.Time {

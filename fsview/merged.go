@@ -220,7 +220,8 @@ func (f *FS) let(ctx context.Context, p place, force bool) error {
 }
 
 func (f *FS) unmount(ctx context.Context, id string, force bool) error {
-	if _, err := f.store.Unmount(ctx, id, force); err != nil {
+	// With its layer the mount went as well.
+	if _, err := f.store.Unmount(ctx, id, force); err != nil && !errors.Is(err, errno.ErrUnknown) {
 		return err
 	}
 	f.mu.Lock()

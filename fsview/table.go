@@ -27,7 +27,7 @@ const (
 func table() []Row {
 	var rows []Row
 	for _, part := range [][]Row{
-		rootRows(), eventRows(), configRows(),
+		rootRows(), eventRows(), configRows(), lockRows(), statRows(), storeRows(),
 		layerRows(), imageRows(), containerRows(), draftRows(), betweenRows(),
 	} {
 		rows = append(rows, part...)

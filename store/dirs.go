@@ -83,17 +83,23 @@ func (s *Store) Dirs(layerID string) ([]string, error) {
 	return s.driver.Dirs(layerID)
 }
 
+// StoreOf tells which store an object's record is from: 0 the own one, n the nth
+// of Options.ImageStores, counted from one.
+func (t *Tx) StoreOf(k Kind, id string) int {
+	if k == KindLayer {
+		if l := t.LayerByID(id); l != nil {
+			return l.shadow
+		}
+	} else if i := t.ImageByID(id); k == KindImage && i != nil {
+		return i.shadow
+	}
+	return 0
+}
+
 // dataDir is where an object's items are: for one of an additional image
 // store, there.
 func (t *Tx) dataDir(k Kind, id string) string {
-	shadow := 0
-	if k == KindLayer {
-		if l := t.LayerByID(id); l != nil {
-			shadow = l.shadow
-		}
-	} else if i := t.ImageByID(id); k == KindImage && i != nil {
-		shadow = i.shadow
-	}
+	shadow := t.StoreOf(k, id)
 	if shadow == 0 {
 		return t.s.objectDir(k, id)
 	}

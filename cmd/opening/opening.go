@@ -55,6 +55,20 @@ type Options struct {
 
 // Config finds out which store the options mean. It opens nothing.
 func Config(o Options) (*config.Config, error) {
+	conf, err := load(o)
+	if err == nil {
+		warn(conf, o)
+	}
+	return conf, err
+}
+
+func warn(conf *config.Config, o Options) {
+	for _, w := range conf.Warnings {
+		o.Log.Warn(w)
+	}
+}
+
+func load(o Options) (*config.Config, error) {
 	here, err := config.Here()
 	if err != nil {
 		return nil, err
@@ -80,15 +94,12 @@ func Config(o Options) (*config.Config, error) {
 			return nil, err
 		}
 	}
-	for _, w := range conf.Warnings {
-		o.Log.Warn(w)
-	}
 	return conf, nil
 }
 
 // Store opens the store that the options mean. The caller closes it.
 func Store(ctx context.Context, o Options) (*store.Store, *config.Config, error) {
-	conf, err := Config(o)
+	conf, err := load(o)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -96,6 +107,7 @@ func Store(ctx context.Context, o Options) (*store.Store, *config.Config, error)
 		return nil, nil, errno.New(errno.ErrNotDir, "%s (%s) is not a directory and holds no store: name the store's directory with %s",
 			conf.GraphRoot.Text, conf.GraphRoot.From, o.RootFlag)
 	}
+	warn(conf, o)
 	newDriver, err := DriverNamed(conf.Driver.Text)
 	if err != nil {
 		return nil, nil, err

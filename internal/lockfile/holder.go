@@ -65,6 +65,22 @@ func (f *File) Holder() (_ Holder, held bool, err error) {
 	return h, true, nil
 }
 
+// Waiters tells who waits for the lock: pids are other programs that wait in
+// the kernel, as the peers do, in no order; here counts this process's
+// goroutines. Other processes of ours poll, and are not known.
+func (f *File) Waiters() (pids []int, here int, err error) {
+	here = int(f.waits.Load())
+	fi, err := os.Stat(f.path)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, here, nil
+	}
+	if err != nil {
+		return nil, here, fmt.Errorf("look at the lock file: %w", err)
+	}
+	pids, err = kernelWaiters(fi)
+	return pids, here, err
+}
+
 func (f *File) sidePath() string {
 	return filepath.Join(f.opts.SideDir, filepath.Base(f.path)+".holder")
 }

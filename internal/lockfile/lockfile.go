@@ -38,6 +38,7 @@ type File struct {
 	path  string
 	opts  Options
 	queue *semaphore.Weighted // goroutines wait here first, in order
+	waits atomic.Int32        // goroutines that wait, in the queue or polling
 	count atomic.Uint64       // tokens written
 
 	mu    sync.Mutex
@@ -85,6 +86,8 @@ func (f *File) acquire(ctx context.Context, write bool) (*Held, error) {
 		limited, cancel = context.WithTimeout(ctx, f.opts.Timeout)
 		defer cancel()
 	}
+	f.waits.Add(1)
+	defer f.waits.Add(-1)
 	weight := weightOf(write)
 	if err := f.queue.Acquire(limited, weight); err != nil {
 		return nil, f.waitError(ctx, err)

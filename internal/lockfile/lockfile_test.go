@@ -345,3 +345,38 @@ func BenchmarkLock(b *testing.B) {
 		}
 	}
 }
+
+// TestWaiters: a process that is blocked in the kernel, and a goroutine here.
+func TestWaiters(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "x.lock")
+	f := lockfile.New(path, lockfile.Options{})
+	if pids, here, err := f.Waiters(); err != nil || len(pids) != 0 || here != 0 {
+		t.Errorf("a file that is not there: %v, %d, %v", pids, here, err)
+	}
+	held, err := f.Lock(context.Background(), "test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if pids, here, err := f.Waiters(); err != nil || len(pids) != 0 || here != 0 {
+		t.Errorf("held, nobody waits: %v, %d, %v", pids, here, err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	waited := make(chan error)
+	go func() {
+		_, err := f.Lock(ctx, "second")
+		waited <- err
+	}()
+	for here := 0; here == 0; time.Sleep(time.Millisecond) {
+		if _, here, err = f.Waiters(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cancel()
+	if err := <-waited; !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+	if err := held.Unlock(); err != nil {
+		t.Fatal(err)
+	}
+}
