@@ -1,0 +1,59 @@
+package conformance
+
+import (
+	"fmt"
+	"os"
+	"testing"
+
+	"github.com/plyfs/plyfs/internal/fusetest"
+)
+
+// The ways in which an ordinary user mounts, as shell commands before the
+// program's own.
+var userWays = map[string]string{
+	"userns":     "unshare -U --map-auto --map-root-user -m", // with subordinate IDs, as podman does
+	"one-id":     "unshare -U --map-root-user -m",
+	"fusermount": "exec",
+}
+
+// userWorlds are those of an ordinary user.
+func userWorlds(t *testing.T, how string) []world {
+	if how == "" {
+		return nil
+	}
+	one := how != "userns"
+	ws := []world{{name: "directory", user: true, oneID: one}}
+	for _, p := range programs(t) {
+		if p.name != peerName { // which proves nothing more of the suite
+			ws = append(ws, world{name: p.name + "-1", layers: 1, mount: p.mount, known: p.known, user: true, oneID: one})
+		}
+	}
+	return ws
+}
+
+// TestAsUser runs the suite as an ordinary user, in each way.
+func TestAsUser(t *testing.T) {
+	need(t)
+	env := []string{"PLYFS_LONG=" + os.Getenv("PLYFS_LONG")}
+	if ps := programs(t); ps[len(ps)-1].name != peerName {
+		env = append(env, "PLYFS_FUSE_OVERLAY="+ps[len(ps)-1].path)
+	}
+	for how, before := range userWays {
+		t.Run(how, func(t *testing.T) {
+			t.Parallel()
+			script := fmt.Sprintf(`export TMPDIR=$HOME HOW=%s; %s "$1" -test.run '^TestInUser$' -test.v`, how, before)
+			reportChild(t, fusetest.AsUser(t, fusetest.User{Env: env}, script, fusetest.Exe(t)))
+		})
+	}
+}
+
+// TestInUser is the child of TestAsUser.
+func TestInUser(t *testing.T) {
+	how := os.Getenv("HOW")
+	if how == "" {
+		t.Skip("runs as a child of TestAsUser")
+	}
+	for _, w := range userWorlds(t, how) {
+		t.Run(w.name, func(t *testing.T) { runSuite(t, w) })
+	}
+}
