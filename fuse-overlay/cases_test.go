@@ -371,8 +371,7 @@ func TestVolatileLayers(t *testing.T) {
 	d := layerDirs(t, 2)
 	put(t, d[1], map[string]string{"low": "low", "sub/x": ""})
 	put(t, d[0], map[string]string{"top": "top", "mine/y": ""})
-	tr, err := Open(Config{Layers: []Layer{{Name: "t", Dir: d[0], Volatile: true}, {Name: "l", Dir: d[1]}}})
-	check(t, err)
+	tr := opened(t, Config{Layers: []Layer{{Name: "t", Dir: d[0], Volatile: true}, {Name: "l", Dir: d[1]}}})
 	root := tr.Root()
 	for path, want := range map[string][2]vnode.Validity{
 		"top": {vnode.ValidNone, vnode.ValidNone}, "low": {vnode.ValidNone, vnode.ValidForever},
@@ -420,8 +419,7 @@ func TestMovedFilesAreFollowed(t *testing.T) {
 	d := layerDirs(t, 2)
 	put(t, d[1], map[string]string{"dir/low": ""})
 	put(t, d[0], map[string]string{"file": "text", "dir/top": ""})
-	tr, err := Open(Config{Layers: []Layer{{Dir: d[0], Volatile: true}, {Dir: d[1]}}})
-	check(t, err)
+	tr := opened(t, Config{Layers: []Layer{{Dir: d[0], Volatile: true}, {Dir: d[1]}}})
 	file, dir := get(t, tr.Root(), "file").Node, get(t, tr.Root(), "dir").Node
 	check(t, os.Rename(d[0]+"/file", d[0]+"/file2"))
 	if _, err := file.Attr(t.Context()); !errors.Is(err, syscall.ESTALE) {
@@ -460,8 +458,7 @@ func TestInodeNumbers(t *testing.T) {
 	check(t, os.Link(d[1]+"/f", d[1]+"/dir/hard"))
 	check(t, os.Link(d[1]+"/f", d[0]+"/other-layer"))
 	open := func(key string) vnode.Node {
-		tr, err := Open(Config{Key: key, Layers: []Layer{{Dir: d[0]}, {Dir: d[1]}}})
-		check(t, err)
+		tr := opened(t, Config{Key: key, Layers: []Layer{{Dir: d[0]}, {Dir: d[1]}}})
 		return tr.Root()
 	}
 	a, again, b := open("a"), open("a"), open("b")
@@ -523,8 +520,7 @@ func TestDescriptorsAreBounded(t *testing.T) {
 	for _, l := range d {
 		c.Layers = append(c.Layers, Layer{Dir: l})
 	}
-	tr, err := Open(c)
-	check(t, err)
+	tr := opened(t, c)
 	end := get(t, tr.Root(), deep+"end").Node
 	var wg sync.WaitGroup
 	for g := range 8 {

@@ -30,6 +30,7 @@ type tb interface {
 	Fatalf(string, ...any)
 	Errorf(string, ...any)
 	Skipf(string, ...any)
+	Cleanup(func())
 }
 
 func needRoot(t tb) {
@@ -357,8 +358,19 @@ func openTree(t tb, formats Format, dirs ...string) *Tree {
 	for i, d := range dirs {
 		c.Layers = append(c.Layers, Layer{Name: fmt.Sprintf("layer%d", i), Dir: d})
 	}
+	return opened(t, c)
+}
+
+// opened is Open; the test's end closes the tree.
+func opened(t tb, c Config) *Tree {
+	t.Helper()
 	tr, err := Open(c)
 	check(t, err)
+	t.Cleanup(func() {
+		if err := tr.Close(); err != nil {
+			t.Errorf("close: %v", err)
+		}
+	})
 	return tr
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -30,8 +31,19 @@ type place struct {
 	dev, ino uint64
 	// xwhiteouts: files with a whiteout attribute may be inside.
 	xwhiteouts bool
+	// moved, once set, is where an upper directory is now, instead of up and
+	// name. It is set with renameMu held for writing.
+	moved atomic.Pointer[spot]
 
 	open *held // guarded by Cache.mu
+}
+
+// loc returns the place above p and p's name there.
+func (p *place) loc() (*place, string) {
+	if m := p.moved.Load(); m != nil {
+		return m.place, m.name
+	}
+	return p.up, p.name
 }
 
 // exact tells whether d_ino of a listing of p is what stat says. p was opened
@@ -46,10 +58,11 @@ type spot struct {
 
 // spot returns p as seen from the place above it.
 func (p *place) spot() spot {
-	if p.up == nil {
+	up, name := p.loc()
+	if up == nil {
 		return spot{p, "."}
 	}
-	return spot{p.up, p.name}
+	return spot{up, name}
 }
 
 // held is the open descriptor of a place. Whoever holds a reference may use
@@ -200,13 +213,21 @@ func closeAll(dirs []*safefs.Dir) error {
 // the nearest open place above it down. It does not recurse: how deep a layer
 // is, is its maker's to choose.
 func (p *place) enter() (*held, error) {
-	c := p.tree.cache
-	if h := c.take(p); h != nil {
+	if h := p.tree.cache.take(p); h != nil {
 		return h, nil
 	}
+	h, err := p.open1()
+	for try := 0; try < 3 && p.tree.writable && errors.Is(err, syscall.ESTALE); try++ {
+		h, err = p.open1() // it was renamed meanwhile
+	}
+	return h, err
+}
+
+func (p *place) open1() (*held, error) {
+	c := p.tree.cache
 	var above *held
 	todo := []*place{p}
-	for q := p.up; q != nil; q = q.up {
+	for q, _ := p.loc(); q != nil; q, _ = q.loc() {
 		if above = c.take(q); above != nil {
 			break
 		}
@@ -234,8 +255,11 @@ func (p *place) openIn(above *held) (*held, error) {
 	var err error
 	if above == nil {
 		dir, err = p.openRoot()
-	} else if dir, err = above.dir.OpenDir(p.name); gone(err) {
-		err = fmt.Errorf("directory %q is gone: %w", p.name, syscall.ESTALE)
+	} else {
+		_, name := p.loc()
+		if dir, err = above.dir.OpenDir(name); gone(err) {
+			err = fmt.Errorf("directory %q is gone: %w", name, syscall.ESTALE)
+		}
 	}
 	if err != nil {
 		return nil, p.layer.explain(err)

@@ -21,6 +21,9 @@ type listing struct {
 	seen map[string]struct{}
 	// hide collects one layer's `.wh.` marks, which bind lower layers only.
 	hide []string
+	// plain leaves numbers as the layer's filesystem gives them, 0 where that
+	// is not what stat says.
+	plain bool
 }
 
 // ReadDir implements vnode.Directory: each name where it is found first, in
@@ -35,17 +38,23 @@ func (d *dirNode) ReadDir(ctx context.Context) ([]vnode.Dirent, error) {
 		if err := p.with(func(dir *safefs.Dir) error { return l.layer(ctx, p, dir) }); err != nil {
 			return nil, err
 		}
-		for _, name := range l.hide {
-			if l.seen != nil {
-				l.seen[name] = struct{}{}
-			}
-		}
-		l.hide = l.hide[:0]
-		if p.ends() {
+		if l.hideBelow(p) {
 			break
 		}
 	}
 	return l.entries, nil
+}
+
+// hideBelow lets the marks of p, just listed, take effect on the layers below;
+// it tells whether none of them is to be listed.
+func (l *listing) hideBelow(p *place) bool {
+	for _, name := range l.hide {
+		if l.seen != nil {
+			l.seen[name] = struct{}{}
+		}
+	}
+	l.hide = l.hide[:0]
+	return p.ends()
 }
 
 // layer adds what p has.
@@ -73,7 +82,9 @@ func (l *listing) add(p *place, dir *safefs.Dir, e safefs.Entry) error {
 	d := vnode.Dirent{Name: e.Name, Type: e.Type}
 	var hidden bool
 	if p.exact() && e.Type != 0 && e.Type != unix.S_IFCHR && (!p.xwhiteouts || e.Type != unix.S_IFREG) {
-		d.Ino = p.number(&safefs.Stat{Dev: p.dev, Ino: e.Ino})
+		if d.Ino = e.Ino; !l.plain {
+			d.Ino = p.number(&safefs.Stat{Dev: p.dev, Ino: e.Ino})
+		}
 	} else {
 		st, err := dir.Stat(e.Name)
 		if absent(err) { // gone since: a volatile layer
@@ -82,7 +93,9 @@ func (l *listing) add(p *place, dir *safefs.Dir, e safefs.Entry) error {
 		if err != nil {
 			return err
 		}
-		d.Type, d.Ino = st.Type(), p.number(&st)
+		if d.Type = st.Type(); !l.plain {
+			d.Ino = p.number(&st)
+		}
 		if hidden, err = l.isWhiteout(p, dir, e.Name, &st); err != nil {
 			return err
 		}

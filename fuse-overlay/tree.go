@@ -73,6 +73,8 @@ type Tree struct {
 	root    *dirNode
 	moved   *moved
 	closed  atomic.Bool
+	// writable: layer 0 is an Overlay's upper, whose directories it moves.
+	writable bool
 }
 
 // layer is a Layer with its number, 0 for the top one.

@@ -49,6 +49,7 @@ var (
 	ErrSeek         = &Kind{"cannot seek backwards", syscall.ESPIPE}
 	ErrNotDir       = &Kind{"not a directory", syscall.ENOTDIR}
 	ErrIsDir        = &Kind{"is a directory", syscall.EISDIR}
+	ErrCrossDevice  = &Kind{"must be copied and removed", syscall.EXDEV}
 )
 
 type sentence struct {

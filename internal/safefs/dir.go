@@ -87,6 +87,16 @@ func (d *Dir) Open(name string, flags int, perm uint32) (*os.File, error) {
 	return os.NewFile(uintptr(fd), name), nil
 }
 
+// OpenFD is Open for callers that keep many files: the descriptor is theirs to
+// close.
+func (d *Dir) OpenFD(name string, flags int, perm uint32) (int, error) {
+	if err := checkOrDot("open", name); err != nil {
+		return -1, err
+	}
+	fd, err := openRetry(d.fd, name, flags|unix.O_NOFOLLOW, perm)
+	return fd, fail("open", name, err)
+}
+
 // OpenTemp makes a file without a name in d (O_TMPFILE), open for reading and
 // writing, which LinkFile can give a name. EOPNOTSUPP where the filesystem
 // has none.

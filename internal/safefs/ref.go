@@ -3,6 +3,7 @@
 package safefs
 
 import (
+	"errors"
 	"os"
 	"syscall"
 	"time"
@@ -36,17 +37,25 @@ func (r *Ref) Readlink() (string, error) {
 // Open opens the file's content with open(2)'s flags, through /proc. A symlink
 // is ELOOP.
 func (r *Ref) Open(flags int) (*os.File, error) {
-	if s, err := r.Stat(); err != nil || s.Type() == unix.S_IFLNK {
-		if err == nil {
-			err = fail("open", "", syscall.ELOOP)
-		}
+	fd, err := r.OpenFD(flags)
+	if err != nil {
 		return nil, err
 	}
-	fd, err := openRetry(unix.AT_FDCWD, procFd(r.fd), flags&^unix.O_NOFOLLOW, 0)
-	if err != nil {
-		return nil, fail("open", "", err)
-	}
 	return os.NewFile(uintptr(fd), procFd(r.fd)), nil
+}
+
+// OpenFD is Open for callers that keep many files: the descriptor is theirs to
+// close.
+func (r *Ref) OpenFD(flags int) (int, error) {
+	s, err := r.Stat()
+	if err == nil && s.Type() == unix.S_IFLNK {
+		err = fail("open", "", syscall.ELOOP)
+	}
+	if err != nil {
+		return -1, err
+	}
+	fd, err := openRetry(unix.AT_FDCWD, procFd(r.fd), flags&^unix.O_NOFOLLOW, 0)
+	return fd, fail("open", "", err)
 }
 
 // Dir returns a Dir for the directory that r is.
@@ -87,4 +96,28 @@ func (r *Ref) Utimens(atime, mtime time.Time) error {
 	return fail("utimens", "", retry(func() error {
 		return unix.UtimesNanoAt(r.fd, "", ts[:], unix.AT_EMPTY_PATH)
 	}))
+}
+
+// RefOf returns a Ref for the file that f is open on, which may have no name.
+// f stays the caller's and may be closed before the Ref.
+func RefOf(f *os.File) (*Ref, error) {
+	conn, err := f.SyscallConn()
+	if err != nil {
+		return nil, fail("dup", f.Name(), err)
+	}
+	fd, dupErr := -1, error(nil)
+	err = conn.Control(func(p uintptr) { fd, dupErr = unix.FcntlInt(p, unix.F_DUPFD_CLOEXEC, 0) })
+	if err = errors.Join(err, dupErr); err != nil {
+		return nil, fail("dup", f.Name(), err)
+	}
+	return &Ref{fd}, nil
+}
+
+// Dup returns a second Ref for the same file.
+func (r *Ref) Dup() (*Ref, error) {
+	fd, err := unix.FcntlInt(uintptr(r.fd), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return nil, fail("dup", "", err)
+	}
+	return &Ref{fd}, nil
 }

@@ -117,3 +117,6 @@ func StatFile(f *os.File) (Stat, error) {
 	err = conn.Control(func(fd uintptr) { s, statErr = statAt(int(fd), "", 0) })
 	return s, errors.Join(err, statErr)
 }
+
+// StatFD is StatFile for a bare descriptor.
+func StatFD(fd int) (Stat, error) { return statAt(fd, "", 0) }

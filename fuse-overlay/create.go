@@ -1,0 +1,420 @@
+package fuseoverlay
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/plyfs/plyfs/internal/errno"
+	"github.com/plyfs/plyfs/internal/safefs"
+)
+
+// caller is who asks for a new file: its owner to be, and its umask.
+type caller struct{ uid, gid, umask uint32 }
+
+// creation is a new entry of a directory.
+type creation struct {
+	dir  *node
+	name string
+	typ  uint32
+	mode uint32 // permissions, before the umask
+	who  caller
+	// make makes the file called name in d with the permissions mode.
+	make func(d *safefs.Dir, name string, mode uint32) error
+	// over: a whiteout was in its place.
+	over bool
+	// keepOwner: a further link of a file that has an owner.
+	keepOwner bool
+}
+
+// mkdir makes a directory. Like the other calls that make something it returns
+// the node with one more look-up, and its attributes. The kernel has made sure
+// that there is nothing of that name in the union.
+func (o *Overlay) mkdir(ctx context.Context, dir *node, name string, mode uint32, who caller) (*node, safefs.Stat, error) {
+	return o.create(ctx, &creation{dir: dir, name: name, typ: unix.S_IFDIR, mode: mode & 0o7777, who: who,
+		make: func(d *safefs.Dir, name string, mode uint32) error { return d.Mkdir(name, mode) }})
+}
+
+// mknod makes a file of mode's type.
+func (o *Overlay) mknod(ctx context.Context, dir *node, name string, mode, rdev uint32, who caller) (*node, safefs.Stat, error) {
+	typ := mode & unix.S_IFMT
+	if typ == 0 {
+		typ = unix.S_IFREG
+	}
+	if typ == unix.S_IFCHR && rdev == 0 {
+		return nil, safefs.Stat{}, errno.New(errno.ErrForbidden, "%q: a character device 0:0 is a mark of deletion and cannot be made", name)
+	}
+	return o.create(ctx, &creation{dir: dir, name: name, typ: typ, mode: mode & 0o7777, who: who,
+		make: func(d *safefs.Dir, name string, mode uint32) error { return d.Mknod(name, typ|mode, uint64(rdev)) }})
+}
+
+// symlink makes a symlink.
+func (o *Overlay) symlink(ctx context.Context, dir *node, name, target string, who caller) (*node, safefs.Stat, error) {
+	return o.create(ctx, &creation{dir: dir, name: name, typ: unix.S_IFLNK, mode: 0o777, who: who,
+		make: func(d *safefs.Dir, name string, _ uint32) error { return d.Symlink(target, name) }})
+}
+
+func (o *Overlay) create(ctx context.Context, c *creation) (*node, safefs.Stat, error) {
+	if err := o.ready(ctx, c.dir, c.name); err != nil {
+		return nil, safefs.Stat{}, err
+	}
+	o.renameMu.RLock()
+	defer o.renameMu.RUnlock()
+	c.dir.dir.mu.Lock()
+	defer c.dir.dir.mu.Unlock()
+	var st safefs.Stat
+	err := o.inUpperLocked(c.dir, func(d *safefs.Dir) (err error) {
+		st, err = o.makeLocked(d, c)
+		return err
+	})
+	if err != nil {
+		return nil, st, err
+	}
+	n := newNode(st.Type(), o.shownIno(st.Dev, st.Ino))
+	n.up.Store(true)
+	if n.isDir() {
+		n.setStack([]*place{{tree: o.tree, layer: o.tree.layers[0], up: c.dir.upper(), name: c.name, dev: st.Dev, ino: st.Ino}})
+		n.dir.acl = c.dir.dir.acl // a default ACL is inherited
+	}
+	st.Ino = n.ino
+	o.treeMu.Lock()
+	defer o.treeMu.Unlock()
+	o.addLocked(n, c.dir, c.name)
+	return n, st, nil
+}
+
+// ready does what comes before the locks of a change of name in dir.
+func (o *Overlay) ready(ctx context.Context, dir *node, name string) error {
+	if !dir.isDir() {
+		return syscall.ENOTDIR
+	}
+	if err := o.mayWrite(); err != nil {
+		return err
+	}
+	if err := o.checkName(name); err != nil {
+		return err
+	}
+	return o.copyUp(ctx, dir, allData)
+}
+
+// inUpperLocked calls f with dir's upper directory; dir is locked for writing.
+func (o *Overlay) inUpperLocked(dir *node, f func(d *safefs.Dir) error) error {
+	if dir.dir.dead {
+		return fmt.Errorf("the directory was removed: %w", syscall.ENOENT)
+	}
+	return dir.upper().with(f)
+}
+
+// makeLocked makes the file in d, the upper directory of c.dir.
+func (o *Overlay) makeLocked(d *safefs.Dir, c *creation) (st safefs.Stat, err error) {
+	acl := o.defaultACLLocked(c.dir, d)
+	mode := c.mode
+	if acl != aclSome {
+		mode &^= c.who.umask
+	}
+	err = c.make(d, c.name, mode)
+	switch {
+	case errors.Is(err, syscall.EEXIST):
+		if st, serr := d.Stat(c.name); serr != nil || kindOf(&st) != whiteout {
+			return st, err
+		}
+		c.over = true
+		return o.makeOverLocked(d, c, mode, acl)
+	case err != nil:
+		return st, err
+	}
+	if st, err = o.own(d, c.name, c, mode); err != nil {
+		return st, errors.Join(err, removeTree(d, c.name))
+	}
+	if c.typ == unix.S_IFDIR && len(c.dir.below()) > 0 {
+		// Only to spare later look-ups below: there is nothing of that name.
+		if err := o.markOpaque(d, c.name); err != nil {
+			return st, errors.Join(err, removeTree(d, c.name))
+		}
+	}
+	return st, nil
+}
+
+// makeOverLocked makes the file in the place of a whiteout: staged in a
+// directory with the parent's default ACL, so that the filesystem gives it
+// what it would have got there.
+func (o *Overlay) makeOverLocked(d *safefs.Dir, c *creation, mode uint32, acl aclState) (st safefs.Stat, err error) {
+	name := o.work.name()
+	if err := o.work.stage.Mkdir(name, 0o700); err != nil {
+		return st, err
+	}
+	defer func() { err = errors.Join(err, removeTree(o.work.stage, name)) }()
+	s, err := o.work.stage.OpenDir(name)
+	if err != nil {
+		return st, err
+	}
+	defer func() { err = errors.Join(err, s.Close()) }()
+	if err := o.likeParent(d, s, acl); err != nil {
+		return st, err
+	}
+	if err := c.make(s, "new", mode); err != nil {
+		return st, err
+	}
+	if st, err = o.own(s, "new", c, mode); err != nil {
+		return st, err
+	}
+	if c.typ != unix.S_IFDIR {
+		return st, s.Rename("new", d, c.name, 0)
+	}
+	if err := o.markOpaque(s, "new"); err != nil {
+		return st, err
+	}
+	return st, s.Rename("new", d, c.name, unix.RENAME_EXCHANGE)
+}
+
+// likeParent gives the staging directory s what new files inherit from d.
+func (o *Overlay) likeParent(d, s *safefs.Dir, acl aclState) error {
+	if acl == aclSome {
+		v, err := d.Getxattr(".", defaultACL)
+		if err != nil {
+			return err
+		}
+		if err := s.Setxattr(".", defaultACL, v, 0); err != nil {
+			return err
+		}
+	}
+	st, err := d.Stat(".")
+	if err != nil || st.Mode&unix.S_ISGID == 0 {
+		return err
+	}
+	return errors.Join(s.Chown(".", -1, int(st.GID)), s.Chmod(".", 0o2700))
+}
+
+// own gives a new file its owner. A directory with the set-group-ID bit has
+// handed down its group, and the bit, already.
+func (o *Overlay) own(d *safefs.Dir, name string, c *creation, mode uint32) (safefs.Stat, error) {
+	st, err := d.Stat(name)
+	if err != nil || c.keepOwner {
+		return st, err
+	}
+	uid, gid := int(c.who.uid), int(c.who.gid)
+	if st.UID == c.who.uid && st.GID == c.who.gid {
+		return st, nil
+	}
+	parent, err := d.Stat(".")
+	if err != nil {
+		return st, err
+	}
+	if parent.Mode&unix.S_ISGID != 0 {
+		gid = int(parent.GID)
+	}
+	if st.UID == uint32(uid) && st.GID == uint32(gid) {
+		return st, nil
+	}
+	if err := d.Chown(name, uid, gid); err != nil {
+		return st, err
+	}
+	if st.Mode&0o6000 != 0 && c.typ != unix.S_IFLNK && c.typ != unix.S_IFDIR {
+		if err := d.Chmod(name, st.Mode&0o7777); err != nil {
+			return st, err
+		}
+	}
+	return d.Stat(name)
+}
+
+const (
+	accessACL  = "system.posix_acl_access"
+	defaultACL = "system.posix_acl_default"
+)
+
+// defaultACLLocked tells whether dir, whose upper directory is d, has a
+// default ACL, which then takes the umask's place.
+func (o *Overlay) defaultACLLocked(dir *node, d *safefs.Dir) aclState {
+	if o.c.NoACL || o.c.NoXattrs {
+		return aclNone
+	}
+	if dir.dir.acl != aclUnknown {
+		return dir.dir.acl
+	}
+	acl := aclNone
+	if _, err := d.Getxattr(".", defaultACL); err == nil {
+		acl = aclSome
+	}
+	dir.dir.acl = acl
+	return acl
+}
+
+// markOpaque makes name in d hide what is below it.
+func (o *Overlay) markOpaque(d *safefs.Dir, name string) error {
+	if o.work.prefix != "" {
+		return d.Setxattr(name, o.work.prefix+"opaque", []byte("y"), 0)
+	}
+	sub, err := d.OpenDir(name)
+	if err != nil {
+		return err
+	}
+	err = sub.Mknod(opaqueFile, unix.S_IFREG|0o600, 0)
+	if errors.Is(err, syscall.EEXIST) {
+		err = nil
+	}
+	return errors.Join(err, sub.Close())
+}
+
+// link makes name in dir a further name of n.
+func (o *Overlay) link(ctx context.Context, n, dir *node, name string) (safefs.Stat, error) {
+	if n.isDir() {
+		return safefs.Stat{}, syscall.EPERM
+	}
+	if err := o.ready(ctx, dir, name); err != nil {
+		return safefs.Stat{}, err
+	}
+	if err := o.copyUp(ctx, n, allData); err != nil {
+		return safefs.Stat{}, err
+	}
+	r, err := o.refOf(n)
+	if err != nil {
+		return safefs.Stat{}, err
+	}
+	err = o.linkRef(n, r, dir, name)
+	if err = errors.Join(err, r.Close()); err != nil {
+		return safefs.Stat{}, err
+	}
+	st, err := o.stat(n)
+	if err == nil {
+		o.hold(n)
+	}
+	return st, err
+}
+
+// refOf returns a Ref of an upper file that is the caller's.
+func (o *Overlay) refOf(n *node) (r *safefs.Ref, err error) {
+	err = o.withUpper(n, func(a access) error {
+		if a.ref != nil {
+			r, err = a.ref.Dup()
+		} else {
+			r, err = a.dir.Ref(a.name)
+		}
+		return err
+	})
+	return r, err
+}
+
+func (o *Overlay) linkRef(n *node, r *safefs.Ref, dir *node, name string) error {
+	o.renameMu.RLock()
+	defer o.renameMu.RUnlock()
+	dir.dir.mu.Lock()
+	defer dir.dir.mu.Unlock()
+	st, err := r.Stat()
+	if err != nil {
+		return err
+	}
+	origin := n.ino != o.shownIno(st.Dev, st.Ino)
+	if origin {
+		if err := o.impureLocked(dir); err != nil {
+			return err
+		}
+	}
+	if err := o.recordLinks(n, 0); err != nil {
+		return err
+	}
+	c := &creation{dir: dir, name: name, typ: n.typ, keepOwner: true,
+		make: func(d *safefs.Dir, name string, _ uint32) error { return r.Link(d, name) }}
+	if err := o.inUpperLocked(dir, func(d *safefs.Dir) error {
+		_, err := o.makeLocked(d, c)
+		return err
+	}); err != nil {
+		return err
+	}
+	o.treeMu.Lock()
+	o.addKeyLocked(n, fileID{st.Dev, st.Ino})
+	o.bindLocked(n, dir, name)
+	o.treeMu.Unlock()
+	if ref := n.orphan.Swap(nil); ref != nil {
+		return ref.Close() // it has a name again
+	}
+	return nil
+}
+
+// recordLinks writes down by how much the count shown of an indexed file will
+// differ from its upper one's, change being what the difference changes by.
+func (o *Overlay) recordLinks(n *node, change int) error {
+	idx := n.indexName()
+	if idx == "" {
+		return nil
+	}
+	n.copyMu.Lock()
+	diff := n.links.diff + change
+	n.copyMu.Unlock()
+	if err := o.work.index.Setxattr(idx, o.work.prefix+"nlink", formatLinks('U', diff), 0); err != nil {
+		return fmt.Errorf("index of hard links: %w", err)
+	}
+	n.copyMu.Lock()
+	n.links.diff = diff
+	n.copyMu.Unlock()
+	return nil
+}
+
+// unnamed makes a regular file without a name on dir's filesystem (O_TMPFILE).
+func (o *Overlay) unnamed(ctx context.Context, dir *node, mode uint32, who caller) (*node, safefs.Stat, error) {
+	if err := o.ready(ctx, dir, "unnamed"); err != nil {
+		return nil, safefs.Stat{}, err
+	}
+	if !o.work.unnamed {
+		return nil, safefs.Stat{}, errno.New(errno.ErrNotSupported, "the upper's filesystem has no files without a name")
+	}
+	o.renameMu.RLock()
+	defer o.renameMu.RUnlock()
+	dir.dir.mu.Lock()
+	defer dir.dir.mu.Unlock()
+	var r *safefs.Ref
+	var st safefs.Stat
+	err := o.inUpperLocked(dir, func(d *safefs.Dir) (err error) {
+		if o.defaultACLLocked(dir, d) != aclSome {
+			mode &^= who.umask
+		}
+		f, err := d.OpenTemp(mode & 0o7777)
+		if err != nil {
+			return err
+		}
+		r, st, err = o.ownUnnamed(f, d, who)
+		return errors.Join(err, f.Close())
+	})
+	if err != nil {
+		return nil, st, err
+	}
+	n := newNode(unix.S_IFREG, o.shownIno(st.Dev, st.Ino))
+	n.up.Store(true)
+	n.orphan.Store(r)
+	o.treeMu.Lock()
+	defer o.treeMu.Unlock()
+	o.addLocked(n, nil, "")
+	return n, st, nil
+}
+
+func (o *Overlay) ownUnnamed(f *os.File, d *safefs.Dir, who caller) (r *safefs.Ref, st safefs.Stat, err error) {
+	if r, err = safefs.RefOf(f); err != nil {
+		return nil, st, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, r.Close())
+		}
+	}()
+	if st, err = r.Stat(); err != nil {
+		return r, st, err
+	}
+	parent, err := d.Stat(".")
+	if err != nil {
+		return r, st, err
+	}
+	gid := who.gid
+	if parent.Mode&unix.S_ISGID != 0 {
+		gid = parent.GID
+	}
+	if st.UID != who.uid || st.GID != gid {
+		if err := r.Chown(int(who.uid), int(gid)); err != nil {
+			return r, st, err
+		}
+		st, err = r.Stat()
+	}
+	return r, st, err
+}

@@ -1,0 +1,210 @@
+package fuseoverlay
+
+import (
+	"container/list"
+	"errors"
+	"fmt"
+	"sync"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/plyfs/plyfs/internal/safefs"
+)
+
+// backing is an open file of a layer, for reading and, of the upper, writing.
+type backing struct {
+	fd    int
+	write bool
+	upper bool
+	refs  int           // guarded by fds.mu
+	elem  *list.Element // guarded by fds.mu; nil: closed with the last reference
+	node  *node
+}
+
+// fds keeps the files open that were used last, since the kernel does not say
+// when it opens and closes them.
+type fds struct {
+	max int
+
+	mu  sync.Mutex
+	lru list.List // of *backing, the last used first; guarded by mu
+}
+
+// take returns n's descriptor with a reference if it is open as wanted.
+func (c *fds) take(n *node, write bool) *backing {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	b := n.fd
+	if b == nil || write && !b.write || b.upper != n.up.Load() {
+		return nil
+	}
+	b.refs++
+	c.lru.MoveToFront(b.elem)
+	return b
+}
+
+// peek is take for looking at the file.
+func (c *fds) peek(n *node) *backing { return c.take(n, false) }
+
+// put makes b, just opened and with one reference, n's descriptor.
+func (c *fds) put(n *node, b *backing) {
+	c.mu.Lock()
+	closing := c.removeLocked(n.fd)
+	b.node, n.fd = n, b
+	b.elem = c.lru.PushFront(b)
+	var more []int
+	for e := c.lru.Back(); e != nil && c.lru.Len() > c.max; {
+		old, prev := e.Value.(*backing), e.Prev()
+		if old.refs == 0 {
+			more = append(more, c.removeLocked(old)...)
+		}
+		e = prev
+	}
+	c.mu.Unlock()
+	closeFDs(closing)
+	closeFDs(more)
+}
+
+func (c *fds) removeLocked(b *backing) []int {
+	if b == nil || b.elem == nil {
+		return nil
+	}
+	c.lru.Remove(b.elem)
+	b.elem, b.node.fd = nil, nil
+	if b.refs > 0 {
+		return nil
+	}
+	return []int{b.fd}
+}
+
+// leave gives back a reference.
+func (c *fds) leave(b *backing) {
+	c.mu.Lock()
+	b.refs--
+	dead := b.refs == 0 && b.elem == nil
+	c.mu.Unlock()
+	if dead {
+		closeFDs([]int{b.fd})
+	}
+}
+
+// drop lets go of n's descriptor.
+func (c *fds) drop(n *node) {
+	if n.isDir() {
+		return
+	}
+	c.mu.Lock()
+	closing := c.removeLocked(n.fd)
+	c.mu.Unlock()
+	closeFDs(closing)
+}
+
+// closeAll lets go of all of them.
+func (c *fds) closeAll() {
+	c.mu.Lock()
+	var closing []int
+	for e := c.lru.Front(); e != nil; e = c.lru.Front() {
+		closing = append(closing, c.removeLocked(e.Value.(*backing))...)
+	}
+	c.mu.Unlock()
+	closeFDs(closing)
+}
+
+// closeFDs closes descriptors of files. What was written went to the kernel
+// with write(2); an error of close on a local filesystem says nothing of it.
+func closeFDs(fds []int) {
+	for _, fd := range fds {
+		_ = unix.Close(fd)
+	}
+}
+
+// open returns a descriptor of the regular file n with a reference, for
+// writing too when asked: then n must be upper.
+func (o *Overlay) open(n *node, write bool) (*backing, error) {
+	if n.typ != unix.S_IFREG {
+		return nil, fmt.Errorf("open a file of type %o: %w", n.typ, syscall.EINVAL)
+	}
+	if b := o.fds.take(n, write); b != nil {
+		return b, nil
+	}
+	upper := n.up.Load()
+	var fd int
+	var err error
+	if upper {
+		fd, write, err = o.openUpper(n, write)
+	} else if write {
+		return nil, syscall.EROFS // callers copy up first
+	} else {
+		fd, err = openLower(n.lowerData())
+	}
+	if err != nil {
+		return nil, err
+	}
+	b := &backing{fd: fd, write: write, upper: upper, refs: 1}
+	o.fds.put(n, b)
+	return b, nil
+}
+
+// openUpper opens the file for reading and writing, or where that may not be
+// and is not asked for, for reading.
+func (o *Overlay) openUpper(n *node, write bool) (fd int, writable bool, err error) {
+	n.copyMu.Lock()
+	data := n.data
+	n.copyMu.Unlock()
+	if data != nil {
+		if write {
+			return -1, false, syscall.EROFS // callers complete it first
+		}
+		fd, err = openLower(*data)
+		return fd, false, err
+	}
+	err = o.withUpper(n, func(a access) error {
+		fd, err = openAccess(a, unix.O_RDWR)
+		writable = err == nil
+		if errors.Is(err, syscall.EACCES) && !write {
+			fd, err = openAccess(a, unix.O_RDONLY)
+		}
+		if errors.Is(err, syscall.EACCES) {
+			fd, err = openForced(a)
+			writable = err == nil
+		}
+		return err
+	})
+	return fd, writable, err
+}
+
+// openForced opens a file of our own whose mode forbids it: the kernel has
+// checked the caller against that mode when it opened the file.
+func openForced(a access) (int, error) {
+	st, err := a.stat()
+	if err != nil {
+		return -1, err
+	}
+	if err := a.chmod(st.Mode&0o7777 | 0o600); err != nil {
+		return -1, err
+	}
+	fd, err := openAccess(a, unix.O_RDWR)
+	return fd, errors.Join(err, a.chmod(st.Mode&0o7777))
+}
+
+const openAlways = unix.O_NONBLOCK | unix.O_NOFOLLOW
+
+func openAccess(a access, flags int) (int, error) {
+	if a.ref != nil {
+		return a.ref.OpenFD(flags | unix.O_NONBLOCK)
+	}
+	return a.dir.OpenFD(a.name, flags|openAlways, 0)
+}
+
+// openLower opens what no one changes; reading it leaves its access time.
+func openLower(s spot) (fd int, err error) {
+	err = s.place.with(func(d *safefs.Dir) error {
+		fd, err = d.OpenFD(s.name, unix.O_RDONLY|unix.O_NOATIME|openAlways, 0)
+		if errors.Is(err, syscall.EPERM) { // O_NOATIME is the owner's
+			fd, err = d.OpenFD(s.name, unix.O_RDONLY|openAlways, 0)
+		}
+		return err
+	})
+	return fd, err
+}

@@ -1,0 +1,304 @@
+package fuseoverlay
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/plyfs/plyfs/internal/safefs"
+)
+
+// node is one inode of the writable overlay; see doc.go for its states.
+type node struct {
+	id  uint64 // the kernel's number for it, never used again
+	ino uint64 // st_ino
+	typ uint32 // type bits
+	up  atomic.Bool
+
+	// lower is where a file that is not upper has its content and attributes.
+	// It never changes; the place is nil when nothing of the node is below.
+	lower spot
+	// keys are what a hard-linked node is known by in table.byKey: its upper
+	// file, and the lower one of which it is the copy.
+	keys []fileID // guarded by treeMu
+
+	copyMu  sync.Mutex
+	copying chan struct{} // guarded by copyMu: closed when a copy-up in progress ends
+	data    *spot         // guarded by copyMu: where the data of an upper metadata-only copy is
+	links   linkRecord    // guarded by copyMu
+
+	// orphan holds the file when no name does.
+	orphan atomic.Pointer[safefs.Ref]
+
+	lookups uint64 // guarded by treeMu: what the kernel holds, and requests in progress
+	home    link   // guarded by treeMu
+	more    []link // guarded by treeMu: further names that are known
+
+	dir *dirState // of directories
+	fd  *backing  // guarded by fds.mu
+}
+
+// link is a name of a node.
+type link struct {
+	dir  *node
+	name string
+}
+
+// fileID is a file of some layer.
+type fileID struct{ dev, ino uint64 }
+
+// dirState is what only directories have.
+type dirState struct {
+	mu sync.RWMutex
+	// stack is what the directory is the union of: its upper place first, if
+	// it has one. Replaced as a whole, with mu held for writing.
+	stack atomic.Pointer[[]*place]
+	// impure: a child's inode number is not its own. Only ever set.
+	impure atomic.Bool
+	// dead: removed.
+	dead bool       // guarded by mu
+	acl  aclState   // guarded by mu
+	idx  childIndex // guarded by treeMu
+}
+
+// aclState says whether a directory has a default ACL.
+type aclState uint8
+
+const (
+	aclUnknown aclState = iota
+	aclNone
+	aclSome
+)
+
+func (n *node) isDir() bool { return n.dir != nil }
+
+func (n *node) stack() []*place { return *n.dir.stack.Load() }
+
+func (n *node) setStack(s []*place) { n.dir.stack.Store(&s) }
+
+// writable tells whether p is in the upper.
+func (p *place) writable() bool { return p.tree.writable && p.layer.index == 0 }
+
+// upper returns the directory's upper place, nil when it has none.
+func (n *node) upper() *place {
+	if s := n.stack(); s[0].writable() {
+		return s[0]
+	}
+	return nil
+}
+
+// below returns the lower part of the directory's stack.
+func (n *node) below() []*place {
+	s := n.stack()
+	if s[0].writable() {
+		return s[1:]
+	}
+	return s
+}
+
+// pure tells whether only the upper has entries of the directory, and none of
+// them carries a mark.
+func (n *node) pure() bool {
+	s := n.stack()
+	return len(s) == 1 && s[0].writable() && !n.dir.impure.Load()
+}
+
+// access is a way to a file: a name in a directory ("." for itself), or the
+// file.
+type access struct {
+	dir  *safefs.Dir
+	name string
+	ref  *safefs.Ref
+}
+
+func (a access) stat() (safefs.Stat, error) {
+	if a.ref != nil {
+		return a.ref.Stat()
+	}
+	return a.dir.Stat(a.name)
+}
+
+func (a access) chown(uid, gid int) error {
+	if a.ref != nil {
+		return a.ref.Chown(uid, gid)
+	}
+	return a.dir.Chown(a.name, uid, gid)
+}
+
+func (a access) chmod(mode uint32) error {
+	if a.ref != nil {
+		return a.ref.Chmod(mode)
+	}
+	return a.dir.Chmod(a.name, mode)
+}
+
+func (a access) utimens(atime, mtime time.Time) error {
+	if a.ref != nil {
+		return a.ref.Utimens(atime, mtime)
+	}
+	return a.dir.Utimens(a.name, atime, mtime)
+}
+
+func (a access) getxattr(attr string) ([]byte, error) {
+	if a.ref != nil {
+		return a.ref.Getxattr(attr)
+	}
+	return a.dir.Getxattr(a.name, attr)
+}
+
+func (a access) listxattr() ([]string, error) {
+	if a.ref != nil {
+		return a.ref.Listxattr()
+	}
+	return a.dir.Listxattr(a.name)
+}
+
+func (a access) setxattr(attr string, value []byte, flags int) error {
+	if a.ref != nil {
+		return a.ref.Setxattr(attr, value, flags)
+	}
+	return a.dir.Setxattr(a.name, attr, value, flags)
+}
+
+func (a access) removexattr(attr string) error {
+	if a.ref != nil {
+		return a.ref.Removexattr(attr)
+	}
+	return a.dir.Removexattr(a.name, attr)
+}
+
+func (a access) readlink() (string, error) {
+	if a.ref != nil {
+		return a.ref.Readlink()
+	}
+	return a.dir.Readlink(a.name)
+}
+
+// with calls f with a way to n's file as it is now. No lock may be held but
+// locks that come before renameMu.
+func (o *Overlay) with(n *node, f func(a access) error) error {
+	if n.isDir() {
+		return o.withDir(n, f)
+	}
+	if n.up.Load() {
+		return o.withUpper(n, f)
+	}
+	return n.lower.with(f)
+}
+
+func (s spot) with(f func(a access) error) error {
+	return s.place.with(func(d *safefs.Dir) error { return f(access{dir: d, name: s.name}) })
+}
+
+func (o *Overlay) withDir(n *node, f func(a access) error) error {
+	if r := n.orphan.Load(); r != nil {
+		return f(access{ref: r})
+	}
+	err := n.stack()[0].with(func(d *safefs.Dir) error { return f(access{dir: d, name: "."}) })
+	if r := n.orphan.Load(); r != nil && errors.Is(err, syscall.ESTALE) {
+		return f(access{ref: r})
+	}
+	return err
+}
+
+// withUpper is with for an upper file that is no directory.
+func (o *Overlay) withUpper(n *node, f func(a access) error) error {
+	o.renameMu.RLock()
+	defer o.renameMu.RUnlock()
+	for {
+		l, lock := o.homeOf(n), n.indexName() == ""
+		if l.dir != nil && lock {
+			l.dir.dir.mu.RLock()
+		}
+		if l == o.homeOf(n) {
+			err := o.withUpperLocked(n, l, f)
+			if l.dir != nil && lock {
+				l.dir.dir.mu.RUnlock()
+			}
+			return err
+		}
+		if l.dir != nil && lock {
+			l.dir.dir.mu.RUnlock()
+		}
+	}
+}
+
+// withUpperLocked is withUpper when renameMu and the directory of l, n's home,
+// are held.
+func (o *Overlay) withUpperLocked(n *node, l link, f func(a access) error) error {
+	if r := n.orphan.Load(); r != nil {
+		return f(access{ref: r})
+	}
+	if idx := n.indexName(); idx != "" {
+		return f(access{dir: o.work.index, name: idx})
+	}
+	if l.dir == nil {
+		return fmt.Errorf("file %d has no name any more: %w", n.ino, syscall.ESTALE)
+	}
+	return l.dir.upper().with(func(d *safefs.Dir) error { return f(access{dir: d, name: l.name}) })
+}
+
+func (n *node) indexName() string {
+	if s := n.links.index.Load(); s != nil {
+		return *s
+	}
+	return ""
+}
+
+func (o *Overlay) homeOf(n *node) link {
+	o.treeMu.Lock()
+	defer o.treeMu.Unlock()
+	return n.home
+}
+
+// stat returns n's attributes as the tree shows them.
+func (o *Overlay) stat(n *node) (st safefs.Stat, err error) {
+	if b := o.fds.peek(n); b != nil {
+		st, err = safefs.StatFD(b.fd)
+		o.fds.leave(b)
+	} else {
+		err = o.with(n, func(a access) (err error) {
+			st, err = a.stat()
+			return err
+		})
+	}
+	if err != nil {
+		return st, err
+	}
+	return st, o.shown(n, &st)
+}
+
+// shown turns the attributes of the file that n is into n's.
+func (o *Overlay) shown(n *node, st *safefs.Stat) error {
+	if n.isDir() {
+		switch {
+		case n.orphan.Load() != nil:
+			st.Nlink = 0
+		case len(n.stack()) > 1:
+			st.Nlink = 1
+		}
+		st.Ino = n.ino
+		return nil
+	}
+	st.Ino = n.ino
+	if n.typ != unix.S_IFREG {
+		return nil
+	}
+	n.copyMu.Lock()
+	data := n.data
+	st.Nlink = n.links.shown(st.Nlink)
+	n.copyMu.Unlock()
+	if data == nil {
+		return nil
+	}
+	return data.with(func(a access) error {
+		d, err := a.stat()
+		st.Blocks = d.Blocks
+		return err
+	})
+}

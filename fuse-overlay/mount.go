@@ -1,0 +1,117 @@
+package fuseoverlay
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"log"
+	"os"
+	"runtime/debug"
+	"syscall"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"github.com/sirupsen/logrus"
+	"golang.org/x/sys/unix"
+
+	"github.com/plyfs/plyfs/internal/errno"
+)
+
+// Server is a mounted overlay.
+type Server struct {
+	o    *Overlay
+	fuse *fuse.Server
+	logw *io.PipeWriter
+}
+
+// Mount opens the layers and mounts them at dir: with mount(2) as root, of a
+// user namespace too, else through fusermount3. When it returns, the mount is
+// there; Serve must be called, or whoever looks at it waits. With an error
+// nothing is mounted. The process's umask becomes 0: callers' umasks come with
+// their requests.
+func Mount(c MountConfig, dir string) (*Server, error) {
+	o, err := newOverlay(c)
+	if err != nil {
+		return nil, err
+	}
+	syscall.Umask(0)
+	s := &Server{o: o, logw: o.log.WriterLevel(logrus.WarnLevel)}
+	if s.fuse, err = fuse.NewServer(newRaw(o), dir, s.options()); err != nil {
+		return nil, errors.Join(explainMount(dir, err), s.logw.Close(), o.close())
+	}
+	return s, nil
+}
+
+// Serve answers requests until the mount is gone, and gives everything back.
+func (s *Server) Serve() error {
+	s.fuse.Serve()
+	return errors.Join(s.o.close(), s.logw.Close())
+}
+
+// Unmount unmounts; Serve then returns. EBUSY while files are open.
+func (s *Server) Unmount() error { return s.fuse.Unmount() }
+
+func (s *Server) options() *fuse.MountOptions {
+	c := &s.o.c
+	o := &fuse.MountOptions{
+		Name: Subtype, FsName: c.FsName, Debug: c.Debug, Logger: log.New(s.logw, "", 0),
+		AllowOther: c.AllowOther || os.Geteuid() == 0, Options: []string{"default_permissions"},
+		DirectMountStrict: os.Geteuid() == 0, DirectMountFlags: c.mountFlags(),
+		MaxWrite: c.MaxWrite, MaxBackground: 64, DisableSplice: true,
+		EnableAcl: !c.NoACL && !c.NoXattrs, EnableSymlinkCaching: true, ExplicitDataCacheControl: true,
+		ExtraCapabilities: fuse.CAP_DONT_MASK | fuse.CAP_ASYNC_DIO | fuse.CAP_READDIRPLUS_AUTO | fuse.CAP_HANDLE_KILLPRIV_V2 | fuse.CAP_SETXATTR_EXT,
+		PanicHandler: func(p any) fuse.Status {
+			s.o.log.Errorf("a request panicked: %v\n%s", p, debug.Stack())
+			s.o.degrade("an internal error: %v", p)
+			return fuse.EIO
+		},
+	}
+	if os.Geteuid() != 0 {
+		o.Options = append(o.Options, c.userOptions()...)
+	}
+	return o
+}
+
+// mountFlags are mount(2)'s; MS_MGC_VAL is ignored by it, and makes go-fuse
+// take none for none.
+func (c *MountConfig) mountFlags() uintptr {
+	flags := uintptr(syscall.MS_MGC_VAL)
+	for _, f := range []struct {
+		on  bool
+		bit uintptr
+	}{
+		{c.NoSuid, unix.MS_NOSUID}, {c.NoDev, unix.MS_NODEV}, {c.NoExec, unix.MS_NOEXEC},
+		{c.NoAtime, unix.MS_NOATIME}, {c.ReadOnly || c.Upper == "", unix.MS_RDONLY},
+	} {
+		if f.on {
+			flags |= f.bit
+		}
+	}
+	return flags
+}
+
+// userOptions are the same for fusermount3.
+func (c *MountConfig) userOptions() []string {
+	var out []string
+	for _, f := range []struct {
+		on   bool
+		name string
+	}{{c.NoExec, "noexec"}, {c.NoAtime, "noatime"}, {c.ReadOnly || c.Upper == "", "ro"}} {
+		if f.on {
+			out = append(out, f.name)
+		}
+	}
+	return out
+}
+
+// explainMount turns a failed mount into a sentence.
+func explainMount(dir string, err error) error {
+	switch {
+	case errors.Is(err, unix.ENOENT):
+		return errno.New(errno.ErrUnknown, "mount on %s: %w: the mount point or /dev/fuse does not exist (make the directory; run `modprobe fuse`, or start the container with `--device /dev/fuse`)", dir, err)
+	case errors.Is(err, unix.ENODEV), errors.Is(err, unix.ENXIO):
+		return errno.New(errno.ErrNotSupported, "mount on %s: %w: the kernel has no FUSE: run `modprobe fuse`", dir, err)
+	case errors.Is(err, unix.EPERM), errors.Is(err, unix.EACCES):
+		return errno.New(errno.ErrForbidden, "mount on %s: %w: mounting needs CAP_SYS_ADMIN and read and write access to /dev/fuse (start the container with `--device /dev/fuse --cap-add SYS_ADMIN`, or install fuse3 and run as an ordinary user)", dir, err)
+	}
+	return fmt.Errorf("mount on %s: %w", dir, err)
+}

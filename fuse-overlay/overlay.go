@@ -1,0 +1,347 @@
+package fuseoverlay
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+
+	"github.com/sirupsen/logrus"
+	"golang.org/x/sys/unix"
+
+	"github.com/plyfs/plyfs/internal/errno"
+	"github.com/plyfs/plyfs/internal/inomap"
+	"github.com/plyfs/plyfs/internal/safefs"
+)
+
+// Overlay is the writable union of an upper directory and lower layers, or,
+// without an upper, the read-only union of the lower ones. Its methods may be
+// called from many goroutines; see doc.go for its locks.
+type Overlay struct {
+	c      MountConfig
+	log    *logrus.Entry
+	tree   *Tree
+	work   *work // nil: read-only
+	volume []volume
+	hash   inomap.Space
+	root   *node
+	fds    fds
+
+	renameMu sync.RWMutex
+	treeMu   sync.Mutex
+	table    table // guarded by treeMu
+
+	// degraded, once set, says why nothing is changed any more.
+	degraded atomic.Pointer[string]
+}
+
+// volume is a filesystem that a layer's root is on.
+type volume struct {
+	dev  uint64
+	uuid [16]byte
+	form handleForm
+	twin bool // another volume has the same UUID
+}
+
+// newOverlay opens the layers. Nothing is mounted.
+func newOverlay(c MountConfig) (_ *Overlay, err error) {
+	if err := c.check(); err != nil {
+		return nil, err
+	}
+	o := &Overlay{c: c, log: c.Log, hash: inomap.New("fuse-overlay\x00mount")}
+	o.table = table{nodes: map[uint64]*node{}, byKey: map[fileID]*node{}, next: rootID}
+	dirs := c.Lower
+	if c.Upper != "" {
+		dirs = append([]string{c.Upper}, dirs...)
+	}
+	perKind := descriptors(c.Descriptors)
+	o.fds.max = perKind
+	cfg := Config{Key: "mount", Formats: c.Formats, Cache: NewCache(perKind)}
+	for _, d := range dirs {
+		abs, err := layerDir(d)
+		if err != nil {
+			return nil, err
+		}
+		cfg.Layers = append(cfg.Layers, Layer{Name: abs, Dir: abs})
+	}
+	if o.tree, err = Open(cfg); err != nil {
+		return nil, err
+	}
+	o.tree.writable = c.Upper != ""
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, o.close())
+		}
+	}()
+	if c.Upper != "" {
+		if o.work, err = openWork(&o.c, cfg.Layers[0].Dir); err != nil {
+			return nil, err
+		}
+	}
+	if err := o.findVolumes(); err != nil {
+		return nil, err
+	}
+	return o, o.makeRoot()
+}
+
+// layerDir returns the absolute path of a layer, which must be a directory.
+func layerDir(dir string) (string, error) {
+	abs, err := filepath.Abs(dir)
+	if err == nil {
+		abs, err = filepath.EvalSymlinks(abs)
+	}
+	if errors.Is(err, os.ErrNotExist) {
+		return "", errno.New(errno.ErrUnknown, "the layer %s does not exist: make the directory, or leave it out", dir)
+	}
+	if err != nil {
+		return "", fmt.Errorf("find the layer %s: %w", dir, err)
+	}
+	st, err := os.Stat(abs)
+	if err != nil {
+		return "", fmt.Errorf("find the layer %s: %w", dir, err)
+	}
+	if !st.IsDir() {
+		return "", errno.New(errno.ErrNotDir, "the layer %s is not a directory", dir)
+	}
+	return abs, nil
+}
+
+// descriptors says how many descriptors to keep for directories, and again for
+// files.
+func descriptors(asked int) int {
+	if asked > 0 {
+		return asked
+	}
+	var l unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &l); err != nil {
+		return 256
+	}
+	return int(min(max(l.Cur/4, 64), 16384))
+}
+
+// findVolumes learns the filesystems of the layers.
+func (o *Overlay) findVolumes() error {
+	for _, l := range o.tree.layers {
+		err := l.root.with(func(d *safefs.Dir) error {
+			st, err := d.Stat(".")
+			if err != nil {
+				return err
+			}
+			for _, v := range o.volume {
+				if v.dev == st.Dev {
+					return nil
+				}
+			}
+			v := volume{dev: st.Dev, uuid: uuidOf(d)}
+			var fs unix.Statfs_t
+			if h, ok := handleAt(d, "."); ok && unix.Fstatfs(d.Fd(), &fs) == nil {
+				v.form = formOf(fs.Type, h.bytes, st.Ino)
+			}
+			for i := range o.volume {
+				if o.volume[i].uuid == v.uuid {
+					o.volume[i].twin, v.twin = true, true
+				}
+			}
+			o.volume = append(o.volume, v)
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (o *Overlay) makeRoot() error {
+	var st safefs.Stat
+	stack := make([]*place, len(o.tree.layers))
+	for i, l := range o.tree.layers {
+		stack[i] = l.root
+	}
+	for i, p := range stack {
+		if p.ends() {
+			stack = stack[:i+1]
+			break
+		}
+	}
+	if err := stack[0].with(func(d *safefs.Dir) (err error) {
+		st, err = d.Stat(".")
+		return err
+	}); err != nil {
+		return err
+	}
+	n := newNode(unix.S_IFDIR, o.shownIno(st.Dev, st.Ino))
+	n.setStack(stack)
+	n.up.Store(o.work != nil)
+	if o.work != nil && o.readMark(n.stack()[0].spot(), "impure") == "y" {
+		n.dir.impure.Store(true)
+	}
+	o.treeMu.Lock()
+	defer o.treeMu.Unlock()
+	o.addLocked(n, nil, "")
+	o.root = n
+	return nil
+}
+
+// close gives everything back that is open.
+func (o *Overlay) close() error {
+	o.fds.closeAll()
+	o.treeMu.Lock()
+	nodes := o.table.nodes
+	o.table.nodes, o.table.byKey = map[uint64]*node{}, map[fileID]*node{}
+	o.treeMu.Unlock()
+	for _, n := range nodes {
+		o.release(n)
+	}
+	err := o.tree.Close()
+	if o.work != nil {
+		err = errors.Join(err, o.work.close())
+	}
+	return err
+}
+
+// mayWrite returns EROFS where nothing is to be changed.
+func (o *Overlay) mayWrite() error {
+	if o.work == nil || o.c.ReadOnly {
+		return errno.New(errno.ErrReadOnly, "the overlay is mounted read-only")
+	}
+	if why := o.degraded.Load(); why != nil {
+		return errno.New(errno.ErrReadOnly, "the overlay was turned read-only: %s", *why)
+	}
+	return nil
+}
+
+// degrade turns the overlay read-only after an error that must not be.
+func (o *Overlay) degrade(format string, args ...any) {
+	why := fmt.Sprintf(format, args...)
+	if o.degraded.CompareAndSwap(nil, &why) {
+		o.log.Errorf("the overlay turns read-only: %s", why)
+	}
+}
+
+// shownIno is the inode number of a file of a layer: its own where all layers
+// are on one filesystem, else with the filesystem's number in the upper byte,
+// and where that does not fit a hash.
+func (o *Overlay) shownIno(dev, ino uint64) uint64 {
+	for i, v := range o.volume {
+		if v.dev != dev {
+			continue
+		}
+		if i == 0 && (len(o.volume) == 1 || ino>>56 == 0) {
+			return ino
+		}
+		if ino>>56 == 0 && i < 256 {
+			return ino | uint64(i)<<56
+		}
+	}
+	return o.hash.Number(0, dev, ino)
+}
+
+// originIno returns the inode number that an origin record says.
+func (o *Overlay) originIno(record string) (uint64, bool) {
+	h, uuid, ok := decodeOrigin([]byte(record))
+	if !ok {
+		return 0, false
+	}
+	for _, v := range o.volume {
+		if v.uuid != uuid || v.twin {
+			continue
+		}
+		if ino, ok := v.form.ino(h.bytes); ok {
+			return o.shownIno(v.dev, ino), true
+		}
+	}
+	return 0, false
+}
+
+// originOf returns the record for the file at s, nil where there is none.
+func (o *Overlay) originOf(s spot, dev uint64) []byte {
+	var record []byte
+	err := s.place.with(func(d *safefs.Dir) error {
+		h, ok := handleAt(d, s.name)
+		if !ok {
+			return nil
+		}
+		for _, v := range o.volume {
+			if v.dev == dev {
+				record = encodeOrigin(h, v.uuid)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return nil // no origin is no harm
+	}
+	return record
+}
+
+func handleAt(d *safefs.Dir, name string) (handleOf, bool) {
+	flags := 0
+	if name == "." {
+		name, flags = "", unix.AT_EMPTY_PATH
+	}
+	h, _, err := unix.NameToHandleAt(d.Fd(), name, flags)
+	if err != nil {
+		return handleOf{}, false
+	}
+	return handleOf{h.Type(), h.Bytes()}, true
+}
+
+// fsGetUUID is FS_IOC_GETFSUUID of linux/fs.h (6.9): a length, then 16 bytes.
+const fsGetUUID = 0x80111500
+
+// uuidOf returns the UUID of d's filesystem, zeros where it cannot be asked.
+func uuidOf(d *safefs.Dir) (uuid [16]byte) {
+	fd, err := d.OpenFD(".", unix.O_RDONLY|unix.O_DIRECTORY, 0)
+	if err != nil {
+		return uuid
+	}
+	defer closeFDs([]int{fd})
+	if b, ok := ioctlUUID(fd); ok && b[0] == 16 {
+		copy(uuid[:], b[1:])
+	}
+	return uuid
+}
+
+// readMark returns the value of one of the overlay's own attributes at an
+// upper spot, "" when there is none.
+func (o *Overlay) readMark(s spot, mark string) string {
+	if o.work == nil || o.work.prefix == "" {
+		return ""
+	}
+	var v []byte
+	err := s.place.with(func(d *safefs.Dir) (err error) {
+		v, err = d.Getxattr(s.name, o.work.prefix+mark)
+		return err
+	})
+	if err != nil {
+		return ""
+	}
+	return string(v)
+}
+
+// checkName refuses names that cannot be made.
+func (o *Overlay) checkName(name string) error {
+	switch {
+	case len(name) > maxName:
+		return syscall.ENAMETOOLONG
+	case !safefs.ValidName(name):
+		return fmt.Errorf("name %q: %w", name, syscall.EINVAL)
+	case o.c.Formats&Files != 0 && strings.HasPrefix(name, whiteoutPrefix):
+		return errno.New(errno.ErrBadValue, "%q: names that begin with %s are marks of deletion in image layers and cannot be made", name, whiteoutPrefix)
+	}
+	return nil
+}
+
+// interrupted returns the context's error as EINTR.
+func interrupted(ctx context.Context) error {
+	if err := ctx.Err(); err != nil {
+		return fmt.Errorf("interrupted: %w", err)
+	}
+	return nil
+}

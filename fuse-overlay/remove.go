@@ -1,0 +1,377 @@
+package fuseoverlay
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/plyfs/plyfs/internal/safefs"
+)
+
+// unlink removes name, which is not a directory, from dir.
+func (o *Overlay) unlink(ctx context.Context, dir *node, name string) error {
+	n, err := o.toRemove(ctx, dir, name)
+	if err != nil {
+		return err
+	}
+	defer o.forget(n, 1)
+	if n.isDir() {
+		return syscall.EISDIR
+	}
+	if err := o.linkedUp(ctx, n); err != nil {
+		return err
+	}
+	o.renameMu.RLock()
+	defer o.renameMu.RUnlock()
+	dir.dir.mu.Lock()
+	defer dir.dir.mu.Unlock()
+	if !o.boundTo(n, dir, name) {
+		return syscall.ENOENT
+	}
+	return o.inUpperLocked(dir, func(d *safefs.Dir) error {
+		return o.unlinkLocked(ctx, n, dir, name, d)
+	})
+}
+
+// toRemove makes dir upper and returns what name is, with one more look-up.
+func (o *Overlay) toRemove(ctx context.Context, dir *node, name string) (*node, error) {
+	if !dir.isDir() {
+		return nil, syscall.ENOTDIR
+	}
+	if err := o.mayWrite(); err != nil {
+		return nil, err
+	}
+	n, absent := o.known(dir, name)
+	if absent {
+		return nil, syscall.ENOENT
+	}
+	if n == nil {
+		var err error
+		if n, _, err = o.lookup(ctx, dir, name); err != nil {
+			return nil, err
+		}
+		if n == nil {
+			return nil, syscall.ENOENT
+		}
+	}
+	if err := o.copyUp(ctx, dir, allData); err != nil {
+		o.forget(n, 1)
+		return nil, err
+	}
+	return n, nil
+}
+
+// linkedUp copies a file of several lower names up: its count of links is kept
+// with the copy.
+func (o *Overlay) linkedUp(ctx context.Context, n *node) error {
+	if n.up.Load() || n.typ != unix.S_IFREG || o.work.index == nil {
+		return nil
+	}
+	o.treeMu.Lock()
+	linked := len(n.keys) > 0
+	o.treeMu.Unlock()
+	if !linked {
+		return nil
+	}
+	return o.copyUp(ctx, n, allData)
+}
+
+func (o *Overlay) boundTo(n, dir *node, name string) bool {
+	o.treeMu.Lock()
+	defer o.treeMu.Unlock()
+	e := dir.dir.idx.entries[name]
+	return e != nil && e.node == n
+}
+
+// unlinkLocked removes name from d, dir's upper directory, with renameMu and
+// dir held.
+func (o *Overlay) unlinkLocked(ctx context.Context, n, dir *node, name string, d *safefs.Dir) error {
+	below, err := o.hasBelow(ctx, dir, name)
+	if err != nil {
+		return err
+	}
+	above := n.up.Load()
+	if above && n.indexName() != "" {
+		if above, err = inDir(d, name); err != nil {
+			return err
+		}
+	}
+	last := o.lastName(n, dir, name)
+	if last && n.up.Load() {
+		if err := o.keepOrphan(n, d, name); err != nil {
+			return err
+		}
+	}
+	change := 0
+	if !above {
+		change = -1
+	}
+	if err := o.recordLinks(n, change); err != nil {
+		return err
+	}
+	if err := o.hide(d, name, above, below); err != nil {
+		return err
+	}
+	o.unbound(n, dir, name)
+	return o.dropIndex(n)
+}
+
+func inDir(d *safefs.Dir, name string) (bool, error) {
+	st, err := d.Stat(name)
+	if absent(err) {
+		return false, nil
+	}
+	return err == nil && kindOf(&st) != whiteout, err
+}
+
+// lastName tells whether no other name of n is known.
+func (o *Overlay) lastName(n, dir *node, name string) bool {
+	o.treeMu.Lock()
+	defer o.treeMu.Unlock()
+	return len(n.more) == 0 && n.home == link{dir, name}
+}
+
+// keepOrphan opens n, whose last known name is about to go: the kernel may
+// hold it open.
+func (o *Overlay) keepOrphan(n *node, d *safefs.Dir, name string) error {
+	var r *safefs.Ref
+	var err error
+	if idx := n.indexName(); idx != "" {
+		r, err = o.work.index.Ref(idx)
+	} else {
+		r, err = d.Ref(name)
+	}
+	if err != nil {
+		return err
+	}
+	if old := n.orphan.Swap(r); old != nil {
+		return old.Close()
+	}
+	return nil
+}
+
+// unbound takes the link out of the table.
+func (o *Overlay) unbound(n, dir *node, name string) {
+	o.treeMu.Lock()
+	defer o.treeMu.Unlock()
+	o.unbindLocked(n, dir, name)
+	dir.dir.idx.remove(name)
+}
+
+// dropIndex removes the index entry of a file that has no name left.
+func (o *Overlay) dropIndex(n *node) error {
+	idx := n.indexName()
+	if idx == "" {
+		return nil
+	}
+	st, err := o.work.index.Stat(idx)
+	if err != nil {
+		return fmt.Errorf("index of hard links: %w", err)
+	}
+	n.copyMu.Lock()
+	left := n.links.shown(st.Nlink)
+	n.copyMu.Unlock()
+	if left > 0 {
+		return nil
+	}
+	if err := o.work.index.Unlink(idx); err != nil {
+		return fmt.Errorf("index of hard links: %w", err)
+	}
+	n.copyMu.Lock()
+	n.links.index.Store(nil)
+	n.links.diff = 0
+	n.copyMu.Unlock()
+	return nil
+}
+
+// hasBelow tells whether the layers below dir's upper directory have name.
+func (o *Overlay) hasBelow(ctx context.Context, dir *node, name string) (bool, error) {
+	below := dir.below()
+	if len(below) == 0 {
+		return false, nil
+	}
+	f, err := o.tree.find(ctx, below, name)
+	if errors.Is(err, syscall.EUCLEAN) {
+		return true, nil // damaged, and there
+	}
+	return len(f.hits) > 0, err
+}
+
+// hide takes name out of the union: above tells whether d has it, below
+// whether a layer below has.
+func (o *Overlay) hide(d *safefs.Dir, name string, above, below bool) error {
+	switch {
+	case !below:
+		if !above {
+			return nil
+		}
+		return d.Unlink(name)
+	case o.work.dotWh:
+		if err := o.dotWhiteout(d, name); err != nil || !above {
+			return err
+		}
+		return d.Unlink(name)
+	case !above:
+		return o.work.whiteout(d, name)
+	}
+	staged := o.work.name()
+	if err := o.work.whiteout(o.work.stage, staged); err != nil {
+		return err
+	}
+	if err := o.work.stage.Rename(staged, d, name, 0); err != nil {
+		return errors.Join(err, removeTree(o.work.stage, staged))
+	}
+	return nil
+}
+
+// dotWhiteout makes a `.wh.` mark.
+func (o *Overlay) dotWhiteout(d *safefs.Dir, name string) error {
+	if len(whiteoutPrefix)+len(name) > maxName {
+		return fmt.Errorf("remove %q, for whose mark the name is too long: %w", name, syscall.ENAMETOOLONG)
+	}
+	err := d.Mknod(whiteoutPrefix+name, unix.S_IFREG|0o600, 0)
+	if errors.Is(err, syscall.EEXIST) {
+		return nil
+	}
+	return err
+}
+
+// rmdir removes the empty directory name from dir.
+func (o *Overlay) rmdir(ctx context.Context, dir *node, name string) error {
+	n, err := o.toRemove(ctx, dir, name)
+	if err != nil {
+		return err
+	}
+	defer o.forget(n, 1)
+	if !n.isDir() {
+		return syscall.ENOTDIR
+	}
+	if len(n.stack()) > 1 || !n.pure() {
+		// Read before the locks that others wait for.
+		if err := o.complete(ctx, n); err != nil {
+			return err
+		}
+	}
+	err = o.rmdirOnce(ctx, n, dir, name)
+	if errors.Is(err, syscall.ENOTEMPTY) {
+		// Perhaps it holds nothing but marks: that needs a listing.
+		if cerr := o.complete(ctx, n); cerr != nil {
+			return cerr
+		}
+		err = o.rmdirOnce(ctx, n, dir, name)
+	}
+	return err
+}
+
+func (o *Overlay) rmdirOnce(ctx context.Context, n, dir *node, name string) (err error) {
+	var trash string
+	o.renameMu.RLock()
+	dir.dir.mu.Lock()
+	n.dir.mu.Lock()
+	if o.boundTo(n, dir, name) {
+		err = o.inUpperLocked(dir, func(d *safefs.Dir) error {
+			trash, err = o.rmdirLocked(ctx, n, dir, name, d)
+			return err
+		})
+	} else {
+		err = syscall.ENOENT
+	}
+	n.dir.mu.Unlock()
+	dir.dir.mu.Unlock()
+	o.renameMu.RUnlock()
+	o.discard(trash)
+	return err
+}
+
+// discard removes a staged name, "" for none; what fails is swept later.
+func (o *Overlay) discard(staged string) {
+	if staged == "" {
+		return
+	}
+	if err := removeTree(o.work.stage, staged); err != nil {
+		o.log.Warnf("%s stays in the work directory until the next mount: %v", staged, err)
+	}
+}
+
+// rmdirLocked removes name from d. What it returns is to be removed from work.
+func (o *Overlay) rmdirLocked(ctx context.Context, n, dir *node, name string, d *safefs.Dir) (trash string, err error) {
+	below, err := o.hasBelow(ctx, dir, name)
+	if err != nil {
+		return "", err
+	}
+	if n.up.Load() && n.pure() && !below {
+		r, err := d.Ref(name)
+		if err != nil {
+			return "", err
+		}
+		if err = d.Rmdir(name); err == nil {
+			o.buried(n, dir, name, r)
+			return "", nil
+		}
+		if err = errors.Join(err, r.Close()); !errors.Is(err, syscall.ENOTEMPTY) {
+			return "", err
+		}
+	}
+	if err := o.mustBeEmpty(n); err != nil {
+		return "", err
+	}
+	if !n.up.Load() {
+		if err := o.hide(d, name, false, true); err != nil {
+			return "", err
+		}
+		o.buried(n, dir, name, nil)
+		return "", nil
+	}
+	r, err := d.Ref(name)
+	if err != nil {
+		return "", err
+	}
+	if trash, err = o.hideDir(d, name, below); err != nil {
+		return trash, errors.Join(err, r.Close())
+	}
+	o.buried(n, dir, name, r)
+	return trash, nil
+}
+
+// mustBeEmpty looks at the directory's index, which is complete, or not empty.
+func (o *Overlay) mustBeEmpty(n *node) error {
+	o.treeMu.Lock()
+	defer o.treeMu.Unlock()
+	if !n.dir.idx.empty() || !n.dir.idx.complete {
+		return syscall.ENOTEMPTY
+	}
+	return nil
+}
+
+// hideDir takes the directory name, which may hold whiteouts, out of d in one
+// step, and returns its name in work.
+func (o *Overlay) hideDir(d *safefs.Dir, name string, below bool) (string, error) {
+	staged := o.work.name()
+	switch {
+	case !below:
+		return staged, d.Rename(name, o.work.stage, staged, 0)
+	case o.work.dotWh:
+		if err := o.dotWhiteout(d, name); err != nil {
+			return "", err
+		}
+		return staged, d.Rename(name, o.work.stage, staged, 0)
+	case !o.work.swap:
+		return "", fmt.Errorf("the upper's filesystem cannot exchange files: %w", syscall.EOPNOTSUPP)
+	}
+	if err := o.work.whiteout(o.work.stage, staged); err != nil {
+		return "", err
+	}
+	return staged, o.work.stage.Rename(staged, d, name, unix.RENAME_EXCHANGE)
+}
+
+// buried makes n a removed directory.
+func (o *Overlay) buried(n, dir *node, name string, r *safefs.Ref) {
+	n.dir.dead = true
+	if r != nil {
+		n.orphan.Store(r)
+	}
+	o.unbound(n, dir, name)
+}

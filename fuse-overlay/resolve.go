@@ -1,0 +1,323 @@
+package fuseoverlay
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/plyfs/plyfs/internal/safefs"
+)
+
+// lookup finds name in dir. The node has one more look-up; it is nil when
+// there is no such name. st is its attributes.
+func (o *Overlay) lookup(ctx context.Context, dir *node, name string) (n *node, st safefs.Stat, err error) {
+	switch {
+	case !dir.isDir():
+		return nil, st, syscall.ENOTDIR
+	case len(name) > maxName:
+		return nil, st, syscall.ENAMETOOLONG
+	case !safefs.ValidName(name):
+		return nil, st, fmt.Errorf("look up %q: %w", name, syscall.EINVAL)
+	case o.c.Formats.isMarkFile(name):
+		return nil, st, nil
+	}
+	n, absent := o.known(dir, name)
+	if absent {
+		return nil, st, nil
+	}
+	if n == nil {
+		dir.dir.mu.RLock()
+		n, st, err = o.findLocked(ctx, dir, name)
+		dir.dir.mu.RUnlock()
+		if n == nil || err != nil || st.Ino != 0 {
+			return n, st, err
+		}
+	}
+	if st, err = o.stat(n); err != nil {
+		o.forget(n, 1)
+		return nil, st, err
+	}
+	return n, st, nil
+}
+
+// findLocked searches the layers with dir's lock held. st is set (its Ino not
+// 0) when the node is new.
+func (o *Overlay) findLocked(ctx context.Context, dir *node, name string) (*node, safefs.Stat, error) {
+	hits, err := o.search(ctx, dir, name)
+	if err != nil || len(hits) == 0 {
+		return nil, safefs.Stat{}, err
+	}
+	return o.intern(dir, name, hits)
+}
+
+// search returns what the layers have under name, top first.
+func (o *Overlay) search(ctx context.Context, dir *node, name string) ([]hit, error) {
+	if dir.pure() {
+		h := hit{spot: spot{dir.upper(), name}}
+		err := h.place.with(func(d *safefs.Dir) (err error) {
+			h.st, err = d.Stat(name)
+			return err
+		})
+		if absent(err) {
+			return nil, nil
+		}
+		if h.kind = kindOf(&h.st); err != nil || h.kind == whiteout {
+			return nil, err
+		}
+		return []hit{h}, nil
+	}
+	f, err := o.tree.find(ctx, dir.stack(), name)
+	return f.hits, err
+}
+
+// intern returns the node of a finished search with one more look-up. st is
+// its attributes when the node is new, else zero.
+func (o *Overlay) intern(dir *node, name string, hits []hit) (*node, safefs.Stat, error) {
+	n, err := o.nodeOf(dir, hits)
+	if err != nil {
+		return nil, safefs.Stat{}, err
+	}
+	o.treeMu.Lock()
+	if e := dir.dir.idx.entries[name]; e != nil && e.node != nil { // another look-up was faster
+		e.node.lookups++
+		old := e.node
+		o.treeMu.Unlock()
+		return old, safefs.Stat{}, nil
+	}
+	for _, k := range n.keys {
+		if old := o.table.byKey[k]; old != nil {
+			old.lookups++
+			o.bindLocked(old, dir, name)
+			o.treeMu.Unlock()
+			return old, safefs.Stat{}, nil
+		}
+	}
+	o.addLocked(n, dir, name)
+	o.treeMu.Unlock()
+	st := hits[0].st
+	if n.links.index.Load() != nil && hits[0].place.layer.index != 0 {
+		return n, safefs.Stat{}, nil // its attributes are those of the index
+	}
+	return n, st, o.shown(n, &st)
+}
+
+// nodeOf makes the node of a search, in no table yet.
+func (o *Overlay) nodeOf(dir *node, hits []hit) (*node, error) {
+	top := &hits[0]
+	n := newNode(top.st.Type(), 0)
+	upper := o.work != nil && top.place.layer.index == 0
+	n.up.Store(upper)
+	marked := upper && !dir.pure() // it may carry an origin
+	if n.isDir() {
+		o.dirOf(n, hits, marked)
+		return n, nil
+	}
+	if !upper {
+		n.lower = top.spot
+	}
+	if n.typ == unix.S_IFREG && len(hits) > 1 {
+		data := hits[1].spot
+		n.data = &data
+	}
+	origin := ""
+	if marked {
+		origin = o.readMark(top.spot, "origin")
+	}
+	n.ino = o.shownIno(top.st.Dev, top.st.Ino)
+	if ino, ok := o.originIno(origin); ok && (top.st.Nlink == 1 || o.indexed(origin, &top.st)) {
+		n.ino = ino
+	}
+	if top.st.Nlink > 1 {
+		n.keys = []fileID{{top.st.Dev, top.st.Ino}}
+		return n, o.hardLinked(n, top, origin)
+	}
+	return n, nil
+}
+
+// dirOf fills in a directory's node.
+func (o *Overlay) dirOf(n *node, hits []hit, marked bool) {
+	stack := make([]*place, len(hits))
+	for i := range hits {
+		stack[i] = hits[i].enter()
+	}
+	n.setStack(stack)
+	own := &hits[0].st
+	if n.up.Load() && len(hits) > 1 {
+		own = &hits[1].st
+	}
+	n.ino = o.shownIno(own.Dev, own.Ino)
+	if !n.up.Load() {
+		return
+	}
+	if marked && len(hits) == 1 {
+		if ino, ok := o.originIno(o.readMark(hits[0].spot, "origin")); ok {
+			n.ino = ino
+		}
+	}
+	if o.readMark(hits[0].spot, "impure") == "y" {
+		n.dir.impure.Store(true)
+	}
+}
+
+// lowerData returns where the content of a lower file is.
+func (n *node) lowerData() spot {
+	n.copyMu.Lock()
+	defer n.copyMu.Unlock()
+	if n.data != nil {
+		return *n.data
+	}
+	return n.lower
+}
+
+// hardLinked completes a node of several links: what the index says of it.
+func (o *Overlay) hardLinked(n *node, top *hit, origin string) error {
+	if o.work == nil || o.work.index == nil {
+		return nil
+	}
+	lowerLinks := uint32(0)
+	if !n.up.Load() {
+		origin = string(o.originOf(top.spot, top.st.Dev))
+		lowerLinks = top.st.Nlink
+	}
+	if origin == "" {
+		return nil
+	}
+	name := indexNameOf([]byte(origin))
+	st, err := o.work.index.Stat(name)
+	if absent(err) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("index of hard links: %w", err)
+	}
+	if n.up.Load() && (st.Dev != top.st.Dev || st.Ino != top.st.Ino) {
+		return nil // another copy of the same file: it was split
+	}
+	shown, err := o.indexLinks(name, st.Nlink, lowerLinks)
+	if err != nil {
+		return err
+	}
+	n.links.index.Store(&name)
+	n.links.diff = shown - int(st.Nlink)
+	n.up.Store(true)
+	n.typ = st.Type()
+	if k := (fileID{st.Dev, st.Ino}); k != n.keys[0] {
+		n.keys = append(n.keys, k)
+	}
+	return nil
+}
+
+// indexLinks reads the link count that an index entry records.
+func (o *Overlay) indexLinks(name string, upper, lower uint32) (int, error) {
+	v, err := o.work.index.Getxattr(name, o.work.prefix+"nlink")
+	if err != nil && !noXattrs(err) {
+		return 0, fmt.Errorf("index of hard links: %w", err)
+	}
+	if shown, ok := parseLinks(string(v), upper, lower); ok && (lower > 0 || v[0] == 'U') {
+		return shown, nil
+	}
+	return int(upper) - 1, nil // the index is no name
+}
+
+// indexed tells whether the upper file st is the index entry of origin.
+func (o *Overlay) indexed(origin string, st *safefs.Stat) bool {
+	if o.work == nil || o.work.index == nil {
+		return false
+	}
+	i, err := o.work.index.Stat(indexNameOf([]byte(origin)))
+	return err == nil && i.Ino == st.Ino && i.Dev == st.Dev
+}
+
+// complete makes dir's index of names complete.
+func (o *Overlay) complete(ctx context.Context, dir *node) error {
+	o.treeMu.Lock()
+	done := dir.dir.idx.complete
+	o.treeMu.Unlock()
+	if done {
+		return nil
+	}
+	dir.dir.mu.RLock()
+	defer dir.dir.mu.RUnlock()
+	names, err := o.list(ctx, dir)
+	if err != nil {
+		return err
+	}
+	o.treeMu.Lock()
+	defer o.treeMu.Unlock()
+	dir.dir.idx.finish(names)
+	return nil
+}
+
+// list reads the names from the layers, with dir's lock held. Inode numbers
+// are filled in where they need no look at the file.
+func (o *Overlay) list(ctx context.Context, dir *node) ([]dirName, error) {
+	stack := dir.stack()
+	l := listing{tree: o.tree, plain: true}
+	if len(stack) > 1 {
+		l.seen = map[string]struct{}{}
+	}
+	var out []dirName
+	for _, p := range stack {
+		from := len(l.entries)
+		if err := p.with(func(d *safefs.Dir) error { return l.layer(ctx, p, d) }); err != nil {
+			if r := dir.orphan.Load(); r != nil && errors.Is(err, syscall.ESTALE) {
+				return nil, nil
+			}
+			return nil, err
+		}
+		own := o.ownNumbers(dir, p)
+		for _, e := range l.entries[from:] {
+			d := dirName{name: e.Name, typ: e.Type}
+			if own && e.Ino != 0 && (e.Type != unix.S_IFDIR || len(stack) == 1) {
+				d.ino = o.shownIno(p.dev, e.Ino)
+			}
+			out = append(out, d)
+		}
+		if l.hideBelow(p) {
+			break
+		}
+	}
+	return out, nil
+}
+
+// ownNumbers tells whether d_ino of the files in p, one of dir's places, is
+// what the tree shows.
+func (o *Overlay) ownNumbers(dir *node, p *place) bool {
+	if !p.exact() {
+		return false
+	}
+	return o.work == nil || p.layer.index != 0 || dir.pure()
+}
+
+// children returns up to len(buf) names of dir that come after the cookie.
+func (o *Overlay) children(ctx context.Context, dir *node, cookie uint64, buf []entry) (int, error) {
+	if err := o.complete(ctx, dir); err != nil {
+		return 0, err
+	}
+	o.treeMu.Lock()
+	defer o.treeMu.Unlock()
+	return dir.dir.idx.after(cookie, buf), nil
+}
+
+// numberOf returns the d_ino of an entry whose number is not known yet.
+func (o *Overlay) numberOf(ctx context.Context, dir *node, name string) (uint64, error) {
+	dir.dir.mu.RLock()
+	defer dir.dir.mu.RUnlock()
+	hits, err := o.search(ctx, dir, name)
+	if err != nil || len(hits) == 0 {
+		return 0, err
+	}
+	n, err := o.nodeOf(dir, hits)
+	if err != nil {
+		return 0, err
+	}
+	o.treeMu.Lock()
+	defer o.treeMu.Unlock()
+	if e := dir.dir.idx.entries[name]; e != nil && e.ino == 0 {
+		e.ino = n.ino
+	}
+	return n.ino, nil
+}

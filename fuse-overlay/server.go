@@ -1,0 +1,365 @@
+package fuseoverlay
+
+import (
+	"errors"
+	"io"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
+
+	"github.com/plyfs/plyfs/internal/errno"
+	"github.com/plyfs/plyfs/internal/safefs"
+)
+
+// raw answers the kernel's requests for an Overlay. OPEN, OPENDIR, CREATE,
+// FLUSH and ACCESS are answered ENOSYS, once each: the kernel then opens files
+// itself, keeps their pages and listings, and makes files with MKNOD. READ and
+// WRITE come by the node's number.
+type raw struct {
+	fuse.RawFileSystem
+	o           *Overlay
+	entry, attr time.Duration
+}
+
+// forever is the validity of what only the kernel's own requests change.
+const forever = 365 * 24 * time.Hour
+
+func newRaw(o *Overlay) *raw {
+	r := &raw{RawFileSystem: fuse.NewDefaultRawFileSystem(), o: o, entry: forever, attr: forever}
+	if o.c.EntryTimeout > 0 {
+		r.entry = o.c.EntryTimeout
+	}
+	if o.c.AttrTimeout > 0 {
+		r.attr = o.c.AttrTimeout
+	}
+	return r
+}
+
+func (r *raw) String() string { return Subtype }
+
+// status turns an error into an answer.
+func (r *raw) status(op string, err error) fuse.Status {
+	if err == nil {
+		return fuse.OK
+	}
+	no := errno.Of(err)
+	r.o.log.WithField("op", op).Debugf("%v (%s)", err, unix.ErrnoName(no))
+	return fuse.Status(no)
+}
+
+func (r *raw) node(id uint64) (*node, fuse.Status) {
+	if n := r.o.get(id); n != nil {
+		return n, fuse.OK
+	}
+	return nil, fuse.Status(syscall.ESTALE)
+}
+
+func request(cancel <-chan struct{}, h *fuse.InHeader) *fuse.Context {
+	return &fuse.Context{Caller: h.Caller, Cancel: cancel}
+}
+
+func fillAttr(out *fuse.Attr, st *safefs.Stat) {
+	*out = fuse.Attr{
+		Ino: st.Ino, Size: st.Size, Blocks: st.Blocks, Mode: st.Mode, Nlink: st.Nlink,
+		Owner: fuse.Owner{Uid: st.UID, Gid: st.GID}, Rdev: uint32(st.Rdev), Blksize: st.Blksize,
+		Atime: uint64(st.Atime.Unix()), Atimensec: uint32(st.Atime.Nanosecond()),
+		Mtime: uint64(st.Mtime.Unix()), Mtimensec: uint32(st.Mtime.Nanosecond()),
+		Ctime: uint64(st.Ctime.Unix()), Ctimensec: uint32(st.Ctime.Nanosecond()),
+	}
+}
+
+func (r *raw) fillEntry(out *fuse.EntryOut, n *node, st *safefs.Stat) {
+	out.NodeId, out.Generation = n.id, 1
+	out.SetEntryTimeout(r.entry)
+	out.SetAttrTimeout(r.attr)
+	fillAttr(&out.Attr, st)
+}
+
+// Lookup finds a name; that there is none is remembered too.
+func (r *raw) Lookup(cancel <-chan struct{}, h *fuse.InHeader, name string, out *fuse.EntryOut) fuse.Status {
+	dir, s := r.node(h.NodeId)
+	if !s.Ok() {
+		return s
+	}
+	n, st, err := r.o.lookup(request(cancel, h), dir, name)
+	if err != nil {
+		return r.status("lookup", err)
+	}
+	if n == nil {
+		out.SetEntryTimeout(r.entry)
+		return fuse.OK
+	}
+	r.fillEntry(out, n, &st)
+	return fuse.OK
+}
+
+// Forget takes look-ups back.
+func (r *raw) Forget(id, k uint64) {
+	if n := r.o.get(id); n != nil {
+		r.o.forget(n, k)
+	}
+}
+
+// GetAttr is stat.
+func (r *raw) GetAttr(_ <-chan struct{}, in *fuse.GetAttrIn, out *fuse.AttrOut) fuse.Status {
+	n, s := r.node(in.NodeId)
+	if !s.Ok() {
+		return s
+	}
+	st, err := r.o.stat(n)
+	if err != nil {
+		return r.status("getattr", err)
+	}
+	out.SetTimeout(r.attr)
+	fillAttr(&out.Attr, &st)
+	return fuse.OK
+}
+
+// Statx is asked when someone wants the time of birth.
+func (r *raw) Statx(_ <-chan struct{}, in *fuse.StatxIn, out *fuse.StatxOut) fuse.Status {
+	n, s := r.node(in.NodeId)
+	if !s.Ok() {
+		return s
+	}
+	st, err := r.o.stat(n)
+	if err != nil {
+		return r.status("statx", err)
+	}
+	out.SetTimeout(r.attr)
+	out.Statx = fuse.Statx{
+		Mask: unix.STATX_BASIC_STATS, Blksize: st.Blksize, Nlink: st.Nlink, Uid: st.UID, Gid: st.GID,
+		Mode: uint16(st.Mode), Ino: st.Ino, Size: st.Size, Blocks: st.Blocks,
+		Atime: sxTime(st.Atime), Mtime: sxTime(st.Mtime), Ctime: sxTime(st.Ctime),
+		RdevMajor: unix.Major(st.Rdev), RdevMinor: unix.Minor(st.Rdev),
+	}
+	if !st.Btime.IsZero() {
+		out.Mask |= unix.STATX_BTIME
+		out.Btime = sxTime(st.Btime)
+	}
+	return fuse.OK
+}
+
+func sxTime(t time.Time) fuse.SxTime {
+	return fuse.SxTime{Sec: uint64(t.Unix()), Nsec: uint32(t.Nanosecond())}
+}
+
+// SetAttr changes attributes.
+func (r *raw) SetAttr(cancel <-chan struct{}, in *fuse.SetAttrIn, out *fuse.AttrOut) fuse.Status {
+	n, s := r.node(in.NodeId)
+	if !s.Ok() {
+		return s
+	}
+	var c change
+	if mode, ok := in.GetMode(); ok {
+		c.mode = &mode
+	}
+	if uid, ok := in.GetUID(); ok {
+		c.uid = &uid
+	}
+	if gid, ok := in.GetGID(); ok {
+		c.gid = &gid
+	}
+	if size, ok := in.GetSize(); ok {
+		c.size = &size
+	}
+	c.atime, _ = in.GetATime()
+	c.mtime, _ = in.GetMTime()
+	c.killPriv = in.Valid&fuse.FATTR_KILL_SUIDGID != 0
+	st, err := r.o.setattr(request(cancel, &in.InHeader), n, c)
+	if err != nil {
+		return r.status("setattr", err)
+	}
+	out.SetTimeout(r.attr)
+	fillAttr(&out.Attr, &st)
+	return fuse.OK
+}
+
+// Readlink returns a symlink's text.
+func (r *raw) Readlink(_ <-chan struct{}, h *fuse.InHeader) ([]byte, fuse.Status) {
+	n, s := r.node(h.NodeId)
+	if !s.Ok() {
+		return nil, s
+	}
+	target, err := r.o.readlink(n)
+	return []byte(target), r.status("readlink", err)
+}
+
+// GetXAttr reads an extended attribute.
+func (r *raw) GetXAttr(_ <-chan struct{}, h *fuse.InHeader, attr string, dest []byte) (uint32, fuse.Status) {
+	n, s := r.node(h.NodeId)
+	if !s.Ok() {
+		return 0, s
+	}
+	v, err := r.o.getxattr(n, attr)
+	if err != nil {
+		return 0, r.status("getxattr", err)
+	}
+	return answer(dest, v)
+}
+
+// answer copies v; an empty dest asks for its length.
+func answer(dest, v []byte) (uint32, fuse.Status) {
+	if len(dest) < len(v) {
+		return uint32(len(v)), fuse.ERANGE
+	}
+	copy(dest, v)
+	return uint32(len(v)), fuse.OK
+}
+
+// ListXAttr lists extended attributes.
+func (r *raw) ListXAttr(_ <-chan struct{}, h *fuse.InHeader, dest []byte) (uint32, fuse.Status) {
+	n, s := r.node(h.NodeId)
+	if !s.Ok() {
+		return 0, s
+	}
+	names, err := r.o.listxattr(n, h.Uid == 0)
+	if err != nil {
+		return 0, r.status("listxattr", err)
+	}
+	var b strings.Builder
+	for _, name := range names {
+		_, _ = b.WriteString(name) // never fails
+		_ = b.WriteByte(0)
+	}
+	return answer(dest, []byte(b.String()))
+}
+
+// SetXAttr sets an extended attribute.
+func (r *raw) SetXAttr(cancel <-chan struct{}, in *fuse.SetXAttrIn, attr string, data []byte) fuse.Status {
+	n, s := r.node(in.NodeId)
+	if !s.Ok() {
+		return s
+	}
+	ctx := request(cancel, &in.InHeader)
+	err := r.o.setxattr(ctx, n, attr, data, int(in.Flags))
+	if err == nil && in.SetXAttrFlags&fuse.SETXATTR_ACL_KILL_SGID != 0 {
+		var st safefs.Stat
+		if st, err = r.o.stat(n); err == nil && st.Mode&unix.S_ISGID != 0 {
+			mode := st.Mode & 0o7777 &^ unix.S_ISGID
+			_, err = r.o.setattr(ctx, n, change{mode: &mode})
+		}
+	}
+	return r.status("setxattr", err)
+}
+
+// RemoveXAttr removes an extended attribute.
+func (r *raw) RemoveXAttr(cancel <-chan struct{}, h *fuse.InHeader, attr string) fuse.Status {
+	n, s := r.node(h.NodeId)
+	if !s.Ok() {
+		return s
+	}
+	return r.status("removexattr", r.o.removexattr(request(cancel, h), n, attr))
+}
+
+// Open is done by the kernel alone.
+func (r *raw) Open(<-chan struct{}, *fuse.OpenIn, *fuse.OpenOut) fuse.Status { return fuse.ENOSYS }
+
+// OpenDir is done by the kernel alone.
+func (r *raw) OpenDir(<-chan struct{}, *fuse.OpenIn, *fuse.OpenOut) fuse.Status { return fuse.ENOSYS }
+
+// Create is MKNOD and nothing else.
+func (r *raw) Create(<-chan struct{}, *fuse.CreateIn, string, *fuse.CreateOut) fuse.Status {
+	return fuse.ENOSYS
+}
+
+// Flush does nothing: there is nothing that is not in the upper already.
+func (r *raw) Flush(<-chan struct{}, *fuse.FlushIn) fuse.Status { return fuse.ENOSYS }
+
+// Access is decided by the kernel, which has modes and ACLs.
+func (r *raw) Access(<-chan struct{}, *fuse.AccessIn) fuse.Status { return fuse.ENOSYS }
+
+// Release comes after TMPFILE only.
+func (r *raw) Release(<-chan struct{}, *fuse.ReleaseIn) {}
+
+// Ioctl knows none.
+func (r *raw) Ioctl(<-chan struct{}, *fuse.IoctlIn, []byte, *fuse.IoctlOut, []byte) fuse.Status {
+	return fuse.Status(syscall.ENOTTY)
+}
+
+// Read reads a file.
+func (r *raw) Read(_ <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.ReadResult, fuse.Status) {
+	n, s := r.node(in.NodeId)
+	if !s.Ok() {
+		return nil, s
+	}
+	k, err := r.o.read(n, buf, int64(in.Offset))
+	if err != nil && k == 0 {
+		return nil, r.status("read", err)
+	}
+	return fuse.ReadResultData(buf[:k]), fuse.OK
+}
+
+// Write writes a file.
+func (r *raw) Write(cancel <-chan struct{}, in *fuse.WriteIn, data []byte) (uint32, fuse.Status) {
+	n, s := r.node(in.NodeId)
+	if !s.Ok() {
+		return 0, s
+	}
+	k, err := r.o.write(request(cancel, &in.InHeader), n, data, int64(in.Offset), in.WriteFlags&fuse.WRITE_KILL_SUIDGID != 0)
+	return uint32(k), r.status("write", err)
+}
+
+// Lseek answers SEEK_DATA and SEEK_HOLE.
+func (r *raw) Lseek(_ <-chan struct{}, in *fuse.LseekIn, out *fuse.LseekOut) fuse.Status {
+	n, s := r.node(in.NodeId)
+	if !s.Ok() {
+		return s
+	}
+	off, err := r.o.seek(n, int64(in.Offset), int(in.Whence))
+	out.Offset = uint64(off)
+	return r.status("lseek", err)
+}
+
+// CopyFileRange copies within the overlay.
+func (r *raw) CopyFileRange(cancel <-chan struct{}, in *fuse.CopyFileRangeIn) (uint32, fuse.Status) {
+	from, s := r.node(in.NodeId)
+	if !s.Ok() {
+		return 0, s
+	}
+	to, s := r.node(in.NodeIdOut)
+	if !s.Ok() {
+		return 0, s
+	}
+	k, err := r.o.copyRange(request(cancel, &in.InHeader), from, int64(in.OffIn), to, int64(in.OffOut), int(min(in.Len, 1<<30)))
+	if errors.Is(err, io.EOF) {
+		err = nil
+	}
+	return uint32(k), r.status("copy_file_range", err)
+}
+
+// Fallocate reserves, zeroes or frees space.
+func (r *raw) Fallocate(cancel <-chan struct{}, in *fuse.FallocateIn) fuse.Status {
+	n, s := r.node(in.NodeId)
+	if !s.Ok() {
+		return s
+	}
+	return r.status("fallocate", r.o.fallocate(request(cancel, &in.InHeader), n, in.Mode, int64(in.Offset), int64(in.Length)))
+}
+
+// Fsync makes a file durable.
+func (r *raw) Fsync(_ <-chan struct{}, in *fuse.FsyncIn) fuse.Status {
+	n, s := r.node(in.NodeId)
+	if !s.Ok() {
+		return s
+	}
+	return r.status("fsync", r.o.fsync(n, in.FsyncFlags&1 != 0))
+}
+
+// FsyncDir makes a directory's entries durable.
+func (r *raw) FsyncDir(cancel <-chan struct{}, in *fuse.FsyncIn) fuse.Status {
+	return r.Fsync(cancel, in)
+}
+
+// StatFs is that of the upper, or the top layer.
+func (r *raw) StatFs(_ <-chan struct{}, _ *fuse.InHeader, out *fuse.StatfsOut) fuse.Status {
+	var st syscall.Statfs_t
+	err := r.o.root.stack()[0].with(func(d *safefs.Dir) error { return syscall.Fstatfs(d.Fd(), &st) })
+	if err != nil {
+		return r.status("statfs", err)
+	}
+	out.FromStatfsT(&st)
+	return fuse.OK
+}

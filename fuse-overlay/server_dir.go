@@ -1,0 +1,192 @@
+package fuseoverlay
+
+import (
+	"syscall"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+
+	"github.com/plyfs/plyfs/internal/safefs"
+)
+
+func callerOf(h *fuse.InHeader, umask uint32) caller { return caller{h.Uid, h.Gid, umask} }
+
+// made answers a request that made something.
+func (r *raw) made(op string, out *fuse.EntryOut, n *node, st safefs.Stat, err error) fuse.Status {
+	if err != nil {
+		return r.status(op, err)
+	}
+	r.fillEntry(out, n, &st)
+	return fuse.OK
+}
+
+// Mkdir makes a directory.
+func (r *raw) Mkdir(cancel <-chan struct{}, in *fuse.MkdirIn, name string, out *fuse.EntryOut) fuse.Status {
+	dir, s := r.node(in.NodeId)
+	if !s.Ok() {
+		return s
+	}
+	n, st, err := r.o.mkdir(request(cancel, &in.InHeader), dir, name, in.Mode, callerOf(&in.InHeader, in.Umask))
+	return r.made("mkdir", out, n, st, err)
+}
+
+// Mknod makes any other file.
+func (r *raw) Mknod(cancel <-chan struct{}, in *fuse.MknodIn, name string, out *fuse.EntryOut) fuse.Status {
+	dir, s := r.node(in.NodeId)
+	if !s.Ok() {
+		return s
+	}
+	n, st, err := r.o.mknod(request(cancel, &in.InHeader), dir, name, in.Mode, in.Rdev, callerOf(&in.InHeader, in.Umask))
+	return r.made("mknod", out, n, st, err)
+}
+
+// Symlink makes a symlink.
+func (r *raw) Symlink(cancel <-chan struct{}, h *fuse.InHeader, target, name string, out *fuse.EntryOut) fuse.Status {
+	dir, s := r.node(h.NodeId)
+	if !s.Ok() {
+		return s
+	}
+	n, st, err := r.o.symlink(request(cancel, h), dir, name, target, callerOf(h, 0))
+	return r.made("symlink", out, n, st, err)
+}
+
+// Link makes a hard link.
+func (r *raw) Link(cancel <-chan struct{}, in *fuse.LinkIn, name string, out *fuse.EntryOut) fuse.Status {
+	dir, s := r.node(in.NodeId)
+	if !s.Ok() {
+		return s
+	}
+	n, s := r.node(in.Oldnodeid)
+	if !s.Ok() {
+		return s
+	}
+	st, err := r.o.link(request(cancel, &in.InHeader), n, dir, name)
+	return r.made("link", out, n, st, err)
+}
+
+// Tmpfile makes a file without a name.
+func (r *raw) Tmpfile(cancel <-chan struct{}, in *fuse.CreateIn, out *fuse.CreateOut) fuse.Status {
+	dir, s := r.node(in.NodeId)
+	if !s.Ok() {
+		return s
+	}
+	n, st, err := r.o.unnamed(request(cancel, &in.InHeader), dir, in.Mode, callerOf(&in.InHeader, in.Umask))
+	out.OpenFlags = fuse.FOPEN_KEEP_CACHE | fuse.FOPEN_NOFLUSH
+	return r.made("tmpfile", &out.EntryOut, n, st, err)
+}
+
+// Unlink removes a name.
+func (r *raw) Unlink(cancel <-chan struct{}, h *fuse.InHeader, name string) fuse.Status {
+	dir, s := r.node(h.NodeId)
+	if !s.Ok() {
+		return s
+	}
+	return r.status("unlink", r.o.unlink(request(cancel, h), dir, name))
+}
+
+// Rmdir removes a directory.
+func (r *raw) Rmdir(cancel <-chan struct{}, h *fuse.InHeader, name string) fuse.Status {
+	dir, s := r.node(h.NodeId)
+	if !s.Ok() {
+		return s
+	}
+	return r.status("rmdir", r.o.rmdir(request(cancel, h), dir, name))
+}
+
+// Rename moves a name.
+func (r *raw) Rename(cancel <-chan struct{}, in *fuse.RenameIn, oldName, newName string) fuse.Status {
+	from, s := r.node(in.NodeId)
+	if !s.Ok() {
+		return s
+	}
+	to, s := r.node(in.Newdir)
+	if !s.Ok() {
+		return s
+	}
+	return r.status("rename", r.o.rename(request(cancel, &in.InHeader), from, oldName, to, newName, in.Flags))
+}
+
+// batch is how many entries are taken from the index at a time.
+const batch = 128
+
+// ReadDir lists names.
+func (r *raw) ReadDir(cancel <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntryList) fuse.Status {
+	return r.readDir(cancel, in, out, false)
+}
+
+// ReadDirPlus lists names with attributes.
+func (r *raw) ReadDirPlus(cancel <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntryList) fuse.Status {
+	return r.readDir(cancel, in, out, true)
+}
+
+func (r *raw) readDir(cancel <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntryList, plus bool) fuse.Status {
+	dir, s := r.node(in.NodeId)
+	if !s.Ok() {
+		return s
+	}
+	if !dir.isDir() {
+		return fuse.ENOTDIR
+	}
+	ctx := request(cancel, &in.InHeader)
+	off := in.Offset
+	for ; off < firstCookie-1; off++ {
+		if !r.dots(dir, off, out, plus) {
+			return fuse.OK
+		}
+	}
+	var buf [batch]entry
+	for {
+		k, err := r.o.children(ctx, dir, off, buf[:])
+		if err != nil || k == 0 {
+			return r.status("readdir", err)
+		}
+		for i := range buf[:k] {
+			e := &buf[i]
+			full, err := r.addEntry(ctx, dir, e, out, plus)
+			if full || err != nil {
+				return r.status("readdir", err)
+			}
+			off = e.cookie
+		}
+	}
+}
+
+// dots adds "." at offset 0 and ".." at 1.
+func (r *raw) dots(dir *node, off uint64, out *fuse.DirEntryList, plus bool) bool {
+	e := fuse.DirEntry{Name: ".", Ino: dir.ino, Mode: syscall.S_IFDIR, Off: off + 1}
+	if off == 1 {
+		e.Name = ".."
+		if up := r.o.homeOf(dir).dir; up != nil {
+			e.Ino = up.ino
+		}
+	}
+	if plus {
+		return out.AddDirLookupEntry(e) != nil
+	}
+	return out.AddDirEntry(e)
+}
+
+// addEntry adds one name; full says that it does not fit.
+func (r *raw) addEntry(ctx *fuse.Context, dir *node, e *entry, out *fuse.DirEntryList, plus bool) (full bool, err error) {
+	d := fuse.DirEntry{Name: e.name, Ino: e.ino, Mode: e.typ, Off: e.cookie}
+	if !plus {
+		if d.Ino == 0 {
+			if d.Ino, err = r.o.numberOf(ctx, dir, e.name); err != nil {
+				r.o.log.Debugf("number of %q: %v", e.name, err)
+				err = nil
+			}
+		}
+		return !out.AddDirEntry(d), err
+	}
+	n, st, err := r.o.lookup(ctx, dir, e.name)
+	if err != nil || n == nil { // damaged, or gone since: listed as it was
+		return out.AddDirLookupEntry(d) == nil, interrupted(ctx)
+	}
+	d.Ino, d.Mode = n.ino, n.typ
+	eo := out.AddDirLookupEntry(d)
+	if eo == nil {
+		r.o.forget(n, 1)
+		return true, nil
+	}
+	r.fillEntry(eo, n, &st)
+	return false, nil
+}

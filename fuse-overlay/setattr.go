@@ -1,0 +1,264 @@
+package fuseoverlay
+
+import (
+	"context"
+	"errors"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/plyfs/plyfs/internal/safefs"
+)
+
+// change is a set of changes of attributes; what is nil is left alone.
+type change struct {
+	mode, uid, gid *uint32
+	size           *uint64
+	// atime, mtime: the zero Time leaves it alone.
+	atime, mtime time.Time
+	// killPriv: the caller may not keep set-ID bits on a truncation.
+	killPriv bool
+}
+
+// setattr changes n and returns its attributes.
+func (o *Overlay) setattr(ctx context.Context, n *node, c change) (st safefs.Stat, err error) {
+	if err := o.mayWrite(); err != nil {
+		return st, err
+	}
+	switch {
+	case c.size == nil:
+		err = o.metaUp(ctx, n)
+	case n.isDir():
+		err = syscall.EISDIR
+	default:
+		err = o.copyUp(ctx, n, int64(min(*c.size, 1<<62)))
+	}
+	if err != nil {
+		return st, err
+	}
+	if c.size != nil {
+		if err := o.truncate(n, int64(*c.size), c.killPriv); err != nil {
+			return st, err
+		}
+	}
+	if c.mode != nil || c.uid != nil || c.gid != nil || !c.atime.IsZero() || !c.mtime.IsZero() {
+		err = o.with(n, func(a access) (err error) {
+			if err := c.apply(a); err != nil {
+				return err
+			}
+			st, err = a.stat()
+			return err
+		})
+		if err != nil {
+			return st, err
+		}
+		return st, o.shown(n, &st)
+	}
+	return o.stat(n)
+}
+
+// apply changes all but the size: the owner first, since that clears bits of
+// the mode; times last.
+func (c change) apply(a access) error {
+	if c.uid != nil || c.gid != nil {
+		uid, gid := -1, -1
+		if c.uid != nil {
+			uid = int(*c.uid)
+		}
+		if c.gid != nil {
+			gid = int(*c.gid)
+		}
+		if err := a.chown(uid, gid); err != nil {
+			return err
+		}
+	}
+	if c.mode != nil {
+		if err := a.chmod(*c.mode & 0o7777); err != nil {
+			return err
+		}
+	}
+	if c.atime.IsZero() && c.mtime.IsZero() {
+		return nil
+	}
+	return a.utimens(c.atime, c.mtime)
+}
+
+func (o *Overlay) truncate(n *node, size int64, killPriv bool) error {
+	b, err := o.open(n, true)
+	if err != nil {
+		return err
+	}
+	defer o.fds.leave(b)
+	if err := retryEINTR(func() error { return unix.Ftruncate(b.fd, size) }); err != nil {
+		return err
+	}
+	if killPriv {
+		return dropPrivileges(b.fd)
+	}
+	return nil
+}
+
+func retryEINTR(f func() error) error {
+	for {
+		if err := f(); !errors.Is(err, unix.EINTR) {
+			return err
+		}
+	}
+}
+
+// dropPrivileges clears what a write by someone without privilege clears:
+// set-user-ID, set-group-ID where the group may execute. The capability goes
+// with the write itself.
+func dropPrivileges(fd int) error {
+	st, err := safefs.StatFD(fd)
+	if err != nil {
+		return err
+	}
+	mode := st.Mode & 0o7777
+	keep := mode &^ unix.S_ISUID
+	if mode&0o010 != 0 {
+		keep &^= unix.S_ISGID
+	}
+	if keep == mode {
+		return nil
+	}
+	return unix.Fchmod(fd, keep)
+}
+
+// read reads at off.
+func (o *Overlay) read(n *node, p []byte, off int64) (int, error) {
+	b, err := o.open(n, false)
+	if err != nil {
+		return 0, err
+	}
+	defer o.fds.leave(b)
+	total := 0
+	for total < len(p) {
+		k, err := unix.Pread(b.fd, p[total:], off+int64(total))
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
+		if err != nil {
+			return total, err
+		}
+		if k == 0 {
+			break
+		}
+		total += k
+	}
+	return total, nil
+}
+
+// write writes at off.
+func (o *Overlay) write(ctx context.Context, n *node, p []byte, off int64, killPriv bool) (int, error) {
+	b, err := o.openWrite(ctx, n)
+	if err != nil {
+		return 0, err
+	}
+	defer o.fds.leave(b)
+	total := 0
+	for total < len(p) {
+		k, err := unix.Pwrite(b.fd, p[total:], off+int64(total))
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
+		if err != nil && total == 0 {
+			return 0, err
+		}
+		if err != nil || k == 0 {
+			break // a short write; the next one tells why
+		}
+		total += k
+	}
+	if killPriv {
+		return total, dropPrivileges(b.fd)
+	}
+	return total, nil
+}
+
+// openWrite is open for writing, with what must come before it.
+func (o *Overlay) openWrite(ctx context.Context, n *node) (*backing, error) {
+	if err := o.mayWrite(); err != nil {
+		return nil, err
+	}
+	if n.isDir() {
+		return nil, syscall.EISDIR
+	}
+	if err := o.copyUp(ctx, n, allData); err != nil {
+		return nil, err
+	}
+	return o.open(n, true)
+}
+
+// fallocate is fallocate(2).
+func (o *Overlay) fallocate(ctx context.Context, n *node, mode uint32, off, size int64) error {
+	b, err := o.openWrite(ctx, n)
+	if err != nil {
+		return err
+	}
+	defer o.fds.leave(b)
+	return retryEINTR(func() error { return unix.Fallocate(b.fd, mode, off, size) })
+}
+
+// seek answers SEEK_DATA and SEEK_HOLE.
+func (o *Overlay) seek(n *node, off int64, whence int) (int64, error) {
+	if whence != unix.SEEK_DATA && whence != unix.SEEK_HOLE {
+		return 0, syscall.EINVAL
+	}
+	b, err := o.open(n, false)
+	if err != nil {
+		return 0, err
+	}
+	defer o.fds.leave(b)
+	return unix.Seek(b.fd, off, whence)
+}
+
+// copyRange is copy_file_range(2) between files of the overlay.
+func (o *Overlay) copyRange(ctx context.Context, from *node, at int64, to *node, toAt int64, size int) (int, error) {
+	out, err := o.openWrite(ctx, to)
+	if err != nil {
+		return 0, err
+	}
+	defer o.fds.leave(out)
+	in, err := o.open(from, false)
+	if err != nil {
+		return 0, err
+	}
+	defer o.fds.leave(in)
+	return unix.CopyFileRange(in.fd, &at, out.fd, &toAt, size, 0)
+}
+
+// fsync makes n durable, unless nothing is to be.
+func (o *Overlay) fsync(n *node, dataOnly bool) error {
+	if o.c.Volatile || !n.up.Load() {
+		return nil
+	}
+	if n.isDir() {
+		if n.orphan.Load() != nil {
+			return nil
+		}
+		return n.upper().with(func(d *safefs.Dir) error { return d.Sync() })
+	}
+	if n.typ != unix.S_IFREG {
+		return nil
+	}
+	b, err := o.open(n, false)
+	if err != nil {
+		return err
+	}
+	defer o.fds.leave(b)
+	if dataOnly {
+		return retryEINTR(func() error { return unix.Fdatasync(b.fd) })
+	}
+	return retryEINTR(func() error { return unix.Fsync(b.fd) })
+}
+
+// readlink returns a symlink's text.
+func (o *Overlay) readlink(n *node) (target string, err error) {
+	err = o.with(n, func(a access) (err error) {
+		target, err = a.readlink()
+		return err
+	})
+	return target, err
+}

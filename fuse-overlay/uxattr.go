@@ -1,0 +1,101 @@
+package fuseoverlay
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"syscall"
+
+	"github.com/plyfs/plyfs/internal/errno"
+)
+
+// getxattr returns an attribute of n.
+func (o *Overlay) getxattr(n *node, name string) (v []byte, err error) {
+	if err := o.xattrName(name, syscall.ENODATA); err != nil {
+		return nil, err
+	}
+	err = o.with(n, func(a access) (err error) {
+		v, err = a.getxattr(o.escape(name))
+		return err
+	})
+	return v, err
+}
+
+// xattrName refuses the names that are not shown.
+func (o *Overlay) xattrName(name string, hidden syscall.Errno) error {
+	if o.c.NoXattrs || o.c.NoACL && (name == accessACL || name == defaultACL) {
+		return syscall.EOPNOTSUPP
+	}
+	if o.c.Formats.foreign(name) {
+		return fmt.Errorf("attribute %s: %w", name, hidden)
+	}
+	return nil
+}
+
+func (o *Overlay) escape(name string) string {
+	if !strings.Contains(name, ".overlay.") {
+		return name
+	}
+	return o.c.Formats.escape(name)
+}
+
+// listxattr lists the attributes that n shows; those of trusted.* to root.
+func (o *Overlay) listxattr(n *node, root bool) (shown []string, err error) {
+	if o.c.NoXattrs {
+		return nil, syscall.EOPNOTSUPP
+	}
+	err = o.with(n, func(a access) error {
+		names, err := a.listxattr()
+		for _, name := range names {
+			name, ok := o.c.Formats.unescape(name)
+			if !ok || !root && strings.HasPrefix(name, "trusted.") || o.xattrName(name, syscall.ENODATA) != nil {
+				continue
+			}
+			shown = append(shown, name)
+		}
+		return err
+	})
+	return shown, err
+}
+
+// setxattr sets an attribute.
+func (o *Overlay) setxattr(ctx context.Context, n *node, name string, value []byte, flags int) error {
+	return o.changeXattr(ctx, n, name, func(a access) error { return a.setxattr(o.escape(name), value, flags) })
+}
+
+// removexattr removes an attribute. One that is not there copies nothing up.
+func (o *Overlay) removexattr(ctx context.Context, n *node, name string) error {
+	if err := o.mayWrite(); err != nil {
+		return err
+	}
+	if !n.up.Load() {
+		if _, err := o.getxattr(n, name); err != nil {
+			return err
+		}
+	}
+	return o.changeXattr(ctx, n, name, func(a access) error { return a.removexattr(o.escape(name)) })
+}
+
+func (o *Overlay) changeXattr(ctx context.Context, n *node, name string, do func(a access) error) error {
+	if err := o.mayWrite(); err != nil {
+		return err
+	}
+	if err := o.xattrName(name, syscall.EPERM); err != nil {
+		return err
+	}
+	if len(o.escape(name)) > maxName {
+		return errno.New(errno.ErrBadValue, "the attribute name %.40s… is too long to be kept in a layer", name)
+	}
+	if err := o.metaUp(ctx, n); err != nil {
+		return err
+	}
+	if err := o.with(n, do); err != nil {
+		return err
+	}
+	if n.isDir() && name == defaultACL {
+		n.dir.mu.Lock()
+		n.dir.acl = aclUnknown
+		n.dir.mu.Unlock()
+	}
+	return nil
+}

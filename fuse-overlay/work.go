@@ -1,0 +1,247 @@
+package fuseoverlay
+
+import (
+	"errors"
+	"fmt"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/plyfs/plyfs/internal/errno"
+	"github.com/plyfs/plyfs/internal/safefs"
+)
+
+// work is the mount's work directory, and what was found out there about the
+// filesystem of the upper.
+type work struct {
+	// top is the directory given, locked while the mount lives; stage is
+	// top/work, index top/index (nil where attributes cannot be kept).
+	top, stage, index *safefs.Dir
+	lock              int
+
+	// prefix of the marks' attributes; "": the filesystem takes none.
+	prefix string
+	// dotWh: whiteouts are `.wh.` files, since no device 0:0 may be made.
+	dotWh bool
+	// unnamed: files without a name can be made. swap and cover: renameat2
+	// knows EXCHANGE and WHITEOUT.
+	unnamed, swap, cover bool
+
+	serial atomic.Uint64
+}
+
+const (
+	stagePrefix  = "#"
+	sharedWh     = "#whiteout"
+	stageName    = "work"
+	indexName    = "index"
+	incompatName = "incompat" // the kernel's, after a volatile mount
+)
+
+func openWork(c *MountConfig, upper string) (_ *work, err error) {
+	dir, err := layerDir(c.Work)
+	if err != nil {
+		return nil, fmt.Errorf("workdir: %w", err)
+	}
+	for _, pair := range [][2]string{{dir, upper}, {upper, dir}} {
+		if rel, err := filepath.Rel(pair[0], pair[1]); err == nil && rel != ".." && !strings.HasPrefix(rel, "../") {
+			return nil, errno.New(errno.ErrBadValue, "upperdir %s and workdir %s lie one in the other: make them side by side", upper, dir)
+		}
+	}
+	w := &work{lock: -1}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, w.close())
+		}
+	}()
+	if w.top, err = safefs.OpenRoot(dir); err != nil {
+		return nil, fmt.Errorf("workdir: %w", err)
+	}
+	if err := w.claim(dir, upper); err != nil {
+		return nil, err
+	}
+	if w.stage, err = subdir(w.top, stageName); err != nil {
+		return nil, fmt.Errorf("workdir %s cannot be used: %w", dir, err)
+	}
+	if err := w.sweep(c); err != nil {
+		return nil, fmt.Errorf("clean workdir %s: %w", dir, err)
+	}
+	if err := w.probe(c.Formats); err != nil {
+		return nil, fmt.Errorf("workdir %s cannot be used: %w", dir, err)
+	}
+	if w.prefix != "" && w.unnamed {
+		if w.index, err = subdir(w.top, indexName); err != nil {
+			return nil, fmt.Errorf("workdir %s cannot be used: %w", dir, err)
+		}
+	}
+	return w, nil
+}
+
+// claim locks the directory and sees that it is on the upper's filesystem.
+func (w *work) claim(dir, upper string) error {
+	var err error
+	if w.lock, err = w.top.OpenFD(".", unix.O_RDONLY|unix.O_DIRECTORY, 0); err != nil {
+		return fmt.Errorf("workdir: %w", err)
+	}
+	if err := unix.Flock(w.lock, unix.LOCK_EX|unix.LOCK_NB); errors.Is(err, unix.EWOULDBLOCK) {
+		return errno.New(errno.ErrInUse, "workdir %s is used by another mount: unmount that first, or give each mount an upperdir and workdir of its own", dir)
+	}
+	u, err := safefs.OpenRoot(upper)
+	if err != nil {
+		return fmt.Errorf("upperdir: %w", err)
+	}
+	us, err := u.Stat(".")
+	ws, werr := w.top.Stat(".")
+	if err := errors.Join(err, werr, u.Close()); err != nil {
+		return err
+	}
+	if us.Dev != ws.Dev || us.Mnt != ws.Mnt {
+		return errno.New(errno.ErrBadValue, "upperdir %s and workdir %s are on different filesystems or mounts: put them side by side", upper, dir)
+	}
+	return nil
+}
+
+func subdir(d *safefs.Dir, name string) (*safefs.Dir, error) {
+	if err := d.Mkdir(name, 0o700); err != nil && !errors.Is(err, syscall.EEXIST) {
+		return nil, err
+	}
+	return d.OpenDir(name)
+}
+
+// sweep removes what an earlier mount left staged.
+func (w *work) sweep(c *MountConfig) error {
+	var names []string
+	err := w.stage.ReadDir(func(e safefs.Entry) error {
+		if e.Name == incompatName {
+			c.Log.Warnf("workdir %s was used by a volatile mount of the kernel: after a crash since then the upper may have lost data", c.Work)
+			return nil
+		}
+		names = append(names, e.Name)
+		return nil
+	})
+	for _, name := range names {
+		err = errors.Join(err, removeTree(w.stage, name))
+	}
+	return err
+}
+
+// name returns a new staging name.
+func (w *work) name() string { return stagePrefix + strconv.FormatUint(w.serial.Add(1), 16) }
+
+// probe finds out what the filesystem can do.
+func (w *work) probe(f Format) (err error) {
+	name := w.name()
+	if err := w.stage.Mknod(name, unix.S_IFREG|0o600, 0); err != nil {
+		return err
+	}
+	for _, p := range []struct {
+		format Format
+		prefix string
+	}{{Trusted, trustedPrefix}, {User, userPrefix}} {
+		if f&p.format != 0 && w.prefix == "" && w.stage.Setxattr(name, p.prefix+"origin", nil, 0) == nil {
+			w.prefix = p.prefix
+		}
+	}
+	wh := w.name()
+	err = w.stage.Mknod(wh, unix.S_IFCHR, 0)
+	w.dotWh = err != nil && f&Files != 0
+	if err != nil && !w.dotWh {
+		return fmt.Errorf("no whiteout can be made there: %w", err)
+	}
+	w.swap = w.stage.Rename(name, w.stage, wh, unix.RENAME_EXCHANGE) == nil
+	if w.dotWh {
+		// A second file to try with.
+		if err := w.stage.Mknod(wh, unix.S_IFREG|0o600, 0); err != nil {
+			return err
+		}
+		w.swap = w.stage.Rename(name, w.stage, wh, unix.RENAME_EXCHANGE) == nil
+	} else {
+		w.cover = w.stage.Rename(name, w.stage, w.name(), unix.RENAME_WHITEOUT) == nil
+	}
+	if t, err := w.stage.OpenTemp(0o600); err == nil {
+		tmp := w.name()
+		w.unnamed = safefs.LinkFile(t, w.stage, tmp) == nil
+		if err := t.Close(); err != nil {
+			return err
+		}
+	}
+	return w.sweepNames()
+}
+
+func (w *work) sweepNames() error {
+	var names []string
+	err := w.stage.ReadDir(func(e safefs.Entry) error {
+		if strings.HasPrefix(e.Name, stagePrefix) {
+			names = append(names, e.Name)
+		}
+		return nil
+	})
+	for _, name := range names {
+		err = errors.Join(err, removeTree(w.stage, name))
+	}
+	return err
+}
+
+func (w *work) close() error {
+	var err error
+	for _, d := range []*safefs.Dir{w.index, w.stage, w.top} {
+		if d != nil {
+			err = errors.Join(err, d.Close())
+		}
+	}
+	if w.lock >= 0 {
+		closeFDs([]int{w.lock})
+	}
+	return err
+}
+
+// whiteout makes a whiteout called name in d: a further link of one that is
+// kept for this.
+func (w *work) whiteout(d *safefs.Dir, name string) error {
+	err := w.stage.Link(sharedWh, d, name)
+	switch {
+	case errors.Is(err, syscall.EMLINK):
+		if err := w.stage.Unlink(sharedWh); err != nil && !absent(err) {
+			return err
+		}
+	case !errors.Is(err, syscall.ENOENT):
+		return err
+	}
+	if err := w.stage.Mknod(sharedWh, unix.S_IFCHR, 0); err != nil && !errors.Is(err, syscall.EEXIST) {
+		return err
+	}
+	return w.stage.Link(sharedWh, d, name)
+}
+
+// removeTree removes name in d with all that is below. It keeps one
+// descriptor a level; how deep it goes is bounded by the paths that could be
+// made.
+func removeTree(d *safefs.Dir, name string) error {
+	err := d.Unlink(name)
+	if !errors.Is(err, syscall.EISDIR) && !errors.Is(err, syscall.EPERM) {
+		if absent(err) {
+			return nil
+		}
+		return err
+	}
+	if err := d.Rmdir(name); err == nil || !errors.Is(err, syscall.ENOTEMPTY) {
+		return err
+	}
+	sub, err := d.OpenDir(name)
+	if err != nil {
+		return err
+	}
+	var names []string
+	err = sub.ReadDir(func(e safefs.Entry) error {
+		names = append(names, e.Name)
+		return nil
+	})
+	for _, child := range names {
+		err = errors.Join(err, removeTree(sub, child))
+	}
+	return errors.Join(err, sub.Close(), d.Rmdir(name))
+}
