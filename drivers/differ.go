@@ -41,6 +41,12 @@ func DiffSource(d Driver, id, parent string) (layertar.Source, error) {
 			return s, err
 		}
 	}
+	return CompareSource(d, id, parent)
+}
+
+// CompareSource is DiffSource by comparison of the whole trees, also where the
+// layer's directory alone tells.
+func CompareSource(d Driver, id, parent string) (layertar.Source, error) {
 	s := layertar.Source{UpperStyle: StyleOf(d)}
 	var err error
 	if s.New, err = d.Dirs(id); err != nil {

@@ -73,6 +73,17 @@ type LayerSpec struct {
 	// content the new one starts as a copy of (additive diffs); it then takes
 	// From's place at Exchange and keeps its link.
 	From string
+	// Twin, when set, is a published layer with the same parent of whose own
+	// content the new one starts as a copy, to stand beside it.
+	Twin string
+}
+
+// Source is the layer whose content the new one starts with, or "".
+func (s LayerSpec) Source() string {
+	if s.From != "" {
+		return s.From
+	}
+	return s.Twin
 }
 
 // Private is a layer that only its maker sees.
@@ -100,6 +111,9 @@ type MountOptions struct {
 	Label string
 	// Options are further mount options ("nodev", …).
 	Options []string
+	// Maps are those that the owners of the layers below are seen through; a
+	// driver that does not map at the mount (ShiftOf) is not given any.
+	Maps idmap.Maps
 }
 
 // Driver keeps layers as directories. See the package comment for the

@@ -11,6 +11,7 @@ import (
 
 	"github.com/plyfs/plyfs/drivers"
 	"github.com/plyfs/plyfs/internal/errno"
+	"github.com/plyfs/plyfs/internal/idmap"
 	"github.com/plyfs/plyfs/internal/layertar"
 )
 
@@ -20,33 +21,38 @@ func (s *Store) Diff(ctx context.Context, from, to string) (src layertar.Source,
 	if s.driver == nil {
 		return src, s.writable()
 	}
-	var layer *Layer
+	var layer, old *Layer
+	var maps, oldMaps idmap.Maps
 	err = s.View(ctx, func(t *Tx) error {
 		if layer, err = t.Layer(to); err != nil {
 			return err
 		}
 		if from == "" {
 			from = layer.Parent
+		} else if from, err = t.Resolve(KindLayer, from); err != nil {
+			return err
+		}
+		maps = t.ownerMaps(layer)
+		if from == "" {
 			return nil
 		}
-		from, err = t.Resolve(KindLayer, from)
+		if old, err = t.Layer(from); err == nil {
+			oldMaps = t.ownerMaps(old)
+		}
 		return err
 	})
 	if err != nil {
 		return src, err
 	}
-	src, err = drivers.DiffSource(s.driver, layer.ID, from)
+	source := drivers.DiffSource
+	if old != nil && !sameMaps(layer.Maps, old.Maps) {
+		source = drivers.CompareSource // every file has another owner there
+	}
+	src, err = source(s.driver, layer.ID, from)
 	if err != nil {
 		return src, fmt.Errorf("diff of layer %s: %w", layer.ID, err)
 	}
-	src.Maps = layer.Maps
-	if from != "" {
-		old, err := s.layer(ctx, from)
-		if err != nil {
-			return src, err
-		}
-		src.OldMaps = old.Maps
-	}
+	src.Maps, src.OldMaps = maps, oldMaps
 	return src, nil
 }
 

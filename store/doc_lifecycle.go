@@ -74,6 +74,8 @@
 //     had happened.
 //   - data (one big data item): the file in place has the journal's inode
 //     number → the record gets its size and digest. Else nothing had happened.
+//   - map (mapped copy of an image's top layer): the image lists the layer →
+//     it was done. Else the layer is deleted, if it is there and unused.
 //   - undata (removal of an item): the record names the item → nothing had
 //     happened. Else the file goes to the trash.
 //
@@ -89,6 +91,19 @@
 //	make:5  the record is saved                     done
 //	        --- locks let go
 //	make:6  the entry is removed
+//
+// Where the container has ID maps that no layer of its image has, and the
+// driver does not map when it mounts, the image first gets such a copy of its
+// top layer, an operation of its own that stays if making the container fails:
+//
+//	map:1  the copy is in d/, owners mapped, synced; its tar-split  swept
+//	       record in s/
+//	map:2  the journal is written                                   swept
+//	       --- locks; the image's top layer must be as it was
+//	map:3  the layer is published as in create:4 to create:7        the layer is deleted again,
+//	                                                                the image not listing it
+//	map:4  the image's record, which lists it, is saved             done
+//	       --- locks let go
 //
 // # Deleting an image or a container
 //

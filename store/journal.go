@@ -35,6 +35,7 @@ const (
 	journalSeal     journalOp = "seal"
 	journalData     journalOp = "data"
 	journalUndata   journalOp = "undata"
+	journalMap      journalOp = "map"
 )
 
 // journalKind is a Kind, as a number in the file.

@@ -69,6 +69,10 @@ func killOps(t testing.TB) map[string]func(s *store.Store) error {
 				BigData: []store.BigDataItem{{Key: "some-key", Data: []byte("x")}}})
 			return err
 		},
+		"map-image": func(s *store.Store) error {
+			_, err := s.MapImage(ctx, "img", someMaps(100000, 200000))
+			return err
+		},
 		"delete-container": func(s *store.Store) error { return s.DeleteContainer(ctx, "ctr") },
 		"diff-empty":       func(s *store.Store) error { return stage(s.StageDiff(ctx, "empty")) },
 		"diff-full":        func(s *store.Store) error { return stage(s.StageDiff(ctx, "full")) },
@@ -127,7 +131,7 @@ func TestKillChild(t *testing.T) {
 		t.Fatal(err)
 	}
 	steps := 0
-	e := &lifeEnv{t: t, driver: job.Driver, root: job.Root, run: job.Run}
+	e := &lifeEnv{t: t, driver: job.Driver, root: job.Root, run: job.Run, noShift: true}
 	o := store.WithFailpoint(e.options(), func(step string) {
 		steps++
 		if job.At == 0 {
@@ -301,7 +305,7 @@ func (e *lifeEnv) describe(t *testing.T, s *store.Store, tx *store.Tx, m map[str
 		m["tar "+l.ID] = tarSum(s, l)
 	}
 	for i := range tx.Images() {
-		m["image "+i.ID] = fmt.Sprint(i.Names, i.TopLayer, len(i.BigDataNames))
+		m["image "+i.ID] = fmt.Sprint(i.Names, i.TopLayer, i.MappedLayers, len(i.BigDataNames))
 		e.describeData(t, s, store.KindImage, i.ID, i.BigDataNames, m)
 	}
 	for c := range tx.Containers() {

@@ -18,6 +18,8 @@ import (
 	"github.com/plyfs/plyfs/drivers"
 	"github.com/plyfs/plyfs/drivers/overlay"
 	"github.com/plyfs/plyfs/drivers/vfs"
+	"github.com/plyfs/plyfs/internal/layertar"
+	"github.com/plyfs/plyfs/internal/whiteout"
 	"github.com/plyfs/plyfs/store"
 )
 
@@ -36,6 +38,21 @@ type lifeEnv struct {
 	root, run string
 	// imageStores are graph roots of additional stores.
 	imageStores []string
+	// noShift takes the driver's mapping at the mount away.
+	noShift bool
+}
+
+// unshifted is a driver that does not map IDs when it mounts.
+type unshifted struct{ drivers.Driver }
+
+// The optional interfaces that tests with it need are the driver's own.
+func (u unshifted) Shutdown(ctx context.Context) error { return drivers.Shutdown(ctx, u.Driver) }
+func (u unshifted) Style() whiteout.Style              { return drivers.StyleOf(u.Driver) }
+func (u unshifted) NativeDiff(id, parent string) (layertar.Source, bool, error) {
+	if d, ok := u.Driver.(drivers.Differ); ok {
+		return d.NativeDiff(id, parent)
+	}
+	return layertar.Source{}, false, nil
 }
 
 // onDrivers runs fn over each driver in a store of its own.
@@ -87,9 +104,17 @@ func (e *lifeEnv) unmountAll() {
 }
 
 func (e *lifeEnv) options() store.Options {
+	newDriver := constructors()[e.driver]
+	if e.noShift {
+		inner := newDriver
+		newDriver = func(c drivers.Config) (drivers.Driver, error) {
+			d, err := inner(c)
+			return unshifted{d}, err
+		}
+	}
 	return store.Options{
 		GraphRoot: e.root, RunRoot: e.run, DriverName: e.driver,
-		NewDriver: constructors()[e.driver], LockTimeout: 30 * time.Second, ImageStores: e.imageStores,
+		NewDriver: newDriver, LockTimeout: 30 * time.Second, ImageStores: e.imageStores,
 	}
 }
 

@@ -14,7 +14,6 @@ import (
 
 	"github.com/plyfs/plyfs/internal/durable"
 	"github.com/plyfs/plyfs/internal/errno"
-	"github.com/plyfs/plyfs/internal/idmap"
 )
 
 const (
@@ -172,11 +171,10 @@ func (s *Store) CreateContainer(ctx context.Context, spec ContainerSpec) (*Conta
 	if err != nil {
 		return nil, err
 	}
-	layer := LayerSpec{ID: spec.LayerID, Parent: parent, Label: spec.MountLabel, Volatile: spec.Volatile}
-	if layer.Maps, err = s.layerMaps(spec, parent); err != nil {
+	if parent, err = s.mappedParent(ctx, spec, parent); err != nil {
 		return nil, err
 	}
-	st, err := s.StageLayer(ctx, layer)
+	st, err := s.StageLayer(ctx, s.containerLayer(spec, parent))
 	if err != nil {
 		return nil, err
 	}
@@ -202,18 +200,17 @@ func (s *Store) CreateContainer(ctx context.Context, spec ContainerSpec) (*Conta
 
 // publishContainer is make:3 to make:5.
 func (w *WriteTx) publishContainer(st *StagedLayer, rec *Container, spec ContainerSpec, parent string) error {
-	now, err := w.checkContainerSpec(&spec)
-	if err != nil {
+	if _, err := w.checkContainerSpec(&spec); err != nil {
 		return err
 	}
-	if now != parent {
+	if img := w.ImageByID(spec.Image); img != nil && parent != img.TopLayer && !slices.Contains(img.MappedLayers, parent) {
 		return errno.New(errno.ErrInUse, "image %s got another layer while container %s was made; try again", spec.Image, rec.ID)
 	}
 	if err := w.publishLayer(st.entry, st.record(), false); err != nil {
 		return err
 	}
 	w.s.fail("make:3")
-	err = w.makeKnown(st.entry, KindContainer, rec.ID, func() error { return w.addContainer(rec) })
+	err := w.makeKnown(st.entry, KindContainer, rec.ID, func() error { return w.addContainer(rec) })
 	if err != nil {
 		return errors.Join(err, w.dropLayer(st.entry, st.ID()))
 	}
@@ -222,6 +219,9 @@ func (w *WriteTx) publishContainer(st *StagedLayer, rec *Container, spec Contain
 
 // checkContainerSpec fills in the ID and returns the parent of its layer.
 func (t *Tx) checkContainerSpec(spec *ContainerSpec) (parent string, err error) {
+	if err := checkMaps(spec.Maps); err != nil {
+		return "", err
+	}
 	if spec.ID, err = t.freeID(KindContainer, spec.ID); err != nil {
 		return "", err
 	}
@@ -236,22 +236,6 @@ func (t *Tx) checkContainerSpec(spec *ContainerSpec) (parent string, err error) 
 		return "", errno.New(errno.ErrDamaged, "image %s: its layer %s is missing, so no container can be made of it", spec.Image, parent)
 	}
 	return parent, t.freeNames(KindContainer, spec.Names)
-}
-
-// shifter is what a driver implements that maps IDs when it mounts, so that a
-// container's layer needs no map of its own.
-type shifter interface{ Shifting() bool }
-
-// layerMaps returns the ID maps of a container's layer: none where the driver
-// maps at the mount. It refuses maps that would need a mapped copy of the image.
-func (s *Store) layerMaps(spec ContainerSpec, parent string) (idmap.Maps, error) {
-	if d, ok := s.driver.(shifter); ok && d.Shifting() {
-		return idmap.Maps{}, nil
-	}
-	if parent != "" && (len(spec.Maps.UIDs) > 0 || len(spec.Maps.GIDs) > 0) {
-		return idmap.Maps{}, errno.New(errno.ErrNotSupported, "container %s: the driver %s cannot map the IDs of image %s when it mounts; make the container without a map", spec.ID, s.driver.Name(), spec.Image)
-	}
-	return spec.Maps, nil
 }
 
 func containerRecord(spec ContainerSpec, layer string) *Container {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/plyfs/plyfs/drivers"
 	"github.com/plyfs/plyfs/internal/errno"
+	"github.com/plyfs/plyfs/internal/idmap"
 	"github.com/plyfs/plyfs/internal/mounts"
 )
 
@@ -22,6 +23,8 @@ type mountTarget struct {
 	label    string
 	volatile bool
 	image    bool // named by an image, so for reading only
+	// maps are those that the layers below are seen through.
+	maps idmap.Maps
 }
 
 // mountTarget resolves a container, a layer or an image, in this order; a
@@ -33,12 +36,12 @@ func (t *Tx) mountTarget(ref string) (mountTarget, error) {
 			return mountTarget{}, errno.New(errno.ErrDamaged, "container %s: its layer %s is missing", c.ID, c.Layer)
 		}
 		label, _ := c.Flags["MountLabel"].(string)
-		return mountTarget{layer: l, label: label, volatile: c.Volatile}, nil
+		return mountTarget{layer: l, label: label, volatile: c.Volatile, maps: t.shiftedMaps(l)}, nil
 	} else if !errors.Is(err, errno.ErrUnknown) {
 		return mountTarget{}, err
 	}
 	if l, err := t.Layer(ref); err == nil {
-		target := mountTarget{layer: l, label: l.MountLabel, volatile: l.Volatile}
+		target := mountTarget{layer: l, label: l.MountLabel, volatile: l.Volatile, maps: t.shiftedMaps(l)}
 		for _, c := range t.ContainersOnLayer(l.ID) {
 			target.volatile = target.volatile || c.Volatile
 		}
@@ -114,6 +117,9 @@ func (s *Store) mountRef(ctx context.Context, o drivers.MountOptions, resolve fu
 			o.Label = target.label
 		}
 		o.Volatile = o.Volatile || target.volatile
+		if o.Maps.Empty() && drivers.ShiftOf(s.driver) != drivers.NoShift {
+			o.Maps = target.maps
+		}
 		path, err = w.mount(target.layer.ID, o)
 		return err
 	})

@@ -41,8 +41,25 @@ func (w *WriteTx) settle(e *stageEntry, j *journal) error {
 		return w.settleData(j)
 	case journalUndata:
 		return w.settleUndata(e, j)
+	case journalMap:
+		return w.settleMap(e, j)
 	}
 	return errno.New(errno.ErrDamaged, "%s: the operation %q is not known to this version of plyfs", e.own(journalFile), j.Op)
+}
+
+// settleMap deletes a mapped layer that its image does not list.
+func (w *WriteTx) settleMap(e *stageEntry, j *journal) error {
+	img := w.ImageByID(j.ID)
+	for _, id := range j.Layers {
+		l := w.LayerByID(id)
+		if l == nil || img != nil && slices.Contains(img.MappedLayers, id) || w.checkUnused(l) != nil {
+			continue
+		}
+		if err := w.dropLayer(e, id); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (w *WriteTx) settleExchange(e *stageEntry, j *journal) error {

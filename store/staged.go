@@ -38,7 +38,9 @@ type StagedLayer struct {
 	filled bool
 	failed error
 	result *layertar.Result
-	over   bool
+	// taken is set when content of another layer was extracted.
+	taken bool
+	over  bool
 }
 
 const splitFile = "tar-split.gz"
@@ -50,7 +52,7 @@ func (s *Store) StageLayer(ctx context.Context, spec LayerSpec) (*StagedLayer, e
 	if err != nil {
 		return nil, err
 	}
-	return s.stage(ctx, spec, nil)
+	return s.stageMapped(ctx, spec)
 }
 
 // stage makes the entry and has the driver make the layer.
@@ -61,8 +63,11 @@ func (s *Store) stage(ctx context.Context, spec LayerSpec, base *baseState) (*St
 	}
 	s.fail("create:1")
 	st := &StagedLayer{s: s, spec: spec, base: base, entry: entry}
-	want := drivers.LayerSpec{ID: spec.ID, Parent: spec.Parent, Maps: spec.Maps}
+	want := drivers.LayerSpec{ID: spec.ID, Parent: spec.Parent, Maps: spec.Maps, Twin: spec.twin}
 	want.RootUID, want.RootGID = rootOwner(spec.Maps)
+	if spec.Maps.Empty() {
+		want.RootUID, want.RootGID = rootOwner(spec.owner)
+	}
 	if base != nil {
 		want.From = spec.ID
 	}
@@ -95,6 +100,9 @@ func rootOwner(m idmap.Maps) (uid, gid int) {
 // checkLayerSpec fills in the ID and refuses early what Commit would refuse.
 func (s *Store) checkLayerSpec(ctx context.Context, spec LayerSpec) (LayerSpec, error) {
 	if err := s.writable(); err != nil {
+		return spec, err
+	}
+	if err := checkMaps(spec.Maps); err != nil {
 		return spec, err
 	}
 	err := s.View(ctx, func(t *Tx) error {
@@ -318,7 +326,7 @@ func (st *StagedLayer) Commit(ctx context.Context) (*Layer, error) {
 // syncContent makes what was extracted durable, so that a record never stands
 // for content that a power loss took.
 func (st *StagedLayer) syncContent() error {
-	if !st.filled || st.spec.Volatile {
+	if !st.filled && !st.taken || st.spec.Volatile {
 		return nil
 	}
 	d, err := os.Open(st.private.Dir)

@@ -133,8 +133,14 @@ type LayerSpec struct {
 	// Label is the SELinux mount label.
 	Label    string
 	ReadOnly bool
+	// Maps are the layer's owners' ID maps; without any it has its parent's,
+	// or, with HostIDs, none. A driver that maps when it mounts records none.
 	Maps     idmap.Maps
+	HostIDs  bool
 	Volatile bool
+
+	owner idmap.Maps // gives the root directory its owner, when Maps does not
+	twin  string     // the layer that this one is a mapped copy of
 }
 
 // BigDataItem is one item of big data to put into a new image or container.
@@ -165,9 +171,12 @@ type ContainerSpec struct {
 	// Image is a resolved image ID, or "".
 	Image string
 	// LayerID is the wanted ID of the container's layer, or "" for a random one.
-	LayerID    string
-	Names      []string
-	Metadata   string
+	LayerID  string
+	Names    []string
+	Metadata string
+	// Maps are the container's ID maps; none means the host's IDs. Where the
+	// driver does not map when it mounts, the image gets a mapped copy of its
+	// top layer, which later containers with the same maps share.
 	Maps       idmap.Maps
 	MountLabel string
 	Volatile   bool

@@ -86,16 +86,19 @@ func (d *Driver) create(ctx context.Context, stage string, spec drivers.LayerSpe
 
 // place finds the link and the lowers of the layer to be made.
 func (d *Driver) place(spec drivers.LayerSpec) (link string, lowers []string, err error) {
-	if spec.From != "" {
-		from, err := d.find(spec.From)
+	if source := spec.Source(); source != "" {
+		from, err := d.find(source)
 		if err != nil {
 			return "", nil, err
 		}
 		if link, err = linkOf(from); err != nil {
-			return "", nil, errno.New(errno.ErrDamaged, "overlay: layer %s: %w", spec.From, err)
+			return "", nil, errno.New(errno.ErrDamaged, "overlay: layer %s: %w", source, err)
 		}
 		if lowers, err = lowersOf(from); err != nil {
-			return "", nil, errno.New(errno.ErrDamaged, "overlay: layer %s: %w", spec.From, err)
+			return "", nil, errno.New(errno.ErrDamaged, "overlay: layer %s: %w", source, err)
+		}
+		if spec.Twin != "" {
+			link = newLink()
 		}
 		return link, lowers, nil
 	}
@@ -122,8 +125,8 @@ func (d *Driver) place(spec drivers.LayerSpec) (link string, lowers []string, er
 
 // fill makes diff: empty, or as a copy of From's.
 func (d *Driver) fill(ctx context.Context, diff string, spec drivers.LayerSpec) error {
-	if spec.From != "" {
-		from, err := d.find(spec.From)
+	if source := spec.Source(); source != "" {
+		from, err := d.find(source)
 		if err != nil {
 			return err
 		}

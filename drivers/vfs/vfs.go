@@ -102,7 +102,7 @@ func (d *Driver) Create(ctx context.Context, stage string, spec drivers.LayerSpe
 		Style:             whiteout.Apply,
 		IgnoreChownErrors: d.ignoreChown,
 	}
-	from := spec.From
+	from := spec.Source()
 	if from == "" {
 		from = spec.Parent
 	}
