@@ -129,6 +129,7 @@ func (s *Store) mountRef(ctx context.Context, o drivers.MountOptions, resolve fu
 // mount mounts and counts under mountpoints.lock. What it mounted it unmounts
 // again when the count cannot be saved.
 func (w *WriteTx) mount(id string, o drivers.MountOptions) (string, error) {
+	o.Volatile = o.Volatile && !w.s.opts.DisableVolatile
 	plan, err := w.mountPlan(id, o)
 	if err != nil {
 		return "", fmt.Errorf("mount layer %s: %w", id, err)

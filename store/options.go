@@ -6,6 +6,7 @@ import (
 	"github.com/sirupsen/logrus"
 
 	"github.com/plyfs/plyfs/drivers"
+	"github.com/plyfs/plyfs/internal/idmap"
 )
 
 // DefaultLockTimeout bounds a wait for a lock when Options names no limit.
@@ -23,6 +24,11 @@ type Options struct {
 	// DriverName is the driver's name as directories spell it ("overlay").
 	DriverName    string
 	DriverOptions []drivers.Option
+	// Maps are the ID maps of new layers without a parent for which no others
+	// are named (remap-uids and its like in storage.conf).
+	Maps idmap.Maps
+	// DisableVolatile mounts volatile containers as the others are.
+	DisableVolatile bool
 	// LockTimeout bounds each wait for a lock; 0 is DefaultLockTimeout.
 	LockTimeout time.Duration
 	// Log is where warnings go; nil means nowhere.

@@ -48,7 +48,7 @@ const splitFile = "tar-split.gz"
 // StageLayer makes a private layer in the extract area; no lock is held. The
 // ID, the names and the parent are looked at now, and again by Commit.
 func (s *Store) StageLayer(ctx context.Context, spec LayerSpec) (*StagedLayer, error) {
-	spec, err := s.checkLayerSpec(ctx, spec)
+	spec, err := s.checkLayerSpec(ctx, s.withDefaults(spec))
 	if err != nil {
 		return nil, err
 	}

@@ -107,6 +107,9 @@ func checkOptions(o *Options) error {
 	if o.DriverName == "" || unsafeID(o.DriverName) != "" {
 		return errno.New(errno.ErrBadValue, "%q is no driver name; choose overlay or vfs", o.DriverName)
 	}
+	if err := o.Maps.Validate(); err != nil {
+		return errno.New(errno.ErrBadValue, "the store's ID maps: %w: correct remap-uids and its like", err)
+	}
 	if o.LockTimeout <= 0 {
 		o.LockTimeout = DefaultLockTimeout
 	}

@@ -178,8 +178,9 @@ func (c *Config) refuse() error {
 func (c *Config) StoreOptions(newDriver func(drivers.Config) (drivers.Driver, error), lockTimeout time.Duration, log *logrus.Entry) store.Options {
 	o := store.Options{
 		GraphRoot: c.GraphRoot.Text, RunRoot: c.RunRoot.Text, DriverName: c.Driver.Text,
-		NewDriver: newDriver, LockTimeout: lockTimeout, Log: log,
+		NewDriver: newDriver, LockTimeout: lockTimeout, Log: log, Maps: c.Remap.Maps,
 	}
+	o.DisableVolatile, _ = strconv.ParseBool(c.DisableVolatile.Text) // the schema saw that it is one
 	for _, s := range c.ImageStores {
 		o.ImageStores = append(o.ImageStores, s.Text)
 	}

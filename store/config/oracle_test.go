@@ -2,12 +2,16 @@ package config
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 )
 
 // podmanInfo is the part of `podman info` that says which store it uses.
@@ -189,4 +193,72 @@ func giveTo(t *testing.T, dir string, uid int) {
 			t.Fatal(err)
 		}
 	}
+}
+
+// TestAsContainersStorage compares with the defaults that containers-storage
+// shows of its flags under the same file. It has no more of the file than that.
+func TestAsContainersStorage(t *testing.T) {
+	t.Parallel()
+	if _, err := exec.LookPath("containers-storage"); err != nil {
+		t.Skip("needs containers-storage: apt-get install containers-storage")
+	}
+	const roots = "[storage]\ngraphroot='@/graph'\nrunroot='@/run'\n"
+	for _, c := range []struct{ name, conf, but string }{
+		{"overlay", roots + "driver='overlay'\n[storage.options]\nmountopt='nosuid'\nskip_mount_home='true'\n[storage.options.overlay]\nmountopt='nodev,metacopy=on'\n", ""},
+		{"the general table", roots + "driver='overlay'\n[storage.options]\nsize='10G'\nignore_chown_errors='true'\nmount_program='/bin/true'\n", ""},
+		{"all of overlay", roots + "driver='overlay'\n[storage.options.overlay]\nmount_program='/bin/true'\nmountopt='nodev'\nignore_chown_errors='true'\nforce_mask='shared'\nskip_mount_home='true'\nsize='1G'\ninodes='7'\n", ""},
+		{"image stores", roots + "driver='overlay'\n[storage.options]\nadditionalimagestores=['@/ro1','@/ro2']\n", ""},
+		{"vfs", roots + "driver='vfs'\n[storage.options]\nmountopt='nosuid'\n[storage.options.vfs]\nignore_chown_errors='true'\n[storage.options.overlay]\nmountopt='nodev'\n", "vfs.mountopt"}, // ours hands vfs nothing that it ignores
+		{"btrfs", roots + "driver='btrfs'\n[storage.options.btrfs]\nmin_space='1G'\nsize='2G'\n", "btrfs.size"},                                                                                 // 1.43 forgets it
+		{"zfs", roots + "driver='zfs'\n[storage.options.zfs]\nfsname='tank'\nmountopt='nodev'\nsize='2G'\n", ""},
+		{"thinpool's table beside overlay", roots + "driver='overlay'\n[storage.options.thinpool]\nfs='xfs'\nbasesize='1G'\n", ""},
+		{"variables in paths", "[storage]\ndriver='overlay'\ngraphroot='$HOME/g'\nrunroot='$HOME/r'\n", ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			s := newSandbox(t)
+			env := []string{"CONTAINERS_STORAGE_CONF=" + s.file("mine", c.conf), "HOME=" + s.dir}
+			cmd := exec.Command("containers-storage", "status", "--help")
+			cmd.Env = append(env, "PATH="+os.Getenv("PATH"))
+			out, err := cmd.CombinedOutput()
+			var status *exec.ExitError
+			if err != nil && !errors.As(err, &status) {
+				t.Fatal(err)
+			}
+			shown := strings.ReplaceAll(string(out), "=~/", "="+s.dir+"/")
+			got, err := Load(s.machine(os.Getuid(), env...), Flags{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, line := range []string{"--graph, -g=" + got.GraphRoot.Text, "--run, -R=" + got.RunRoot.Text, "--storage-driver, -s=" + got.Driver.Text} {
+				if !strings.Contains(shown, line+" ") {
+					t.Errorf("%q is not in\n%s", line, shown)
+				}
+			}
+			_, list, _ := strings.Cut(shown, "--storage-opt=[")
+			list, _, ok := strings.Cut(list, "]")
+			if !ok {
+				t.Fatalf("no options in\n%s", shown)
+			}
+			if d := cmp.Diff(lastOnes(strings.Fields(list)), lastOnes(got.Lines()), cmpopts.IgnoreMapEntries(func(key string, _ []string) bool {
+				return key == c.but
+			})); d != "" {
+				t.Errorf("options differ: %s", d)
+			}
+		})
+	}
+}
+
+// lastOnes are the values that count of "key=value": the last, or all of image
+// stores.
+func lastOnes(lines []string) map[string][]string {
+	out := map[string][]string{}
+	for _, line := range lines {
+		k, v, _ := strings.Cut(line, "=")
+		if !strings.HasSuffix(k, ".imagestore") {
+			out[k] = nil
+		}
+		out[k] = append(out[k], v)
+	}
+	return out
 }

@@ -99,6 +99,10 @@ mountopt = "x"
 	if len(c.Warnings) > 0 {
 		t.Error(c.Warnings)
 	}
+	o := c.StoreOptions(nil, 0, nil)
+	if d := cmp.Diff(c.Remap.Maps, o.Maps); d != "" || !o.DisableVolatile || len(o.ImageStores) != 1 || len(o.DriverOptions) != 4 {
+		t.Errorf("the store's options are %+v", o)
+	}
 }
 
 // TestSubordinateRanges: the lowest range comes first, and the group of a user
