@@ -276,6 +276,9 @@ func (d *Driver) Retire(stage, id string) error {
 	if err := d.idle(id); err != nil {
 		return fmt.Errorf("retiring layer %s: %w", id, err)
 	}
+	if err := d.dropMapped(id); err != nil {
+		return fmt.Errorf("retiring layer %s: %w", id, err)
+	}
 	if err := d.dropLinks(id); err != nil {
 		return fmt.Errorf("retiring layer %s: %w", id, err)
 	}
@@ -287,6 +290,23 @@ func (d *Driver) Retire(stage, id string) error {
 		return fmt.Errorf("retiring layer %s: %w", id, err)
 	}
 	return nil
+}
+
+// mappedName is the folder of a layer in which its parents' homes are mounted
+// with mapped owners while it is being mounted.
+const mappedName = "mapped"
+
+// dropMapped detaches what a killed mount left there.
+func (d *Driver) dropMapped(id string) error {
+	dir := filepath.Join(d.home, id, mappedName)
+	left, err := os.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	for _, e := range left {
+		err = errors.Join(err, mounts.DetachAll(filepath.Join(dir, e.Name())))
+	}
+	return err
 }
 
 // syncFolders makes the entries of the home and of the stage durable.

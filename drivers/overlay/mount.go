@@ -8,11 +8,14 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
+	"strings"
 
 	"github.com/moby/sys/userns"
 
 	"github.com/plyfs/plyfs/drivers"
 	"github.com/plyfs/plyfs/internal/errno"
+	"github.com/plyfs/plyfs/internal/idmap"
 	"github.com/plyfs/plyfs/internal/layertar"
 	"github.com/plyfs/plyfs/internal/mounts"
 )
@@ -53,6 +56,9 @@ func (d *Driver) plan(dir, id string, o drivers.MountOptions) (mounts.Plan, erro
 	if p.Lowers, err = d.mountLowers(dir, id); err != nil {
 		return mounts.Plan{}, err
 	}
+	if err := d.mapLowers(&p, dir, o.Maps); err != nil {
+		return mounts.Plan{}, err
+	}
 	if err := d.upper(&p, dir, o.ReadOnly); err != nil {
 		return mounts.Plan{}, err
 	}
@@ -91,6 +97,55 @@ func (d *Driver) mountLowers(dir, id string) ([]string, error) {
 		paths = append(paths, short)
 	}
 	return paths, nil
+}
+
+// mapLowers has the plan show the parents through maps: from a mapped mount of
+// their home, at mapped/N of the layer as the peers have it, or by the options
+// of the mount program.
+func (d *Driver) mapLowers(p *mounts.Plan, dir string, maps idmap.Maps) error {
+	if maps.Empty() || d.Shift() == drivers.NoShift {
+		return nil
+	}
+	if p.Program != "" {
+		for key, ranges := range map[string][]idmap.Range{"uidmapping": maps.UIDs, "gidmapping": maps.GIDs} {
+			if len(ranges) > 0 {
+				p.Options = append(p.Options, programMap(key, ranges))
+			}
+		}
+		return nil
+	}
+	at := map[string]string{}
+	for i, lower := range p.Lowers {
+		home := d.homeOf(lower)
+		if at[home] == "" {
+			at[home] = filepath.Join(dir, mappedName, strconv.Itoa(len(at)))
+			if err := errors.Join(ensureDir(filepath.Dir(at[home]), 0o700), ensureDir(at[home], 0o700)); err != nil {
+				return err
+			}
+			p.Mapped = append(p.Mapped, mounts.Mapping{From: home, At: at[home], Maps: maps})
+		}
+		p.Lowers[i] = filepath.Join(at[home], strings.TrimPrefix(lower, home))
+	}
+	return nil
+}
+
+// homeOf returns the home that path is in.
+func (d *Driver) homeOf(path string) string {
+	for _, home := range d.homes {
+		if strings.HasPrefix(path, home+"/") {
+			return home
+		}
+	}
+	return d.home
+}
+
+// programMap writes a map as podman gives it to mount programs.
+func programMap(key string, ranges []idmap.Range) string {
+	text := key + "="
+	for _, r := range ranges {
+		text += ":" + r.String()
+	}
+	return text
 }
 
 // upper makes the plan writable, or puts the layer itself on top of the lowers.
@@ -156,7 +211,7 @@ func (d *Driver) prepareWork(work, merged string) error {
 func (d *Driver) mountOptions(p *mounts.Plan, o drivers.MountOptions) {
 	flags, data := mounts.SplitOptions(o.Options)
 	p.Flags = d.opts.flags | flags
-	p.Options = append(append([]string(nil), d.opts.data...), data...)
+	p.Options = append(append(p.Options, d.opts.data...), data...)
 	if o.Volatile && p.Upper != "" && d.probe.volatile && !contains(p.Options, "volatile") {
 		p.Options = append(p.Options, "volatile")
 	}

@@ -24,13 +24,18 @@ type options struct {
 	hasForceMask  bool
 	skipMountHome bool
 	stores        []string
+	noIDMap       bool // nothing is mapped at the mount
 }
+
+// noIDMapVariable, when it is "yes" in the environment, has mapped copies of
+// layers made in place of mounts with mapped owners, as the peers have it.
+const noIDMapVariable = "_CONTAINERS_OVERLAY_DISABLE_IDMAP"
 
 // knownOptions is for the error about an unknown one.
 const knownOptions = "force_mask, ignore_chown_errors, imagestore, mount_program, mountopt, skip_mount_home"
 
 func parseOptions(list []drivers.Option) (options, error) {
-	var o options
+	o := options{noIDMap: os.Getenv(noIDMapVariable) == "yes"}
 	for _, opt := range list {
 		if err := o.set(opt.Key, opt.Value); err != nil {
 			return options{}, err

@@ -32,7 +32,7 @@ const (
 	markerName = ".has-mount-program"
 )
 
-// Driver implements drivers.Driver, Differ, Styler and Shutdowner. It is
+// Driver implements drivers.Driver, Differ, Styler, Shutdowner and Shifter. It is
 // immutable.
 type Driver struct {
 	cfg   drivers.Config
@@ -48,6 +48,7 @@ var (
 	_ drivers.Differ     = (*Driver)(nil)
 	_ drivers.Styler     = (*Driver)(nil)
 	_ drivers.Shutdowner = (*Driver)(nil)
+	_ drivers.Shifter    = (*Driver)(nil)
 )
 
 // New makes the driver: it parses the options (ErrBadValue names a wrong one),
@@ -152,6 +153,19 @@ func (d *Driver) Style() whiteout.Style {
 		return whiteout.User
 	}
 	return whiteout.Trusted
+}
+
+// Shift implements drivers.Shifter.
+func (d *Driver) Shift() drivers.Shift {
+	switch {
+	case d.opts.noIDMap:
+		return drivers.NoShift
+	case d.opts.program != "":
+		return drivers.ShiftMount
+	case d.probe.idmapped:
+		return drivers.ShiftLowers
+	}
+	return drivers.NoShift
 }
 
 // Status implements drivers.Driver: the four lines that the peers print.

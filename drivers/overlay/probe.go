@@ -15,6 +15,7 @@ import (
 	"github.com/moby/sys/userns"
 	"golang.org/x/sys/unix"
 
+	"github.com/plyfs/plyfs/internal/idmap"
 	"github.com/plyfs/plyfs/internal/mounts"
 )
 
@@ -28,6 +29,7 @@ type probes struct {
 	nativeDiff bool   // an upper alone tells what changed
 	metacopy   bool   // mounts here copy up metadata without data
 	volatile   bool   // mounts take the option volatile
+	idmapped   bool   // lowers may be mounts with mapped owners
 }
 
 // useProgram sets what holds with a mount program: its uppers are compared.
@@ -46,8 +48,9 @@ func (d *Driver) runProbes() error {
 	native, knowsNative := cached(cache, "native-diff"+key)
 	metacopy, knowsMeta := cached(cache, "metacopy"+key)
 	volatile, knowsVolatile := cached(cache, "volatile")
-	if knowsOK && ok && knowsNative && knowsMeta && knowsVolatile {
-		d.probe.nativeDiff, d.probe.metacopy, d.probe.volatile = native, metacopy, volatile
+	idmapped, knowsIDMapped := cached(cache, "idmapped-lower-dir")
+	if knowsOK && ok && knowsNative && knowsMeta && knowsVolatile && knowsIDMapped {
+		d.probe.nativeDiff, d.probe.metacopy, d.probe.volatile, d.probe.idmapped = native, metacopy, volatile, idmapped
 		return nil
 	}
 	if err := d.probeKernel(); err != nil {
@@ -57,6 +60,7 @@ func (d *Driver) runProbes() error {
 	d.remember(cache, "native-diff"+key, d.probe.nativeDiff)
 	d.remember(cache, "metacopy"+key, d.probe.metacopy)
 	d.remember(cache, "volatile", d.probe.volatile)
+	d.remember(cache, "idmapped-lower-dir", d.probe.idmapped)
 	return nil
 }
 
@@ -85,8 +89,8 @@ func (d *Driver) remember(dir, feature string, value bool) {
 	}
 }
 
-// probeKernel mounts two overlays in the home, one with the driver's options
-// and one volatile.
+// probeKernel mounts overlays in the home: with the driver's options, volatile,
+// and with mapped owners.
 func (d *Driver) probeKernel() (err error) {
 	d.sweepProbes()
 	dir, err := os.MkdirTemp(d.home, probePrefix)
@@ -120,6 +124,7 @@ func (d *Driver) probeKernel() (err error) {
 		}
 	}
 	d.probe.volatile = withMount(b.plan("vol", 0, []string{"volatile"}), func(string) error { return nil }) == nil
+	d.probe.idmapped = withMount(b.mappedPlan(), b.lookMapped) == nil
 	return nil
 }
 
@@ -161,7 +166,7 @@ func (b bench) path(name string) string { return filepath.Join(b.dir, name) }
 
 func (b bench) build() error {
 	for _, name := range []string{
-		"merged", "up", "upw", "vol", "volw", "plain", "plainw", "l1", "l1/d", "l2", "l2/d", "l2/plain",
+		"merged", "mapped", "up", "upw", "vol", "volw", "plain", "plainw", "l1", "l1/d", "l2", "l2/d", "l2/plain",
 	} {
 		if err := os.Mkdir(b.path(name), 0o755); err != nil {
 			return err
@@ -184,6 +189,32 @@ func (b bench) plan(upper string, flags uintptr, data []string) mounts.Plan {
 		Lowers: []string{b.path("l2"), b.path("l1")}, Upper: b.path(upper), Work: b.path(upper + "w"),
 		Options: append(append([]string(nil), b.extra...), data...),
 	}
+}
+
+// mappedPlan is plan with lowers whose owners are mapped.
+func (b bench) mappedPlan() mounts.Plan {
+	p := b.plan("plain", 0, nil)
+	one := []idmap.Range{{ContainerID: 0, HostID: probedID, Size: 1}}
+	p.Mapped = []mounts.Mapping{{From: b.dir, At: b.path("mapped"), Maps: idmap.Maps{UIDs: one, GIDs: one}}}
+	for i, dir := range p.Lowers {
+		p.Lowers[i] = filepath.Join(b.path("mapped"), filepath.Base(dir))
+	}
+	return p
+}
+
+// probedID is a host ID that no file of a probe has.
+const probedID = 4242
+
+// lookMapped fails unless the mapped owner shows.
+func (b bench) lookMapped(merged string) error {
+	var st unix.Stat_t
+	if err := unix.Lstat(filepath.Join(merged, "d"), &st); err != nil {
+		return err
+	}
+	if st.Uid != probedID || st.Gid != probedID {
+		return fmt.Errorf("a mapped file belongs to %d:%d", st.Uid, st.Gid)
+	}
+	return nil
 }
 
 // look writes through the mount and reads the upper: native is false when an

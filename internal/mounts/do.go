@@ -42,7 +42,11 @@ func Do(ctx context.Context, p Plan) error {
 	if p.Type != "overlay" {
 		return errno.New(errno.ErrNotSupported, "mounting %s: filesystem type %q is not one this program mounts", p.Target, p.Type)
 	}
-	return kernelOverlay(p)
+	detach, err := attach(p.Mapped)
+	if err == nil {
+		err = kernelOverlay(p)
+	}
+	return errors.Join(err, detach())
 }
 
 // maxShown bounds what the paths of a mount's lowers may add to its line in

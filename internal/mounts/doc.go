@@ -32,6 +32,9 @@
 // second would hide mounts made under the first. A kill between the calls
 // leaves a bind with the parent's propagation; the next caller sees a mount
 // point and leaves it: harmless, mounts below it then propagate.
+// The mapped copies of a plan are mounted before it and detached after it; a
+// kill in between leaves one where it was, which the next Do with the same
+// plan, or DetachAll, takes away.
 // Do of a kernel overlay appears whole in one move_mount(2) or mount(2).
 // Do of a program: a kill leaves the program, which is a process of its own.
 //

@@ -110,3 +110,6 @@ func IsMountPoint(string) (bool, error) { return false, nil }
 
 // Below is empty.
 func Below(string) ([]string, error) { return nil, nil }
+
+// DetachAll does nothing: nothing is mounted.
+func DetachAll(string) error { return nil }

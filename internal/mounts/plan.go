@@ -1,5 +1,7 @@
 package mounts
 
+import "github.com/plyfs/plyfs/internal/idmap"
+
 // Plan says what to mount, as data. A driver returns one; Do acts on it.
 //
 // With Type empty there is nothing to mount: Target is a directory that holds
@@ -28,4 +30,16 @@ type Plan struct {
 	// point of its own (BindPrivate), as the peers do: a peer that bind-mounts
 	// it later would hide a mount that was made below it before.
 	Home string
+	// Mapped are copies of directories' mounts, seen through ID maps, that are
+	// there while Do mounts, for paths of Lowers below them; all have the same
+	// maps.
+	Mapped []Mapping
+}
+
+// Mapping is a mount of directory From on the existing directory At, with the
+// owners of its files translated: what container ID n owns in From belongs to
+// the host ID that Maps give n.
+type Mapping struct {
+	From, At string
+	Maps     idmap.Maps
 }
