@@ -18,6 +18,7 @@
 //	value.go               text, raw, ctl      stream.go   diff.tar and changes
 //	between.go             diff/a..b            packed.go   diff.tar.gz and the like
 //	create.go, rename.go, byname.go, draft.go  what mkdir, mv, ln and drafts mean
+//	transfer.go            archives in and out  usage.go    what objects take
 //	ctl.go, ctl_store.go   verbs                jobs.go     those that last
 //	merged.go              mounts held         errlog.go   errno, sentence, error_log
 //	walk.go                the tree without FUSE

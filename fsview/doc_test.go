@@ -129,6 +129,8 @@ func TestEveryRowIsThere(t *testing.T) {
 	one(w)
 	stores := newWorld(t, "vfs")
 	one(stores)
+	in := w.create("images/import", "f")
+	defer func() { in.ok(in.release()) }()
 	two := newWorld(t, "vfs").with(stores.root)
 	seen := map[string]bool{"/": true}
 	for _, r := range fsview.Table() {
@@ -231,6 +233,6 @@ func sampleOf(w *world, pattern string) string {
 			return to
 		}
 	}
-	return strings.NewReplacer("<a>..<b>", "layer:base..layer:top", "<N>", "0", "<n>", "1", "<layer>", "top", "<image>", "app", "<container>", "web", "<draft>", "d", "<key>", "k",
+	return strings.NewReplacer("<a>..<b>", "layer:base..layer:top", "<N>", "0", "<n>", "1", "<file>", "f", "<layer>", "top", "<image>", "app", "<container>", "web", "<draft>", "d", "<key>", "k",
 		"by-name/<folder>", "by-name/folder", "by-name/<name>", "by-name/folder/other").Replace(pattern)
 }

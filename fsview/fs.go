@@ -41,6 +41,7 @@ type FS struct {
 	folders map[store.Kind]folderSet // empty folders of by-name; guarded by mu
 	drafts  map[string]*draft        // guarded by mu
 	writers map[where][]*valueHandle // handles open for writing; guarded by mu
+	imports map[string]int           // archives on their way in, by file name; guarded by mu
 	closed  bool                     // guarded by mu
 }
 
@@ -59,7 +60,7 @@ func New(o Options) (*FS, error) {
 		opts: o, store: o.Store, log: o.Log, rows: table(), born: time.Now(),
 		held: map[string]string{}, taking: map[string]chan struct{}{},
 		folders: map[store.Kind]folderSet{}, drafts: map[string]*draft{},
-		writers: map[where][]*valueHandle{},
+		writers: map[where][]*valueHandle{}, imports: map[string]int{},
 	}
 	var err error
 	f.root, f.paths, err = plant(f.rows)

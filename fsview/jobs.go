@@ -54,14 +54,14 @@ type jobEvent struct {
 	text string
 }
 
-// run carries fn out as the verb, one of its name at a time.
+// run carries fn out as the verb, one of its name at a time, but for imports.
 func (f *FS) run(verb string, fn func(j *job) error) error {
 	name, _, _ := strings.Cut(verb, "-")
 	j := &job{jobs: &f.jobs, verb: verb, began: time.Now()}
 	gen := f.generation()
 	f.jobs.mu.Lock()
 	for _, o := range f.jobs.running {
-		if other, _, _ := strings.Cut(o.verb, "-"); other == name {
+		if other, _, _ := strings.Cut(o.verb, "-"); other == name && name != "import" {
 			f.jobs.mu.Unlock()
 			return errno.New(errno.ErrInUse, "%s is running since %s: wait for it (cat progress), or interrupt who started it", o.verb, stamp(o.began))
 		}

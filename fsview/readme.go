@@ -20,6 +20,9 @@ Make: mkdir, and where you make it says what from
   tar c . > layers/base/diff.tar    the content of a layer
   mkdir drafts/x; ... ; mv -T drafts/x containers/web     with an ID, maps, labels, data
 
+  cp app.tar images/import/         the images of an OCI or docker-save archive
+  cat images/X/oci.tar > app.tar    and out again
+
 Change
   mv containers/web containers/api  another name
   ln -s ../web containers/by-name/w one more name; rm removes one

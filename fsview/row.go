@@ -101,15 +101,16 @@ type rowOps struct {
 	// born says that the value never changes after the object's creation.
 	born bool
 
-	get    func(p place) ([]byte, error)                      // Text, Ctl, Raw: the value
-	put    func(ctx context.Context, p place, v []byte) error // Text, Raw: take a value; Ctl: run one verb
-	add    func(ctx context.Context, p place, v []byte) error // Text: take what was appended
-	check  func(p place) error                                // whether it may be written at all, asked at open
-	blob   func(ctx context.Context, p place) (blob, error)   // Raw, Stream: the content
-	size   func(ctx context.Context, p place) (int64, bool)   // Stream, Raw: size, and whether it is known
-	sink   func(ctx context.Context, p place) (sink, error)   // Stream: where writes go
-	target func(p place) (string, bool)                       // Link
-	mtime  func(p place) time.Time                            // when the value or set last changed, else the object's time
+	get    func(p place) ([]byte, error)                                       // Text, Ctl, Raw: the value
+	put    func(ctx context.Context, p place, v []byte) error                  // Text, Raw: take a value; Ctl: run one verb
+	add    func(ctx context.Context, p place, v []byte) error                  // Text: take what was appended
+	check  func(p place) error                                                 // whether it may be written at all, asked at open
+	blob   func(ctx context.Context, p place) (blob, error)                    // Raw, Stream: the content
+	size   func(ctx context.Context, p place) (int64, bool)                    // Stream, Raw: size, and whether it is known
+	sink   func(ctx context.Context, p place) (sink, error)                    // Stream: where writes go
+	take   func(ctx context.Context, p place, flags int) (vnode.Handle, error) // Stream: a handle of its own for writes
+	target func(p place) (string, bool)                                        // Link
+	mtime  func(p place) time.Time                                             // when the value or set last changed, else the object's time
 
 	list    func(p place) []entry
 	dirs    func(p place) int // how many directories list returns; nil means none

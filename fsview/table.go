@@ -28,7 +28,7 @@ func table() []Row {
 	var rows []Row
 	for _, part := range [][]Row{
 		rootRows(), eventRows(), configRows(), lockRows(), statRows(), storeRows(),
-		layerRows(), imageRows(), containerRows(), draftRows(), betweenRows(),
+		layerRows(), imageRows(), containerRows(), transferRows(), draftRows(), betweenRows(),
 	} {
 		rows = append(rows, part...)
 	}

@@ -66,6 +66,7 @@ func imageRows() []Row {
 	)
 	rows = append(rows, linksRows(dir+"/containers", store.KindContainer, "The containers of this image; mkdir makes one.", "A container of this image.",
 		mkdirContainerOf, func(p place) []string { return idsOf(p.tx.ContainersOf(p.id), containerID) })...)
+	rows = append(rows, exportRows(dir)...)
 	return append(rows, treeRows(dir, false)...)
 }
 

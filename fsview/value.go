@@ -48,6 +48,9 @@ func (p place) open(ctx context.Context, flags int) (vnode.Handle, error) {
 	if err := p.canWrite(); err != nil {
 		return nil, err
 	}
+	if p.row.take != nil {
+		return p.row.take(ctx, p, flags)
+	}
 	if p.row.Kind == Stream {
 		return p.openStream(ctx, flags)
 	}
@@ -61,7 +64,7 @@ func (p place) canWrite() error {
 	}
 	kind, _ := p.row.obj.kind()
 	switch {
-	case p.row.put == nil && p.row.sink == nil:
+	case p.row.put == nil && p.row.sink == nil && p.row.take == nil:
 		return errno.New(errno.ErrReadOnly, "%s cannot be written: its value follows from the store", p.label())
 	case p.readOnlyObject():
 		return errno.New(errno.ErrReadOnly, "%s cannot be written: the %s is in an additional store, which is read-only", p.label(), kind)

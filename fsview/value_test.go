@@ -37,6 +37,20 @@ func (w *world) openErr(path string, flags int) (*file, error) {
 	return &file{w, path, n, h}, err
 }
 
+// create makes a file in a directory, open for writing.
+func (w *world) create(dir, name string) *file {
+	w.t.Helper()
+	n, err := fsview.Walk(w.ctx, w.fs.Root(), dir, true)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	c, h, err := n.(vnode.Creator).Create(w.ctx, name, os.O_WRONLY|os.O_CREATE, 0o644)
+	if err != nil {
+		w.t.Fatalf("create %s/%s: %v", dir, name, err)
+	}
+	return &file{w, dir + "/" + name, c.Node, h}
+}
+
 func (f *file) write(text string, off int64) error {
 	_, err := f.h.(vnode.Writer).WriteAt(f.w.ctx, []byte(text), off)
 	return err
