@@ -5,23 +5,11 @@ import (
 	"fmt"
 	"io"
 
-	"github.com/klauspost/compress/gzip"
-	"github.com/klauspost/compress/zstd"
+	"github.com/plyfs/plyfs/internal/layertar"
 )
 
-// packer compresses what is written to it; Close ends the stream.
-type packer func(w io.Writer) (io.WriteCloser, error)
-
-func packGzip(w io.Writer) (io.WriteCloser, error) { return gzip.NewWriter(w), nil }
-
-// packZstd works in one goroutine: several would keep their buffers for as
-// long as a reader that was started is slow.
-func packZstd(w io.Writer) (io.WriteCloser, error) {
-	return zstd.NewWriter(w, zstd.WithEncoderConcurrency(1))
-}
-
 // packedDiff makes the content of diff.tar.gz and the like.
-func packedDiff(pack packer) func(context.Context, place) (blob, error) {
+func packedDiff(kind layertar.Compression) func(context.Context, place) (blob, error) {
 	return func(ctx context.Context, p place) (blob, error) {
 		id, ok := p.layerID()
 		if !ok {
@@ -32,7 +20,7 @@ func packedDiff(pack packer) func(context.Context, place) (blob, error) {
 			return nil, err
 		}
 		return newGenerated(func(ctx context.Context, w io.Writer) error {
-			z, err := pack(w)
+			z, err := layertar.Compress(w, kind)
 			if err != nil {
 				return fmt.Errorf("compressing the diff: %w", err)
 			}

@@ -3,6 +3,7 @@ package fsview
 import (
 	"strconv"
 
+	"github.com/plyfs/plyfs/internal/layertar"
 	"github.com/plyfs/plyfs/internal/vnode"
 	"github.com/plyfs/plyfs/store"
 )
@@ -75,9 +76,9 @@ func treeRows(dir string, own bool) []Row {
 		Row{Path: dir + "/diff.tar", Kind: Stream, Mode: modeWrite, Valid: gen, Listed: Sized, Doc: "The layer's diff. Reading gives the tar archive: byte for byte the one applied, at any offset, while its record stands, else a generated one. Writing applies an archive (plain or compressed), all or nothing.",
 			rowOps: rowOps{has: hasLayer, hideable: true, size: diffSize, blob: openDiff, sink: openSink, check: checkDiffWrite}},
 		Row{Path: dir + "/diff.tar.gz", Kind: Stream, Mode: modeRead, Valid: gen, Listed: Sized, Doc: "diff.tar, compressed by gzip while it is read.",
-			rowOps: rowOps{has: hasLayer, hideable: true, blob: packedDiff(packGzip)}},
+			rowOps: rowOps{has: hasLayer, hideable: true, blob: packedDiff(layertar.Gzip)}},
 		Row{Path: dir + "/diff.tar.zst", Kind: Stream, Mode: modeRead, Valid: gen, Listed: Sized, Doc: "diff.tar, compressed by zstd while it is read.",
-			rowOps: rowOps{has: hasLayer, hideable: true, blob: packedDiff(packZstd)}},
+			rowOps: rowOps{has: hasLayer, hideable: true, blob: packedDiff(layertar.Zstd)}},
 	)
 }
 

@@ -8,7 +8,6 @@ import (
 	"path"
 	"strings"
 	"syscall"
-	"time"
 
 	"github.com/plyfs/plyfs/internal/unix"
 
@@ -18,6 +17,10 @@ import (
 	"github.com/plyfs/plyfs/internal/safefs"
 	"github.com/plyfs/plyfs/internal/whiteout"
 )
+
+// maxOwners bounds the different owners of a stream, which are kept with its
+// layer.
+const maxOwners = 1 << 16
 
 // applier extracts members into a directory. It is used by one goroutine.
 type applier struct {
@@ -32,31 +35,24 @@ type applier struct {
 	closeErr error
 	stale    bool // a directory was removed: the cache may hold it
 	// made holds a hash of every path that this stream made, and of the
-	// directories above: an opaque mark spares them. named holds those that
+	// directories above: an opaque mark spares them. It is nil when the root
+	// was empty: then everything is the stream's. named holds those that
 	// stood in the stream, for the peers' rule that a record has each once.
-	made, named map[uint64]struct{}
+	made, named *hashSet
 	seed        maphash.Seed
-	late        []lateDir
+	late        lateDirs
 	uids, gids  map[uint32]struct{}
 	entries     int
 	userns      bool
 	us          creator
 }
 
-// lateDir is a directory whose default ACL, mode and times are set after
-// everything else.
-type lateDir struct {
-	dir          string
-	offset       int64 // of the member
-	acl          []byte
-	perm         uint32
-	mtime, atime time.Time
-}
+var errNotEmpty = errors.New("the directory is not empty")
 
 func newApplier(root *safefs.Dir, in *parser, rec *recorder, fail func(error), o ApplyOptions) *applier {
 	return &applier{
 		root: newOpenDir(root), o: o, in: in, out: newPipe(rec, fail), records: rec != nil,
-		dirs: map[string]*openDir{}, made: map[uint64]struct{}{}, named: map[uint64]struct{}{},
+		dirs: map[string]*openDir{}, named: newHashSet(),
 		seed: maphash.MakeSeed(), uids: map[uint32]struct{}{}, gids: map[uint32]struct{}{},
 		userns: userns.RunningInUserNS(), us: whoCreates(),
 	}
@@ -66,9 +62,15 @@ func newApplier(root *safefs.Dir, in *parser, rec *recorder, fail func(error), o
 func (a *applier) run(ctx context.Context) (err error) {
 	defer func() {
 		a.forget()
-		err = errors.Join(err, a.closeErr)
+		err = errors.Join(err, a.closeErr, a.named.close(), a.late.s.close())
+		if a.made != nil {
+			err = errors.Join(err, a.made.close())
+		}
 	}()
-	err = a.members(ctx)
+	err = a.start()
+	if err == nil {
+		err = a.members(ctx)
+	}
 	if err != nil {
 		a.out.failWith(err) // what is under way is dropped
 	}
@@ -79,6 +81,15 @@ func (a *applier) run(ctx context.Context) (err error) {
 		return err
 	}
 	return a.finish()
+}
+
+// start looks whether the root has anything in it.
+func (a *applier) start() error {
+	err := a.root.ReadDir(func(safefs.Entry) error { return errNotEmpty })
+	if errors.Is(err, errNotEmpty) {
+		a.made, err = newHashSet(), nil
+	}
+	return err
 }
 
 func (a *applier) members(ctx context.Context) error {
@@ -121,8 +132,9 @@ func (a *applier) member(h *header) error {
 	if reason != "" {
 		return refuse(h, reason)
 	}
-	a.entries++
-	a.uids[uint32(h.uid)], a.gids[uint32(h.gid)] = struct{}{}, struct{}{}
+	if err := a.count(h); err != nil {
+		return err
+	}
 	if o.kind != opSkip && o.kind != opRoot {
 		// From here on the member has its real place, whatever led there.
 		var err error
@@ -134,27 +146,43 @@ func (a *applier) member(h *header) error {
 	if err := a.once(h, o.dir, o.base); err != nil {
 		return err
 	}
-	var err error
-	if o.kind == opFile {
-		err = a.file(h, &o)
-	} else if err = a.other(h, &o); err == nil {
-		err = a.in.skipData()
-	}
-	if a.stale {
-		a.stale = false
-		a.forget()
-	}
-	if err != nil {
+	if err := a.execute(h, &o); err != nil {
 		return err
 	}
 	if o.kind != opWhiteout && o.kind != opSkip && o.kind != opOpaque {
-		a.mark(full)
+		if err := a.mark(full); err != nil {
+			return err
+		}
 	}
 	size := h.stored
 	if h.isSparse || o.kind != opFile {
 		size = 0
 	}
 	a.out.file(h.name, size)
+	return nil
+}
+
+// execute makes what the member asks for.
+func (a *applier) execute(h *header, o *op) (err error) {
+	if o.kind == opFile {
+		err = a.file(h, o)
+	} else if err = a.other(h, o); err == nil {
+		err = a.in.skipData()
+	}
+	if a.stale {
+		a.stale = false
+		a.forget()
+	}
+	return err
+}
+
+// count counts the member and its owners.
+func (a *applier) count(h *header) error {
+	a.entries++
+	a.uids[uint32(h.uid)], a.gids[uint32(h.gid)] = struct{}{}, struct{}{}
+	if len(a.uids) > maxOwners || len(a.gids) > maxOwners {
+		return refuse(h, "the stream has more owners than the limit")
+	}
 	return nil
 }
 
@@ -168,10 +196,14 @@ func (a *applier) once(h *header, dir, base string) error {
 		return nil
 	}
 	k := a.hash(path.Join(dir, base))
-	if _, ok := a.named[k]; ok && a.present(h, dir, base) {
+	switch ok, err := a.named.has(k); {
+	case err != nil:
+		return err
+	case !ok:
+		return a.named.add(k)
+	case a.present(h, dir, base):
 		return refuse(h, "the stream has two members of this name")
 	}
-	a.named[k] = struct{}{}
 	return nil
 }
 
@@ -189,20 +221,47 @@ func (a *applier) present(h *header, dir, base string) bool {
 }
 
 // mark notes a path that this stream made, with the directories above it.
-func (a *applier) mark(full string) {
+func (a *applier) mark(full string) error {
+	if a.made == nil {
+		return nil
+	}
 	for full != "" && full != "." {
 		k := a.hash(full)
-		if _, ok := a.made[k]; ok {
-			return
+		if ok, err := a.made.has(k); ok || err != nil {
+			return err
 		}
-		a.made[k] = struct{}{}
+		if err := a.made.add(k); err != nil {
+			return err
+		}
 		full, _ = splitName(full)
 	}
+	return nil
 }
 
-func (a *applier) isMade(full string) bool {
-	_, ok := a.made[a.hash(full)]
-	return ok
+// isMade tells whether name of d, the path full, is there and made by this
+// stream: not by an earlier one, and no mark.
+func (a *applier) isMade(d *safefs.Dir, name, full string) (bool, error) {
+	if a.made != nil {
+		return a.made.has(a.hash(full))
+	}
+	st, err := d.Stat(name)
+	switch {
+	case errors.Is(err, syscall.ENOENT):
+		return false, nil
+	case err != nil:
+		return false, err
+	case a.o.Style == whiteout.Files:
+		mark, _ := whiteout.Parse(name)
+		return mark == whiteout.Plain, nil
+	case a.o.Style == whiteout.Apply:
+		return true, nil
+	case whiteout.IsDevice(st.Mode, st.Rdev):
+		return false, nil
+	case a.o.Style == whiteout.User && st.Type() == unix.S_IFREG && st.Size == 0:
+		_, err := d.Getxattr(name, a.o.Style.XattrPrefix()+"whiteout")
+		return err != nil, nil
+	}
+	return true, nil
 }
 
 // other makes what has no content.

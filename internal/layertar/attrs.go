@@ -11,7 +11,6 @@ import (
 	"github.com/plyfs/plyfs/internal/unix"
 
 	"github.com/plyfs/plyfs/internal/errno"
-	"github.com/plyfs/plyfs/internal/safefs"
 	"github.com/plyfs/plyfs/internal/whiteout"
 )
 
@@ -103,8 +102,7 @@ func (a *applier) dirAttrs(h *header, d *openDir, name, full string, o *op) erro
 	if err := d.Chmod(name, o.perm|0o700); err != nil {
 		return err
 	}
-	a.late = append(a.late, late)
-	return nil
+	return a.late.push(late)
 }
 
 // accessed is the access time: the stream's, else the modification time.
@@ -134,43 +132,4 @@ func (a *applier) xattrs(h *header, symlink bool, set func(name string, value []
 		}
 	}
 	return nil
-}
-
-// finish sets the directories' modes and times: those deeper in the tree,
-// which come later in a stream, first, so that a mode without search
-// permission locks nobody out. One that is gone again is passed over.
-func (a *applier) finish() error {
-	a.forget()
-	for i := len(a.late) - 1; i >= 0; i-- {
-		l := &a.late[i]
-		if err := a.finishDir(l); err != nil {
-			return fmt.Errorf("finish directory %s: %w", clip(quote(l.dir)), err)
-		}
-	}
-	return nil
-}
-
-func (a *applier) finishDir(l *lateDir) (err error) {
-	d := a.root.Dir
-	if l.dir != "" {
-		if d, err = a.root.OpenDirAt(l.dir, safefs.NoSymlinks); err != nil {
-			if errors.Is(err, syscall.ENOENT) || errors.Is(err, syscall.ELOOP) || errors.Is(err, syscall.ENOTDIR) {
-				return nil // replaced or removed by a later member
-			}
-			return err
-		}
-		defer func() { err = errors.Join(err, d.Close()) }()
-	}
-	if l.acl != nil {
-		h := &header{name: l.dir, offset: l.offset, xattrs: []xattr{{aclDefault, l.acl}}}
-		if err := a.xattrs(h, false, func(n string, v []byte) error { return d.Setxattr(".", n, v, 0) }); err != nil {
-			return err
-		}
-	}
-	if l.perm&0o700 != 0o700 {
-		if err := d.Chmod(".", l.perm); err != nil {
-			return err
-		}
-	}
-	return d.Utimens(".", l.atime, l.mtime)
 }

@@ -16,7 +16,9 @@ import (
 // before it goes.
 func (a *applier) whiteout(d *safefs.Dir, o *op) error {
 	full := path.Join(o.dir, o.target)
-	if a.isMade(full) {
+	if made, err := a.isMade(d, o.target, full); err != nil {
+		return err
+	} else if made {
 		return a.hideBelow(d, o.target, full)
 	}
 	if err := a.remove(d, o.target); err != nil {
@@ -122,7 +124,11 @@ func (a *applier) prune(d *safefs.Dir, full string) error {
 	}
 	for _, e := range names {
 		p := path.Join(full, e.Name)
-		if !a.isMade(p) {
+		made, err := a.isMade(d, e.Name, p)
+		if err != nil {
+			return err
+		}
+		if !made {
 			if err := a.remove(d, e.Name); err != nil {
 				return err
 			}

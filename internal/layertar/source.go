@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/plyfs/plyfs/internal/idmap"
@@ -124,8 +125,12 @@ func Changes(ctx context.Context, s Source, yield func(Change) error) error {
 }
 
 // Size returns the bytes of content that the difference holds: the apparent
-// sizes of all files that are no directories, each hard-linked one once.
+// sizes of all files that are no directories, each hard-linked one once. Where
+// New is Old with one directory on top, that one is all that is read.
 func Size(ctx context.Context, s Source) (int64, error) {
+	if s.Upper == "" && len(s.New) > 1 && slices.Equal(s.New[1:], s.Old) {
+		s.Upper, s.Lowers = s.New[0], s.Old
+	}
 	var total int64
 	seen := map[inode]struct{}{}
 	err := walkSource(ctx, &s, func(e *event) error {

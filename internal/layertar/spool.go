@@ -29,12 +29,9 @@ func (s *spool) append(b []byte) error {
 
 func (s *spool) spill() error {
 	if s.file == nil {
-		f, err := os.CreateTemp("", "plyfs-split-")
+		f, err := unlinkedTemp()
 		if err != nil {
 			return err
-		}
-		if err := os.Remove(f.Name()); err != nil {
-			return errors.Join(err, f.Close())
 		}
 		s.file = f
 	}
@@ -74,4 +71,16 @@ func (s *spool) close() error {
 		return nil
 	}
 	return s.file.Close()
+}
+
+// unlinkedTemp makes a temporary file that has no name any more.
+func unlinkedTemp() (*os.File, error) {
+	f, err := os.CreateTemp("", "plyfs-")
+	if err != nil {
+		return nil, err
+	}
+	if err := os.Remove(f.Name()); err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
 }

@@ -42,6 +42,9 @@ func (s *Split) Verify(ctx context.Context, src Source, o VerifyOptions) ([]Chan
 	if len(dirs) == 0 {
 		return nil, errno.New(errno.ErrBadValue, "a tree without a directory cannot be compared")
 	}
+	if err := s.load(); err != nil {
+		return nil, err
+	}
 	root, err := safefs.OpenRoot(dirs[0])
 	if err != nil {
 		return nil, err

@@ -11,21 +11,35 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// storage is a store of the overlay driver for one of the two programs.
+// storage is a store for one of the two programs.
 type storage struct {
 	program, dir string
+	driver       string   // "" is overlay
+	options      []string // of the driver
 }
 
 func (b *bench) newStore(program, name string) (*storage, error) {
-	s := &storage{program, filepath.Join(b.dir, name)}
+	s := &storage{program: program, dir: filepath.Join(b.dir, name)}
+	return s, s.make()
+}
+
+func (s *storage) make() error {
 	if err := os.MkdirAll(s.dir, 0o755); err != nil {
-		return nil, err
+		return err
 	}
-	return s, tool(s.args("layers")...)
+	return tool(s.args("layers")...)
 }
 
 func (s *storage) args(args ...string) []string {
-	return append([]string{s.program, "-s", "overlay", "-g", s.dir + "/g", "-R", s.dir + "/r"}, args...)
+	driver := s.driver
+	if driver == "" {
+		driver = "overlay"
+	}
+	all := []string{s.program, "-s", driver, "-g", s.dir + "/g", "-R", s.dir + "/r"}
+	for _, o := range s.options {
+		all = append(all, "--storage-opt", o)
+	}
+	return append(all, args...)
 }
 
 // remove unmounts what the store mounted and removes it.
@@ -88,7 +102,7 @@ func (b *bench) apply() error {
 func (b *bench) applying(name, program, file string) contestant {
 	s := &storage{}
 	return contestant{
-		name: name, command: (&storage{program, b.dir + "/" + name}).args("import-layer", "-f", file),
+		name: name, command: (&storage{program: program, dir: b.dir + "/" + name}).args("import-layer", "-f", file),
 		before: func() (err error) {
 			s, err = b.newStore(program, name)
 			return err
@@ -113,7 +127,7 @@ func (b *bench) export() (err error) {
 	if err := tool(s.args("applydiff", "-f", plain, "base")...); err != nil {
 		return err
 	}
-	ours := storage{b.ours, s.dir}
+	ours := storage{program: b.ours, dir: s.dir}
 	tree := s.dir + "/g/overlay/base/diff"
 	return b.compare("export an unchanged layer",
 		contestant{name: "ours", command: piped(ours.args("diff", "-u", "base"))},
@@ -128,18 +142,38 @@ func piped(args []string) []string {
 	return []string{"bash", "-o", "pipefail", "-c", strings.Join(args, " ") + " | cat"}
 }
 
-func (b *bench) changes() (err error) {
-	s, err := b.newStore(b.peer, "changes")
-	if err != nil {
+// changes measures what is read off an upper directory, what the peer learns
+// by comparing two mounts of a mount program, and what both learn by comparing
+// trees.
+func (b *bench) changes() error {
+	for _, k := range []storage{
+		{},
+		{options: []string{"overlay.mount_program=/usr/bin/fuse-overlayfs"}},
+		{driver: "vfs"},
+	} {
+		k.dir, k.program = b.dir+"/changes", b.peer
+		if len(k.options) > 0 {
+			if _, err := os.Stat("/usr/bin/fuse-overlayfs"); err != nil {
+				fmt.Println("\nno fuse-overlayfs here: its lines are left out")
+				continue
+			}
+		}
+		if err := errors.Join(b.changesOn(&k), k.remove()); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (b *bench) changesOn(s *storage) error {
+	if err := errors.Join(s.make(), b.changed(s)); err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, s.remove()) }()
-	if err := b.changed(s); err != nil {
-		return err
-	}
-	ours := storage{b.ours, s.dir}
+	ours := *s
+	ours.program = b.ours
+	what := strings.Join(append([]string{s.driver}, s.options...), " ")
 	for _, verb := range []string{"changes", "diffsize", "diff"} {
-		if err := b.compare(fmt.Sprintf("%s of a container with 100 changes on %d files", verb, b.image),
+		if err := b.compare(fmt.Sprintf("%s of a container with 100 changes on %d files %s", verb, b.image, what),
 			contestant{name: "ours", command: ours.args(verb, "top")},
 			contestant{name: "containers-storage", command: s.args(verb, "top")},
 		); err != nil {
