@@ -104,6 +104,7 @@ install: build-binary ## into DESTDIR/PREFIX (default /usr/local)
 docs: ## man pages from the commands, into docs/man
 	@mkdir -p docs/man && rm -f docs/man/*.1
 	@$(GO) run -tags docs ./cmd/plyfs docs docs/man
+	@$(GO) run -tags docs ./cmd/containers-storage docs docs/man
 
 .PHONY: clean
 clean: stop ## remove what make made

@@ -48,6 +48,8 @@ type Options struct {
 	// Strict refuses a storage.conf with keys that nobody knows, rather than
 	// to warn: who misspells a key would get another store.
 	Strict bool
+	// Brief is for a process that does one thing and ends; see store.Options.
+	Brief bool
 	// RootFlag is the command's flag for the graph root, for advice.
 	RootFlag string
 	Log      *logrus.Entry
@@ -113,7 +115,7 @@ func Store(ctx context.Context, o Options) (*store.Store, *config.Config, error)
 		return nil, nil, err
 	}
 	so := conf.StoreOptions(newDriver, o.LockTimeout, o.Log)
-	so.MustExist, so.ReadOnly = !o.Create, o.ReadOnly
+	so.MustExist, so.ReadOnly, so.Brief = !o.Create, o.ReadOnly, o.Brief
 	st, err := store.Open(ctx, so)
 	switch {
 	case !o.Create && errors.Is(err, fs.ErrNotExist):
