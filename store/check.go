@@ -80,6 +80,8 @@ const (
 	ProblemDirectory Problem = "layer directory is missing or damaged"
 	// ProblemLinks is a layer that lost parts which the driver can make again.
 	ProblemLinks Problem = "layer links are missing or damaged"
+	// ProblemUnread is a layer whose files could not be read, for whatever reason.
+	ProblemUnread Problem = "layer content cannot be read"
 	// ProblemSplit is a layer whose tar-split record is gone or cannot be read.
 	ProblemSplit Problem = "layer tar-split record is missing or damaged"
 	// ProblemIncomplete is a record that a killed process left half made.

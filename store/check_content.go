@@ -23,6 +23,11 @@ func (c *checker) content(ctx context.Context, l *Layer) error {
 		return ctx.Err()
 	}
 	tar, err := c.s.splitTar(l)
+	if err == nil && tar != nil {
+		if _, err = tar.split.Size(); err != nil { // the record itself is damaged
+			err = errors.Join(err, tar.Close())
+		}
+	}
 	if err == nil && tar == nil && l.TOCDigest == "" {
 		c.found(l, KindLayer, ProblemSplit, "", "", "without it the layer's tar cannot be given back as it was")
 	}
@@ -72,7 +77,7 @@ func (c *checker) stream(ctx context.Context, l *Layer, tar *TarSource) error {
 	case errors.Is(err, errno.ErrDamaged):
 		c.found(l, KindLayer, ProblemIntegrity, "", "", err.Error())
 	case err != nil:
-		c.found(l, KindLayer, ProblemIntegrity, "", "", "its files cannot be read: "+err.Error())
+		c.found(l, KindLayer, ProblemUnread, "", "", err.Error())
 	case h.Digest() != l.DiffDigest:
 		c.found(l, KindLayer, ProblemDigest, "", "", "its files and tar-split record give "+h.Digest().String()+", its record says "+l.DiffDigest.String())
 	}
@@ -93,7 +98,7 @@ func (c *checker) tree(ctx context.Context, l *Layer, tar *TarSource) error {
 		return err
 	}
 	if err != nil {
-		c.found(l, KindLayer, ProblemModified, "", "", "its tree cannot be compared: "+err.Error())
+		c.found(l, KindLayer, ProblemUnread, "", "", err.Error())
 		return nil
 	}
 	if len(diffs) == 0 {

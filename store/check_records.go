@@ -27,6 +27,7 @@ type checker struct {
 
 	driver    []string // the driver's layers, before t
 	driverErr error
+	sound     map[string]bool // layers that were looked at by chainWhole
 	needed    map[string]bool // layers that images or containers need
 	object    int
 }
@@ -165,10 +166,34 @@ func (c *checker) layer(ctx context.Context, l *Layer) error {
 	if err := c.data(ctx, l, KindLayer, l.BigDataNames, nil, nil); err != nil {
 		return err
 	}
-	if !whole || c.o.Level < CheckFull {
+	if !whole || c.o.Level < CheckFull || !c.chainWhole(l) {
 		return ctx.Err()
 	}
 	return c.content(ctx, l)
+}
+
+// chainWhole tells whether the driver has all layers below l whole: else what
+// l holds cannot be told, and what is wrong is told of them.
+func (c *checker) chainWhole(l *Layer) bool {
+	if c.sound == nil {
+		c.sound = map[string]bool{}
+	}
+	for _, below := range c.t.Chain(l.ID)[1:] {
+		sound, known := c.sound[below.ID]
+		if !known {
+			sound = below.shadow > 0
+			if !sound {
+				has, err := c.s.driver.Has(below.ID)
+				flaws, ferr := drivers.Flaws(c.s.driver, c.t.family(below))
+				sound = has && err == nil && ferr == nil && len(flaws) == 0
+			}
+			c.sound[below.ID] = sound
+		}
+		if !sound {
+			return false
+		}
+	}
+	return true
 }
 
 // unneeded tells whether nothing needs a layer for long enough. While a file

@@ -432,6 +432,7 @@ func (d damage) compare(t *testing.T, before, after map[string]string) {
 	}
 	for _, m := range []map[string]string{want, after} {
 		delete(m, "files")
+		delete(m, "check")
 		for _, key := range d.changed {
 			delete(m, key)
 		}

@@ -10,6 +10,10 @@
 //	plyfs/<16 hex>/d/         the driver's: layers on their way in or out
 //	plyfs/<16 hex>/s/         ours: tar-split.gz, journal.json, data/, trash
 //
+//	entry:1   the lock file is made and locked      an empty entry: swept
+//	entry:2   the entry is in use, and about to go  swept, after its journal is settled
+//	entry:3   the directory is removed              a lock file: swept
+//
 // The lock file is made and locked first and removed last, so that a directory
 // whose lock can be taken has no owner: whoever opens the store next takes the
 // lock, settles the journal if there is one (below), and removes the tree with
@@ -160,7 +164,9 @@
 //	        --- locks let go
 //	data:5  the entry, with the replaced content, is removed
 //
-// Removal is journal, record without the key saved, file renamed to s/.
+//	undata:1  an entry; the journal is written                 swept: the record has the key
+//	undata:2  the record is saved without the key              completed: the file goes to s/
+//	          the file is renamed to s/                        done
 //
 // # Repairing (Repair)
 //
@@ -173,6 +179,11 @@
 //	repair:3  the driver has made links again                a layer that is mended
 //
 // # Mount counts
+//
+//	mount:1   mounted                        a mount that nobody counts: the next takes it over
+//	mount:2   the count is saved             mounted
+//	umount:1  unmounted                      a count without a mount: force sets it to zero
+//	          the count is saved             unmounted
 //
 // `<run>/<driver>-layers/mountpoints.json` is shared with the peers; its lock,
 // mountpoints.lock, is a leaf. Under layers.lock and it: mount (when the count

@@ -37,6 +37,7 @@ type stageEntry struct {
 	root string // the graph root
 	name string
 	lock *os.File
+	fail func(step string) // the store's failpoint
 	// keep leaves the entry, with its journal, to the next opening of the
 	// store: the operation went too far to be undone and not to its end.
 	keep bool
@@ -90,7 +91,7 @@ func (s *Store) newEntry() (*stageEntry, error) {
 	if err := os.MkdirAll(area, 0o700); err != nil {
 		return nil, fmt.Errorf("make the extract area: %w", err)
 	}
-	e := &stageEntry{root: s.opts.GraphRoot}
+	e := &stageEntry{root: s.opts.GraphRoot, fail: s.fail}
 	for {
 		var random [entryBytes]byte
 		if _, err := rand.Read(random[:]); err != nil {
@@ -106,6 +107,7 @@ func (s *Store) newEntry() (*stageEntry, error) {
 			return nil, fmt.Errorf("lock an entry of the extract area: %w", err)
 		}
 	}
+	s.fail("entry:1")
 	for _, dir := range []string{e.dir(), filepath.Join(e.dir(), "d"), e.own("")} {
 		if err := os.Mkdir(dir, 0o700); err != nil {
 			return nil, errors.Join(fmt.Errorf("make an entry of the extract area: %w", err), e.remove(context.Background()))
@@ -172,9 +174,11 @@ func (e *stageEntry) trash(path string) error {
 
 // remove removes the entry; until it returns nil the lock is held.
 func (e *stageEntry) remove(ctx context.Context) error {
+	e.fail("entry:2")
 	if err := removeTree(ctx, e.dir()); err != nil {
 		return err
 	}
+	e.fail("entry:3")
 	if err := os.Remove(e.dir() + lockSuffix); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
@@ -240,7 +244,7 @@ func (s *Store) deadEntries() ([]*stageEntry, error) {
 	}
 	var entries []*stageEntry
 	for name := range names {
-		e := &stageEntry{root: s.opts.GraphRoot, name: name}
+		e := &stageEntry{root: s.opts.GraphRoot, name: name, fail: s.fail}
 		switch err := e.takeLock(0); {
 		case err == nil:
 			entries = append(entries, e)

@@ -55,6 +55,9 @@ func (u unshifted) NativeDiff(id, parent string) (layertar.Source, bool, error) 
 	return layertar.Source{}, false, nil
 }
 
+func (u unshifted) Flaws(f drivers.Family) ([]string, error) { return drivers.Flaws(u.Driver, f) }
+func (u unshifted) Mend(f drivers.Family) error              { return drivers.Mend(u.Driver, f) }
+
 // onDrivers runs fn over each driver in a store of its own.
 func onDrivers(t *testing.T, fn func(t *testing.T, e *lifeEnv)) {
 	t.Helper()

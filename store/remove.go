@@ -152,6 +152,7 @@ func (s *Store) wipeLayers(ctx context.Context) error {
 			if err := w.save(KindLayer); err != nil {
 				return fmt.Errorf("delete all layers: %w", err)
 			}
+			w.s.fail("delete:2")
 			return w.dropLayers(entry, ids)
 		})
 	})
@@ -170,6 +171,7 @@ func (w *WriteTx) dropLayers(entry *stageEntry, ids []string) error {
 			errs = append(errs, fmt.Errorf("delete layer %s: %w", id, err))
 			continue
 		}
+		w.s.fail("delete:3")
 		if err := w.remove(KindLayer, id); err != nil {
 			return errors.Join(append(errs, err)...)
 		}

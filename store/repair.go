@@ -144,6 +144,10 @@ func (r *repairer) object(ctx context.Context, f Finding) error {
 	switch f.Problem {
 	case ProblemDataMissing, ProblemDataSize, ProblemDataDigest:
 		return r.data(ctx, f)
+	case ProblemUnread:
+		if !r.o.Force {
+			return errno.New(errno.ErrDamaged, "%s; see to the cause, or use force to delete the layer", f.Detail)
+		}
 	case ProblemImageLayer:
 		if !r.o.Remove {
 			if done, err := r.unmap(ctx, f); done || err != nil {
@@ -159,7 +163,7 @@ func (r *repairer) object(ctx context.Context, f Finding) error {
 func (r *repairer) stands(ctx context.Context, f Finding) (bool, error) {
 	o := CheckOptions{Level: CheckData, UnreferencedAge: -1, Kind: f.Kind, ID: f.ID}
 	switch f.Problem {
-	case ProblemDigest, ProblemIntegrity, ProblemModified, ProblemSplit:
+	case ProblemDigest, ProblemIntegrity, ProblemModified, ProblemSplit, ProblemUnread:
 		o.Level = CheckFull
 	}
 	now, err := r.s.Check(ctx, o)
