@@ -20,6 +20,8 @@ type meta struct {
 	raw string
 	// extra are members that we know nothing of, kept for the next rewrite.
 	extra []member
+	// ranges are the ID maps' texts when there is more in them than we know.
+	ranges []member
 	// damage says which member could not be understood, or is "".
 	damage string
 	// shadow is the index, plus one, of the additional store it was read
@@ -38,7 +40,10 @@ type meta struct {
 type member struct{ key, value string }
 
 // decoder collects what went wrong while members are decoded.
-type decoder struct{ wrong []string }
+type decoder struct {
+	wrong []string
+	odd   []member // ID maps with more in them than we know
+}
 
 func (d *decoder) fail(key string, err error) {
 	if err != nil {
@@ -172,6 +177,9 @@ func (d *decoder) ranges(key, raw string, to *[]idmap.Range) {
 			d.fail(key, errors.New("a range is negative"))
 		}
 	}
+	if len(*to) > 0 && string(appendRanges(nil, *to)) != raw {
+		d.odd = append(d.odd, member{key, raw})
+	}
 }
 
 // decodeRecord walks the members of the object that comes next: known decodes
@@ -194,7 +202,7 @@ func decodeRecord(p *scanner, m *meta, known func(d *decoder, key, value string)
 	if err != nil {
 		return err
 	}
-	m.raw = p.s[start:p.i]
+	m.raw, m.ranges = p.s[start:p.i], d.odd
 	m.damage = strings.Join(d.wrong, "; ")
 	return nil
 }
@@ -266,19 +274,35 @@ func (e *encoder) time(k string, t time.Time) {
 	e.b = append(e.b, '"')
 }
 
-func (e *encoder) ranges(k string, v []idmap.Range) {
+// ranges writes an ID map as it was read, while it means the same.
+func (e *encoder) ranges(m *meta, k string, v []idmap.Range) {
 	if len(v) == 0 {
 		return
 	}
 	e.key(k)
+	for _, text := range m.ranges {
+		var d decoder
+		var read []idmap.Range
+		if text.key == k {
+			d.any(k, text.value, &read)
+			if len(d.wrong) == 0 && slices.Equal(read, v) {
+				e.b = append(e.b, text.value...)
+				return
+			}
+		}
+	}
+	e.b = appendRanges(e.b, v)
+}
+
+func appendRanges(b []byte, v []idmap.Range) []byte {
 	for i, r := range v {
 		sep := byte(',')
 		if i == 0 {
 			sep = '['
 		}
-		e.b = fmt.Appendf(append(e.b, sep), `{"container_id":%d,"host_id":%d,"size":%d}`, r.ContainerID, r.HostID, r.Size)
+		b = fmt.Appendf(append(b, sep), `{"container_id":%d,"host_id":%d,"size":%d}`, r.ContainerID, r.HostID, r.Size)
 	}
-	e.b = append(e.b, ']')
+	return append(b, ']')
 }
 
 // pairs appends a map with sorted keys; one appends a value.

@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 
 	"github.com/plyfs/plyfs/internal/durable"
 	"github.com/plyfs/plyfs/internal/errno"
@@ -22,9 +23,37 @@ type mountTable map[string]Mountpoint
 
 // mountRecord is an element of mountpoints.json.
 type mountRecord struct {
-	ID    string `json:"id"`
-	Path  string `json:"path"`
-	Count int    `json:"count"`
+	id    string
+	path  string
+	count int
+	extra string // see Mountpoint
+}
+
+// UnmarshalJSON keeps the members that are not known.
+func (r *mountRecord) UnmarshalJSON(text []byte) error {
+	var members map[string]json.RawMessage
+	if err := json.Unmarshal(text, &members); err != nil {
+		return err
+	}
+	for key, to := range map[string]any{"id": &r.id, "path": &r.path, "count": &r.count} {
+		if raw, ok := members[key]; ok {
+			if err := json.Unmarshal(raw, to); err != nil {
+				return fmt.Errorf("%s: %w", key, err)
+			}
+			delete(members, key)
+		}
+	}
+	for _, key := range slices.Sorted(maps.Keys(members)) {
+		r.extra += "," + string(appendQuoted(nil, key)) + ":" + string(members[key])
+	}
+	return nil
+}
+
+// MarshalJSON writes the members in the peers' order, then those not known.
+func (r mountRecord) MarshalJSON() ([]byte, error) {
+	b := append(appendQuoted([]byte(`{"id":`), r.id), `,"path":`...)
+	b = strconv.AppendInt(append(appendQuoted(b, r.path), `,"count":`...), int64(r.count), 10)
+	return append(append(b, r.extra...), '}'), nil
 }
 
 // loadMounts reads the table into next when it changed, under its own lock,
@@ -77,8 +106,8 @@ func parseMounts(path, text string) (mountTable, error) {
 	}
 	table := make(mountTable, len(list))
 	for _, r := range list {
-		if r.ID != "" && r.Count > 0 {
-			table[r.ID] = Mountpoint{Path: r.Path, Count: r.Count}
+		if r.id != "" && r.count > 0 {
+			table[r.id] = Mountpoint{r.path, r.count, r.extra}
 		}
 	}
 	return table, nil
@@ -110,7 +139,12 @@ func (w *WriteTx) editMounts(fn func(mountTable) error) (err error) {
 	if table == nil {
 		table = mountTable{}
 	}
-	if err := fn(table); err != nil || maps.Equal(table, next.mounts.table) {
+	err = fn(table)
+	for id, m := range table {
+		m.extra = next.mounts.table[id].extra
+		table[id] = m
+	}
+	if err != nil || maps.Equal(table, next.mounts.table) {
 		return err
 	}
 	w.saved = true
@@ -127,7 +161,7 @@ func (s *Store) writeMounts(ms *mountsState, table mountTable, held *lockfile.He
 	list := make([]mountRecord, 0, len(table))
 	for _, id := range slices.Sorted(maps.Keys(table)) {
 		if m := table[id]; m.Count > 0 {
-			list = append(list, mountRecord{id, m.Path, m.Count})
+			list = append(list, mountRecord{id, m.Path, m.Count, m.extra})
 		}
 	}
 	text, err := json.Marshal(list)

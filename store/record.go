@@ -182,8 +182,8 @@ func (l *Layer) encode() (string, error) {
 	if err := e.flags("flags", l.Flags); err != nil {
 		return "", err
 	}
-	e.ranges("uidmap", l.Maps.UIDs)
-	e.ranges("gidmap", l.Maps.GIDs)
+	e.ranges(&l.meta, "uidmap", l.Maps.UIDs)
+	e.ranges(&l.meta, "gidmap", l.Maps.GIDs)
 	e.strs("big-data-names", l.BigDataNames)
 	return e.finish(&l.meta), nil
 }
@@ -362,8 +362,8 @@ func (c *Container) encode() (string, error) {
 	pairs(&e, "big-data-sizes", c.BigDataSizes, appendInt)
 	pairs(&e, "big-data-digests", c.BigDataDigests, appendDigest)
 	e.time("created", c.Created)
-	e.ranges("uidmap", c.Maps.UIDs)
-	e.ranges("gidmap", c.Maps.GIDs)
+	e.ranges(&c.meta, "uidmap", c.Maps.UIDs)
+	e.ranges(&c.meta, "gidmap", c.Maps.GIDs)
 	if err := e.flags("flags", c.Flags); err != nil {
 		return "", err
 	}

@@ -120,6 +120,9 @@ type Container struct {
 type Mountpoint struct {
 	Path  string
 	Count int
+	// extra are the members that we know nothing of, each with a comma before
+	// it, kept for the next rewrite.
+	extra string
 }
 
 // LayerSpec says what layer to make.
