@@ -48,6 +48,12 @@ func TestRemappedStore(t *testing.T) {
 		t.Errorf("named maps became %v", own.Maps)
 	}
 	get(t, s.CreateLayer, context.Background(), store.LayerSpec{ID: "remapped"})
+	if host := get(t, s.CreateLayer, context.Background(), store.LayerSpec{ID: "host", HostIDs: true}); !host.Maps.Empty() {
+		t.Errorf("the host's IDs became %v", host.Maps)
+	}
+	if over := get(t, s.CreateLayer, context.Background(), store.LayerSpec{ID: "over", Parent: "remapped"}); len(over.Maps.UIDs) != 1 || over.Maps.UIDs[0].HostID != 1000 {
+		t.Errorf("above the remapped layer: %v", over.Maps)
+	}
 	cmd := []string{"CONTAINERS_STORAGE_CONF=" + conf, "containers-storage", "create-layer", "-i", "peer"}
 	if out, err := exec.Command("env", cmd...).CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)

@@ -11,7 +11,8 @@ import (
 	"strings"
 
 	"github.com/opencontainers/go-digest"
-	"golang.org/x/sys/unix"
+
+	"github.com/plyfs/plyfs/internal/unix"
 
 	"github.com/plyfs/plyfs/internal/errno"
 	"github.com/plyfs/plyfs/internal/safefs"
