@@ -7,6 +7,8 @@ SHELL := /bin/sh
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 PREFIX ?= /usr/local
 DESTDIR ?=
+# Where mount(8) looks for its helpers.
+HELPERDIR ?= /sbin
 GO ?= go
 LDFLAGS := -s -w -X main.version=$(VERSION)
 LINT := bin/tools/golangci-lint
@@ -98,13 +100,16 @@ install: build-binary ## into DESTDIR/PREFIX (default /usr/local)
 	@install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/man/man1
 	@for b in cmd/*/main.go; do install -m 0755 bin/$$(basename $$(dirname $$b)) $(DESTDIR)$(PREFIX)/bin/; done
 	@install -m 0644 docs/man/*.1 $(DESTDIR)$(PREFIX)/share/man/man1/
-	@echo "installed into $(DESTDIR)$(PREFIX)"
+	@install -d $(DESTDIR)$(HELPERDIR)
+	@ln -sfn $(PREFIX)/bin/fuse-overlay $(DESTDIR)$(HELPERDIR)/mount.fuse.fuse-overlay
+	@echo "installed into $(DESTDIR)$(PREFIX); mount -t fuse.fuse-overlay: $(DESTDIR)$(HELPERDIR)/mount.fuse.fuse-overlay"
 
 .PHONY: docs
 docs: ## man pages from the commands, into docs/man
 	@mkdir -p docs/man && rm -f docs/man/*.1
 	@$(GO) run -tags docs ./cmd/plyfs docs docs/man
 	@$(GO) run -tags docs ./cmd/containers-storage docs docs/man
+	@$(GO) run -tags docs ./cmd/fuse-overlay docs docs/man
 
 .PHONY: clean
 clean: stop ## remove what make made

@@ -286,6 +286,9 @@ func (o *Overlay) shown(n *node, st *safefs.Stat) error {
 		return nil
 	}
 	st.Ino = n.ino
+	if st.Nlink > 0 && !n.up.Load() && o.homeOf(n).dir == nil {
+		st.Nlink-- // the layer still has the name that was removed
+	}
 	if n.typ != unix.S_IFREG {
 		return nil
 	}

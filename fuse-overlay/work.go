@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -81,13 +82,23 @@ func openWork(c *MountConfig, upper string) (_ *work, err error) {
 	return w, nil
 }
 
+// lastMountEnds is how long a mount waits for the workdir of one before it.
+const lastMountEnds = 3 * time.Second
+
 // claim locks the directory and sees that it is on the upper's filesystem.
 func (w *work) claim(dir, upper string) error {
 	var err error
 	if w.lock, err = w.top.OpenFD(".", unix.O_RDONLY|unix.O_DIRECTORY, 0); err != nil {
 		return fmt.Errorf("workdir: %w", err)
 	}
-	if err := unix.Flock(w.lock, unix.LOCK_EX|unix.LOCK_NB); errors.Is(err, unix.EWOULDBLOCK) {
+	// The server of a mount that was just unmounted is there a moment longer.
+	for end := time.Now().Add(lastMountEnds); ; time.Sleep(2 * time.Millisecond) {
+		err = unix.Flock(w.lock, unix.LOCK_EX|unix.LOCK_NB)
+		if err == nil || !errors.Is(err, unix.EWOULDBLOCK) && !errors.Is(err, unix.EINTR) || time.Now().After(end) {
+			break
+		}
+	}
+	if errors.Is(err, unix.EWOULDBLOCK) {
 		return errno.New(errno.ErrInUse, "workdir %s is used by another mount: unmount that first, or give each mount an upperdir and workdir of its own", dir)
 	}
 	u, err := safefs.OpenRoot(upper)

@@ -1,18 +1,14 @@
-// Command fuse-overlay mounts one writable tree over many read-only ones:
-//
-//	fuse-overlay -o lowerdir=A:B,upperdir=U,workdir=W MOUNTPOINT
-//
-// It goes into the background once the mount is there; -f keeps it in the
-// foreground.
+// Command fuse-overlay mounts a userspace overlay: one writable tree over many
+// read-only ones. It is called as podman and buildah call their mount_program,
+// as fuse-overlayfs is called, and, under the name mount.fuse.fuse-overlay, by
+// mount(8). `fuse-overlay --help` and docs/man/fuse-overlay.1 say all of it.
 package main
 
-import (
-	"os"
-)
+import "os"
 
 // version is set by the linker.
 var version = "unknown"
 
 func main() {
-	os.Exit(run(os.Args[1:], os.Stdout, os.Stderr))
+	os.Exit(run(os.Args, os.Environ(), stdio{os.Stdout, os.Stderr}))
 }

@@ -4,164 +4,170 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"strings"
+	"syscall"
 
 	"github.com/sirupsen/logrus"
-	"golang.org/x/sys/unix"
 
+	"github.com/plyfs/plyfs/cmd/fuse-overlay/internal/options"
 	"github.com/plyfs/plyfs/internal/detach"
-
-	fuseoverlay "github.com/plyfs/plyfs/fuse-overlay"
+	"github.com/plyfs/plyfs/internal/errno"
 )
 
-const usage = `usage: fuse-overlay [-f] [-d] -o lowerdir=A:B[,upperdir=U,workdir=W] MOUNTPOINT
+// stdio is what the program prints to.
+type stdio struct{ out, err *os.File }
 
-  -o OPTIONS   lowerdir, upperdir, workdir, volatile, ro
-  -f           stay in the foreground
-  -d           log every request; implies -f
-  --version    print the version
-`
-
-// command is a parsed command line.
-type command struct {
-	config     fuseoverlay.MountConfig
-	dir        string
-	foreground bool
-	help, ver  bool
-}
-
-// parse reads the command line.
-func parse(args []string) (command, error) {
-	var c command
-	for i := 0; i < len(args); i++ {
-		a := args[i]
-		if a == "-o" && i+1 < len(args) {
-			i++
-			c.options(args[i])
-			continue
-		}
-		if err := c.word(a); err != nil {
-			return c, err
-		}
+// run runs the program and returns its exit status. An error is one line on
+// standard error.
+func run(args, environ []string, std stdio) int {
+	if done, err := documents(args); done {
+		return std.status(err)
 	}
-	if c.dir == "" && !c.help && !c.ver {
-		return c, errors.New("no mount point is given")
-	}
-	return c, nil
-}
-
-// word takes one argument that is not -o with a space behind it.
-func (c *command) word(a string) error {
-	switch {
-	case a == "-f":
-		c.foreground = true
-	case a == "-d":
-		c.foreground, c.config.Debug = true, true
-	case a == "--help", a == "-h":
-		c.help = true
-	case a == "--version", a == "-V":
-		c.ver = true
-	case strings.HasPrefix(a, "-o") && len(a) > 2:
-		c.options(a[2:])
-	case strings.HasPrefix(a, "-"):
-		return fmt.Errorf("unknown flag %s", a)
-	case c.dir != "":
-		return fmt.Errorf("more than one mount point: %s and %s", c.dir, a)
-	default:
-		c.dir = a
-	}
-	return nil
-}
-
-// options reads the words of one -o.
-func (c *command) options(list string) {
-	for word := range strings.SplitSeq(list, ",") {
-		key, value, _ := strings.Cut(word, "=")
-		switch key {
-		case "lowerdir":
-			c.config.Lower = strings.Split(value, ":")
-		case "upperdir":
-			c.config.Upper = value
-		case "workdir":
-			c.config.Work = value
-		case "volatile":
-			c.config.Volatile = true
-		case "ro":
-			c.config.ReadOnly = true
-		}
-	}
-}
-
-// run is the program; it returns the exit status.
-func run(args []string, stdout, stderr io.Writer) int {
-	c, err := parse(args)
+	o, err := options.Parse(args, environ)
 	switch {
 	case err != nil:
-		fmt.Fprintf(stderr, "fuse-overlay: %v\n%s", err, usage)
-		return 1
-	case c.help:
-		fmt.Fprint(stdout, usage)
-		return 0
-	case c.ver:
-		fmt.Fprintf(stdout, "fuse-overlay %s\n", version)
-		return 0
+		return std.status(err)
+	case o.Help:
+		_, err = fmt.Fprint(std.out, help)
+		return std.status(err)
+	case o.Version:
+		_, err = fmt.Fprintf(std.out, "fuse-overlay: version %s\nusing FUSE kernel interface version %s\n", version, interfaceVersion)
+		return std.status(err)
 	}
-	status, err := mount(c, args)
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+	defer stop()
+	status, err := mount(ctx, o, args, std)
 	if err != nil {
-		fmt.Fprintf(stderr, "fuse-overlay: %v\n", err)
+		return std.status(err)
 	}
 	return status
 }
 
-// mount mounts and serves, in the background unless told otherwise.
-func mount(c command, args []string) (int, error) {
-	back, err := detach.Here()
-	if err != nil {
-		return 1, err
+// interfaceVersion is the newest one that go-fuse speaks.
+const interfaceVersion = "7.40"
+
+// status prints err and turns it into an exit status.
+func (s stdio) status(err error) int {
+	if err == nil {
+		return 0
 	}
-	if back == nil && !c.foreground {
-		ctx, stop := signal.NotifyContext(context.Background(), unix.SIGINT, unix.SIGTERM)
-		defer stop()
-		return detach.Start(ctx, args, os.Stderr)
-	}
-	raiseLimit()
-	log := logrus.New()
-	if c.config.Debug {
-		log.SetLevel(logrus.DebugLevel)
-	}
-	c.config.Log = logrus.NewEntry(log)
-	s, err := fuseoverlay.Mount(c.config, c.dir)
-	if err != nil {
-		return 1, err
-	}
-	quit := make(chan os.Signal, 1)
-	signal.Notify(quit, unix.SIGINT, unix.SIGTERM)
-	go func() {
-		for range quit {
-			if err := s.Unmount(); err != nil {
-				log.Errorf("unmount %s: %v", c.dir, err)
-			}
-		}
-	}()
-	if err := back.Ready(true); err != nil {
-		log.Warn(err)
-	}
-	if err := s.Serve(); err != nil {
-		return 1, err
-	}
-	return 0, nil
+	fmt.Fprintf(s.err, "fuse-overlay: %s\n", sentence(err))
+	return 1
 }
 
-// raiseLimit allows as many open files as may be: they are a cache.
-func raiseLimit() {
-	var l unix.Rlimit
-	if unix.Getrlimit(unix.RLIMIT_NOFILE, &l) != nil {
-		return
+// sentence puts an error on one line.
+func sentence(err error) string {
+	if errors.Is(err, context.Canceled) {
+		return "interrupted"
 	}
-	if l.Cur = l.Max; unix.Setrlimit(unix.RLIMIT_NOFILE, &l) != nil {
-		return // what there is has to do
+	return strings.ReplaceAll(strings.TrimSpace(err.Error()), "\n", "; ")
+}
+
+// mount mounts in this process, or starts one in the background that does.
+func mount(ctx context.Context, o *options.Options, args []string, std stdio) (int, error) {
+	background, err := detach.Here()
+	if err != nil {
+		return 1, err
 	}
+	if err := absolute(o); err != nil {
+		return 1, err
+	}
+	if err := checkMountPoint(o.Target); err != nil {
+		return 1, err
+	}
+	if !o.Foreground && background == nil && !o.Fake {
+		return detach.Start(ctx, args[1:], std.err)
+	}
+	log := newLog(std.err, o.Debug)
+	c, warnings, err := config(o, log)
+	if err != nil {
+		return 1, err
+	}
+	if s := o.UnknownSentence(); s != "" {
+		warnings = append([]string{s + " ignored"}, warnings...)
+	}
+	for _, w := range warnings {
+		log.Warn(w)
+	}
+	if o.Fake {
+		return 0, nil
+	}
+	return 0, serve(ctx, c, o, func() error { return background.Ready(!o.Foreground) })
+}
+
+// absolute makes the paths independent of the working directory, which the
+// server leaves.
+func absolute(o *options.Options) error {
+	for _, p := range []*string{&o.Upper, &o.Work, &o.Target} {
+		if err := toAbsolute(p); err != nil {
+			return err
+		}
+	}
+	for i := range o.Lower {
+		if err := toAbsolute(&o.Lower[i]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func toAbsolute(p *string) error {
+	if *p == "" {
+		return nil
+	}
+	abs, err := filepath.Abs(*p)
+	if err != nil {
+		return fmt.Errorf("the directory %s: %w", *p, err)
+	}
+	*p = abs
+	return nil
+}
+
+// checkMountPoint refuses what cannot be mounted on, before anything is
+// opened.
+func checkMountPoint(dir string) error {
+	st, err := os.Stat(dir)
+	switch {
+	case errors.Is(err, syscall.ENOTCONN):
+		return errno.New(errno.ErrInUse, "%s is a mount whose server has died: run `fusermount3 -u %s` (as root: umount) first", dir, dir)
+	case errors.Is(err, os.ErrNotExist):
+		return errno.New(errno.ErrUnknown, "the mount point %s does not exist: make the directory first", dir)
+	case err != nil:
+		return fmt.Errorf("look at the mount point %s: %w", dir, err)
+	case !st.IsDir():
+		return errno.New(errno.ErrNotDir, "the mount point %s is not a directory", dir)
+	}
+	return nil
+}
+
+// newLog logs lines that begin like the program's errors.
+func newLog(to *os.File, debug bool) *logrus.Entry {
+	l := logrus.New()
+	l.SetOutput(to)
+	l.SetFormatter(plain{})
+	if debug {
+		l.SetLevel(logrus.DebugLevel)
+	}
+	return logrus.NewEntry(l)
+}
+
+// plain is a line of a log as podman shows it to people.
+type plain struct{}
+
+// Format writes the level, unless it is information, and the message.
+func (plain) Format(e *logrus.Entry) ([]byte, error) {
+	var b strings.Builder
+	b.WriteString("fuse-overlay: ")
+	if e.Level != logrus.InfoLevel {
+		b.WriteString(e.Level.String() + ": ")
+	}
+	b.WriteString(strings.ReplaceAll(e.Message, "\n", "\n\t"))
+	for k, v := range e.Data {
+		fmt.Fprintf(&b, " %s=%v", k, v)
+	}
+	b.WriteByte('\n')
+	return []byte(b.String()), nil
 }

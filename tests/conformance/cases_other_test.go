@@ -177,7 +177,7 @@ func otherCases() []c {
 			e.ok(unix.Rename(e.p("a4/b/f"), e.p("a4/moved")))
 			e.ok(os.Symlink("../x", e.p("a4/s")))
 			show := func() string {
-				out, err := exec.Command("sh", "-c", `cd "$1" && find . -printf '%p %y %m %U:%G %T@ %l %i\n' | sort; find . -type f -exec cat {} +`, "sh", e.root).Output()
+				out, err := exec.Command("sh", "-c", `cd "$1" && find . -printf '%p %y %m %U:%G %T@ %l %i\n' | sort; find . -type f | sort | xargs cat`, "sh", e.root).Output()
 				e.ok(err)
 				return string(out)
 			}

@@ -1,7 +1,6 @@
 package conformance
 
 import (
-	"fmt"
 	"os"
 	"regexp"
 	"slices"
@@ -107,7 +106,9 @@ func TestOneCase(t *testing.T) {
 	t.Fatalf("there is no case %s in a world %s", name, where)
 }
 
-var failed = regexp.MustCompile(`(?m)^ +--- FAIL: .*\n(?: +[a-z].*\n)*`)
+// uneventful are the lines of a child's report that say nothing of a failure:
+// those of cases that passed, with what these logged, and of skipped ones.
+var uneventful = regexp.MustCompile(`(?m)^(=== .*|PASS)\n|^ +--- (PASS|SKIP): .*\n|^ +suite_test\.go:.*\n`)
 
 // reportChild fails t with what failed in a child.
 func reportChild(t *testing.T, r fusetest.Result) {
@@ -115,11 +116,7 @@ func reportChild(t *testing.T, r fusetest.Result) {
 	passed, skipped := strings.Count(r.Out, "--- PASS:"), strings.Count(r.Out, "--- SKIP:")
 	t.Logf("%d passed, %d skipped", passed, skipped)
 	if r.Status != 0 || passed < len(cases())/2 {
-		text := strings.Join(failed.FindAllString(r.Out, -1), "")
-		if text == "" {
-			text = r.Out
-		}
-		t.Errorf("status %d:\n%s%s", r.Status, text, fmt.Sprint(r.Err))
+		t.Errorf("status %d:\n%s%s", r.Status, uneventful.ReplaceAllString(r.Out, ""), r.Err)
 	}
 }
 

@@ -34,10 +34,11 @@ func userWorlds(t *testing.T, how string) []world {
 // TestAsUser runs the suite as an ordinary user, in each way.
 func TestAsUser(t *testing.T) {
 	need(t)
-	env := []string{"PLYFS_LONG=" + os.Getenv("PLYFS_LONG")}
-	if ps := programs(t); ps[len(ps)-1].name != peerName {
-		env = append(env, "PLYFS_FUSE_OVERLAY="+ps[len(ps)-1].path)
+	path, err := ours()
+	if err != nil {
+		t.Fatal(err)
 	}
+	env := []string{"PLYFS_LONG=" + os.Getenv("PLYFS_LONG"), "PLYFS_FUSE_OVERLAY=" + path}
 	for how, before := range userWays {
 		t.Run(how, func(t *testing.T) {
 			t.Parallel()

@@ -87,10 +87,6 @@ func programs(t *testing.T) []program {
 	} else {
 		t.Logf("without fuse-overlayfs: %v", err)
 	}
-	if _, err := os.Stat("../../cmd/fuse-overlay/main.go"); err != nil && os.Getenv("PLYFS_FUSE_OVERLAY") == "" {
-		t.Logf("without fuse-overlay: %v", err)
-		return ps
-	}
 	path, err := ours()
 	if err != nil {
 		t.Fatal(err)

@@ -1,0 +1,35 @@
+//go:build docs
+
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/cobra/doc"
+)
+
+// documents writes the manual page, which ships with no binary:
+// go run -tags docs ./cmd/fuse-overlay docs docs/man
+func documents(args []string) (done bool, err error) {
+	if len(args) != 3 || args[1] != "docs" {
+		return false, nil
+	}
+	f, err := os.Create(filepath.Join(args[2], "fuse-overlay.1"))
+	if err != nil {
+		return true, err
+	}
+	day := time.Date(2026, time.January, 1, 0, 0, 0, 0, time.UTC) // the page changes with the text alone
+	cmd := &cobra.Command{
+		Use: usage, Short: short, Long: long, Example: examples,
+		DisableFlagsInUseLine: true, DisableAutoGenTag: true, Run: func(*cobra.Command, []string) {},
+	}
+	header := &doc.GenManHeader{Title: "FUSE-OVERLAY", Section: "1", Source: "plyfs", Manual: "plyfs", Date: &day}
+	if err := doc.GenMan(cmd, header, f); err != nil {
+		_ = f.Close()
+		return true, err
+	}
+	return true, f.Close()
+}

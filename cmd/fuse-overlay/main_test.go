@@ -1,0 +1,337 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/moby/sys/mountinfo"
+	"golang.org/x/sys/unix"
+
+	"github.com/plyfs/plyfs/internal/fusetest"
+)
+
+// program is the real one, built once.
+var program string
+
+func TestMain(m *testing.M) {
+	if fusetest.IsChild() {
+		os.Exit(m.Run())
+	}
+	dir, err := os.MkdirTemp("", "plyfs-fuse-overlay-")
+	if err == nil {
+		err = os.Chmod(dir, 0o755) // ordinary users run it too
+	}
+	program = filepath.Join(dir, "fuse-overlay")
+	build := exec.Command("go", "build", "-ldflags", "-X main.version=v1.2.3", "-o", program, ".")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, berr := build.CombinedOutput(); berr != nil {
+		err = errors.Join(err, fmt.Errorf("build: %w\n%s", berr, out))
+	}
+	code := 1
+	if err == nil {
+		code = fusetest.Main(m)
+	}
+	if err := errors.Join(err, os.RemoveAll(dir)); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		code = 1
+	}
+	os.Exit(code)
+}
+
+func needsMount(t *testing.T) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("mounts as root; run it as root")
+	}
+	fd, err := unix.Open("/dev/fuse", unix.O_RDWR|unix.O_CLOEXEC, 0)
+	if err != nil {
+		t.Skipf("no FUSE here: %v", err)
+	}
+	if err := unix.Close(fd); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// layers makes lower, upper, work and mount point in a folder and returns it
+// and an option list.
+func layers(t *testing.T) (dir, options string) {
+	t.Helper()
+	dir = t.TempDir()
+	for _, d := range []string{"lower", "upper", "work", "m"} {
+		if err := os.Mkdir(filepath.Join(dir, d), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.WriteFile(filepath.Join(dir, "lower/f"), []byte("text"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		for mounted(t, dir+"/m") {
+			if err := unix.Unmount(dir+"/m", unix.MNT_DETACH); err != nil {
+				t.Fatal(err)
+			}
+		}
+	})
+	return dir, "lowerdir=" + dir + "/lower,upperdir=" + dir + "/upper,workdir=" + dir + "/work"
+}
+
+func mounted(t *testing.T, dir string) bool {
+	t.Helper()
+	is, err := mountinfo.Mounted(dir)
+	if err != nil && !errors.Is(err, unix.ENOTCONN) {
+		t.Fatal(err)
+	}
+	return is || errors.Is(err, unix.ENOTCONN)
+}
+
+// call runs the program; its standard error is a pipe that is read to its end.
+func call(t *testing.T, args ...string) (out, errOut string, status int) {
+	t.Helper()
+	cmd := exec.Command(program, args...)
+	var o, e bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &o, &e
+	err := cmd.Run()
+	var exit *exec.ExitError
+	if err != nil && !errors.As(err, &exit) {
+		t.Fatal(err)
+	}
+	return o.String(), e.String(), cmd.ProcessState.ExitCode()
+}
+
+func umount(t *testing.T, dir string) {
+	t.Helper()
+	if err := unix.Unmount(dir, 0); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestHelpAndVersion(t *testing.T) {
+	t.Parallel()
+	for _, flag := range []string{"--help", "-h"} {
+		if out, e, status := call(t, flag); status != 0 || e != "" || !strings.Contains(out, "lowerdir=") {
+			t.Errorf("%s: %d %q %q", flag, status, out, e)
+		}
+	}
+	for _, flag := range []string{"--version", "-V"} {
+		if out, _, status := call(t, flag); status != 0 || !strings.HasPrefix(out, "fuse-overlay: version v1.2.3\n") {
+			t.Errorf("%s: %d %q", flag, status, out)
+		}
+	}
+}
+
+// TestRefused: what cannot be mounted is one line on standard error, and
+// nothing is mounted.
+func TestRefused(t *testing.T) {
+	needsMount(t)
+	t.Parallel()
+	dir, options := layers(t)
+	for name, c := range map[string]struct {
+		args []string
+		want string
+	}{
+		"nothing":        {nil, "no mount point"},
+		"no layer":       {[]string{dir + "/m"}, "lowerdir"},
+		"bad value":      {[]string{"-o", options + ",timeout=x", dir + "/m"}, "timeout"},
+		"unknown flag":   {[]string{"-x", "-o", options, dir + "/m"}, "-x"},
+		"strict":         {[]string{"-o", options + ",strict,podman", dir + "/m"}, "podman"},
+		"no mount point": {[]string{"-o", options, dir + "/none"}, dir + "/none does not exist"},
+		"no directory":   {[]string{"-o", options, dir + "/lower/f"}, "not a directory"},
+		"lower is gone":  {[]string{"-o", "lowerdir=" + dir + "/none", dir + "/m"}, dir + "/none does not exist"},
+		"lower is file":  {[]string{"-o", "lowerdir=" + dir + "/lower/f", dir + "/m"}, "not a directory"},
+		"work is gone":   {[]string{"-o", "lowerdir=" + dir + "/lower,upperdir=" + dir + "/upper,workdir=" + dir + "/none", dir + "/m"}, "workdir"},
+		"other disk":     {[]string{"-o", "lowerdir=" + dir + "/lower,upperdir=" + dir + "/upper,workdir=/dev/shm", dir + "/m"}, "workdir"},
+	} {
+		for _, f := range []string{"", "-f"} {
+			args := c.args
+			if f != "" {
+				args = append([]string{f}, args...)
+			}
+			out, e, status := call(t, args...)
+			if status != 1 || out != "" || !strings.Contains(e, c.want) || strings.Count(e, "\n") != 1 || !strings.HasPrefix(e, "fuse-overlay: ") {
+				t.Errorf("%s %s: %d %q %q", name, f, status, out, e)
+			}
+		}
+	}
+	if mounted(t, dir+"/m") {
+		t.Error("it is mounted")
+	}
+}
+
+// TestDetaches: when the program returns the mount is there, standard error is
+// let go of, and the server ends with the mount.
+func TestDetaches(t *testing.T) {
+	needsMount(t)
+	t.Parallel()
+	dir, options := layers(t)
+	out, e, status := call(t, "-o", options+",podman,x=y,,noatime", dir+"/m")
+	if status != 0 || out != "" || e != "fuse-overlay: warning: unknown options podman, x ignored\n" {
+		t.Errorf("%d %q %q", status, out, e)
+	}
+	fusetest.Must(t, `grep " $1 fuse.fuse-overlay .*noatime" /proc/mounts; test "$(cat "$1/f")" = text; echo new > "$1/f"; rm "$1/f"`, dir+"/m")
+	umount(t, dir+"/m")
+}
+
+// TestReadOnly: without an upper nothing can be changed.
+func TestReadOnly(t *testing.T) {
+	needsMount(t)
+	t.Parallel()
+	dir, options := layers(t)
+	for _, o := range []string{"lowerdir=" + dir + "/lower", options + ",ro"} {
+		if _, e, status := call(t, "-o", o, dir+"/m"); status != 0 || e != "" {
+			t.Fatalf("%d %q", status, e)
+		}
+		r := fusetest.Script(t, `cat "$1/f"; echo x > "$1/new"; rm "$1/f"`, dir+"/m")
+		if r.Out != "text" || strings.Count(r.Err, "Read-only file system") != 2 {
+			t.Errorf("%s: %+v", o, r)
+		}
+		umount(t, dir+"/m")
+	}
+}
+
+// TestSignals: each ends the mount, a busy one too.
+func TestSignals(t *testing.T) {
+	needsMount(t)
+	t.Parallel()
+	for _, sig := range []syscall.Signal{syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP} {
+		dir, options := layers(t)
+		cmd := exec.Command(program, "-f", "-o", options, dir+"/m")
+		var e bytes.Buffer
+		cmd.Stderr = &e
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		for !mounted(t, dir+"/m") {
+			time.Sleep(5 * time.Millisecond)
+		}
+		fd, err := unix.Open(dir+"/m/f", unix.O_RDWR|unix.O_CLOEXEC, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Process.Signal(sig); err != nil {
+			t.Fatal(err)
+		}
+		for mounted(t, dir+"/m") {
+			time.Sleep(5 * time.Millisecond)
+		}
+		if _, err := unix.Pwrite(fd, []byte("T"), 0); err != nil {
+			t.Errorf("%v: write by who still has it open: %v", sig, err)
+		}
+		if err := unix.Close(fd); err != nil {
+			t.Error(err)
+		}
+		if err := cmd.Wait(); err != nil || e.Len() > 0 {
+			t.Errorf("%v: %v: %s", sig, err, e.String())
+		}
+		if b, err := os.ReadFile(dir + "/upper/f"); err != nil || string(b) != "Text" {
+			t.Errorf("%v: the upper has %q, %v", sig, b, err)
+		}
+	}
+}
+
+// TestAutoUnmount: a killed server's mount goes.
+func TestAutoUnmount(t *testing.T) {
+	needsMount(t)
+	t.Parallel()
+	dir, options := layers(t)
+	cmd := exec.Command(program, "-f", "-o", options+",auto_unmount", dir+"/m")
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	for !mounted(t, dir+"/m") {
+		time.Sleep(5 * time.Millisecond)
+	}
+	if err := cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Wait(); err == nil {
+		t.Error("it was not killed")
+	}
+	end := time.Now().Add(20 * time.Second)
+	for mounted(t, dir+"/m") && time.Now().Before(end) {
+		time.Sleep(5 * time.Millisecond)
+	}
+	if mounted(t, dir+"/m") {
+		t.Error("still mounted")
+	}
+}
+
+// TestMountHelper: mount(8) runs the program under its helper's name, as
+// installed, in a mount namespace of its own.
+func TestMountHelper(t *testing.T) {
+	needsMount(t)
+	t.Parallel()
+	dir, options := layers(t)
+	script := `set -e
+	D=$1 options=$2 program=$3
+	mount --make-rprivate /
+	S=$(readlink -f /sbin)
+	mkdir "$D/su" "$D/sw"
+	mount -t overlay overlay -o "lowerdir=$S,upperdir=$D/su,workdir=$D/sw" "$S"
+	ln -s "$program" "$S/mount.fuse.fuse-overlay"
+	cd "$D"
+	mount -t fuse.fuse-overlay -o "$options,nodev" union m
+	grep "^union $D/m fuse.fuse-overlay .*nodev" /proc/mounts
+	test "$(cat m/f)" = text
+	echo new > m/g
+	umount m
+	test "$(cat upper/g)" = new
+	if mount -t fuse.fuse-overlay -o "lowerdir=$D/none" union m; then exit 1; fi
+	echo "union $D/m fuse.fuse-overlay $options,noauto,x-nothing=1 0 0" > "$D/fstab"
+	mount --fstab "$D/fstab" m
+	test "$(cat m/g)" = new
+	umount m
+	ps -e -o args= | grep "^[^ ]*mount.fuse.fuse-overlay" | grep "$D" && exit 1
+	exit 0`
+	out, err := exec.Command("unshare", "--mount", "/bin/bash", "-c", script, "script", dir, options, program).CombinedOutput()
+	if err != nil || !strings.Contains(string(out), dir+"/none does not exist") {
+		t.Errorf("%v\n%s", err, out)
+	}
+}
+
+// TestAsUser: an ordinary user mounts with fusermount3, and is told what is
+// missing.
+func TestAsUser(t *testing.T) {
+	needsMount(t)
+	t.Parallel()
+	const prepare = `cd "$HOME"; mkdir -p l u w m; echo text > l/f; o=lowerdir=l,upperdir=u,workdir=w; `
+	r := fusetest.AsUser(t, fusetest.User{}, prepare+`set -e
+		"$1" -o $o m; cat m/f; echo new > m/g; rm m/f; ls m; chmod 0700 m; fusermount3 -u m; ls u w/work
+		unshare -Urm /bin/sh -ec '"$1" -o $2 m; ls m; stat -c %u:%g m/g; umount m' sh "$1" "$o"`, program)
+	if r.Status != 0 || !strings.HasPrefix(r.Out, "text\ng\n") || !strings.HasSuffix(r.Out, "g\n0:0\n") {
+		t.Errorf("%+v", r)
+	}
+	for want, u := range map[string]fusetest.User{"fuse device not found": {NoDevice: true}, "fuse3": {NoHelper: true}} {
+		r := fusetest.AsUser(t, u, prepare+`"$1" -o $o m`, program)
+		if r.Status != 1 || !strings.Contains(r.Err, want) || strings.Count(r.Err, "fuse-overlay: ") != 1 {
+			t.Errorf("%+v: %+v", u, r)
+		}
+	}
+	r = fusetest.AsUser(t, fusetest.User{}, prepare+`"$1" -o $o,allow_other m`, program)
+	if r.Status != 1 || !strings.Contains(r.Err, "user_allow_other") {
+		t.Errorf("%+v", r)
+	}
+}
+
+// TestManualPageIsCurrent: docs/man holds what the program says now.
+func TestManualPageIsCurrent(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	if out, err := exec.Command("go", "run", "-tags", "docs", ".", "docs", dir).CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	want, err := os.ReadFile(dir + "/fuse-overlay.1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := os.ReadFile("../../docs/man/fuse-overlay.1"); err != nil || !bytes.Equal(got, want) {
+		t.Errorf("docs/man/fuse-overlay.1 is not what the program says (%v): run make docs", err)
+	}
+}
