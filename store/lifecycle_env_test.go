@@ -38,6 +38,7 @@ type lifeEnv struct {
 	root, run string
 	// imageStores are graph roots of additional stores.
 	imageStores []string
+	transient bool
 	// noShift takes the driver's mapping at the mount away.
 	noShift bool
 }
@@ -117,7 +118,7 @@ func (e *lifeEnv) options() store.Options {
 	}
 	return store.Options{
 		GraphRoot: e.root, RunRoot: e.run, DriverName: e.driver,
-		NewDriver: newDriver, LockTimeout: 30 * time.Second, ImageStores: e.imageStores,
+		NewDriver: newDriver, LockTimeout: 30 * time.Second, ImageStores: e.imageStores, Transient: e.transient,
 	}
 }
 

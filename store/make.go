@@ -163,6 +163,7 @@ func (s *Store) CreateContainer(ctx context.Context, spec ContainerSpec) (*Conta
 	if err := s.writable(); err != nil {
 		return nil, err
 	}
+	spec.Volatile = spec.Volatile || s.opts.Transient
 	var parent string
 	err := s.View(ctx, func(t *Tx) (err error) {
 		parent, err = t.checkContainerSpec(&spec)

@@ -35,6 +35,10 @@ type Options struct {
 	Log *logrus.Entry
 	// ReadOnly opens without making, changing or sweeping anything.
 	ReadOnly bool
+	// Transient keeps the records of containers, which are all volatile then,
+	// and of their layers in the run root, so that a restart of the machine
+	// forgets them; images stay in the graph root.
+	Transient bool
 	// MustExist refuses a graph root that is missing or holds no store.
 	MustExist bool
 	// Brief is for a process that does one thing and ends: nobody is told of

@@ -236,17 +236,16 @@ type storePaths struct {
 	shadows []string
 }
 
-func pathsOf(root, driver string, k Kind, imageStores []string) storePaths {
-	dir := filepath.Join(root, driver+"-"+k.Plural())
-	p := storePaths{own: [2]string{filepath.Join(dir, k.Plural()+".json")}}
+func (s *Store) pathsOf(k Kind) storePaths {
+	p := storePaths{own: [2]string{filepath.Join(s.kindDir(k), k.Plural()+".json")}}
 	if k != KindImage {
-		p.own[1] = filepath.Join(dir, "volatile-"+k.Plural()+".json")
+		p.own[1] = filepath.Join(s.volatileDir(k), "volatile-"+k.Plural()+".json")
 	}
 	if k == KindContainer {
 		return p
 	}
-	for _, store := range imageStores {
-		p.shadows = append(p.shadows, filepath.Join(store, driver+"-"+k.Plural(), k.Plural()+".json"))
+	for nth := range s.opts.ImageStores {
+		p.shadows = append(p.shadows, s.shadowPath(k, nth+1, k.Plural()+".json"))
 	}
 	return p
 }

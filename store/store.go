@@ -158,9 +158,30 @@ func (s *Store) runDir(k Kind) string {
 	return filepath.Join(s.opts.RunRoot, s.opts.DriverName+"-"+k.Plural())
 }
 
+// volatileDir is the directory of a kind's records that need not outlive the
+// machine's run.
+func (s *Store) volatileDir(k Kind) string {
+	if s.opts.Transient {
+		return s.runDir(k)
+	}
+	return s.kindDir(k)
+}
+
+// lockDir is the directory of a kind's lock file: a transient store's
+// containers are locked in the run root.
+func (s *Store) lockDir(k Kind) string {
+	if k == KindContainer {
+		return s.volatileDir(k)
+	}
+	return s.kindDir(k)
+}
+
 // recordDirs are the directories of all record and lock files.
 func (s *Store) recordDirs() []string {
 	dirs := []string{s.runDir(KindLayer)}
+	if s.opts.Transient {
+		dirs = append(dirs, s.runDir(KindContainer))
+	}
 	for k := range Kind(numKinds) {
 		dirs = append(dirs, s.kindDir(k))
 		for _, path := range s.paths[k].shadows {
@@ -179,8 +200,8 @@ func (s *Store) setPaths() {
 		o.SideDir = s.sideDir()
 	}
 	for k := range Kind(numKinds) {
-		s.paths[k] = pathsOf(s.opts.GraphRoot, s.opts.DriverName, k, s.opts.ImageStores)
-		s.locks[k] = lockfile.New(filepath.Join(s.kindDir(k), k.Plural()+".lock"), o)
+		s.paths[k] = s.pathsOf(k)
+		s.locks[k] = lockfile.New(filepath.Join(s.lockDir(k), k.Plural()+".lock"), o)
 	}
 	s.mountsPath = filepath.Join(s.runDir(KindLayer), "mountpoints.json")
 	s.mountsLock = lockfile.New(filepath.Join(s.runDir(KindLayer), "mountpoints.lock"), o)
@@ -215,12 +236,14 @@ func (s *Store) sweep(ctx context.Context) error {
 	needed := false
 	st := s.cur.Load()
 	for k := range Kind(numKinds) {
-		entries, err := os.ReadDir(s.kindDir(k))
-		if err != nil {
-			return fmt.Errorf("look for leftovers: %w", err)
+		needed = needed || len(st.of(k).incomplete()) > 0
+		for _, dir := range []string{s.kindDir(k), s.volatileDir(k)} {
+			entries, err := os.ReadDir(dir)
+			if err != nil && dir == s.kindDir(k) {
+				return fmt.Errorf("look for leftovers: %w", err)
+			}
+			needed = needed || slices.ContainsFunc(entries, func(e os.DirEntry) bool { return durable.IsTemp(e.Name()) })
 		}
-		needed = needed || len(st.of(k).incomplete()) > 0 ||
-			slices.ContainsFunc(entries, func(e os.DirEntry) bool { return durable.IsTemp(e.Name()) })
 	}
 	if !needed {
 		return nil

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"time"
 
 	"github.com/plyfs/plyfs/internal/errno"
@@ -169,6 +170,13 @@ type heldLocks [numKinds]*lockfile.Held
 // beside an error.
 func (s *Store) lockAll(ctx context.Context, what string) (*heldLocks, error) {
 	held := new(heldLocks)
+	if s.opts.Transient && !s.opts.ReadOnly { // the run root may have been removed
+		for _, k := range []Kind{KindLayer, KindContainer} {
+			if err := os.MkdirAll(s.volatileDir(k), 0o700); err != nil {
+				return held, fmt.Errorf("make the run root: %w", err)
+			}
+		}
+	}
 	for k := range Kind(numKinds) {
 		var err error
 		if what == "" {

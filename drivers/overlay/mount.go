@@ -82,7 +82,7 @@ func (d *Driver) mountLowers(dir, id string) ([]string, error) {
 		if err != nil {
 			return nil, errno.New(errno.ErrDamaged, "overlay: layer %s: %w", id, err)
 		}
-		if missing {
+		if missing && t.home == d.home {
 			if err := d.relink(link, t); err != nil {
 				return nil, err
 			}
@@ -175,11 +175,15 @@ func (d *Driver) upper(p *mounts.Plan, dir string, readOnly bool) error {
 }
 
 // emptyDir returns an empty directory to stand below a base layer; that of a
-// read-only store that lacks one is in the run root.
+// read-only store, where nothing is made, is in the run root.
 func (d *Driver) emptyDir(dir string) (string, error) {
 	empty := filepath.Join(dir, "empty")
-	err := ensureDir(empty, 0o700)
-	if err != nil && cannotWrite(err) {
+	own := filepath.Dir(dir) == d.home
+	var err error
+	if own {
+		err = ensureDir(empty, 0o700)
+	}
+	if !own || err != nil && cannotWrite(err) {
 		empty = filepath.Join(d.cfg.RunRoot, homeName, "empty")
 		err = ensureDir(empty, 0o700)
 	}
