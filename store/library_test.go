@@ -14,6 +14,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/opencontainers/go-digest"
@@ -495,4 +496,21 @@ func TestMountImageAsPeer(t *testing.T) {
 	if left := mountsBelow(t, e.root+"/overlay"); len(left) > 0 {
 		t.Errorf("still mounted: %v", left)
 	}
+}
+
+// Who holds a digest's lock keeps others out, of this process and any.
+func TestLockDigest(t *testing.T) {
+	t.Parallel()
+	s, p := plain(t)
+	ctx := context.Background()
+	d, other := digest.FromString("one"), digest.FromString("two")
+	unlock := get(t, s.LockDigest, ctx, d)
+	second := p.open(t, func(o *store.Options) { o.LockTimeout = 50 * time.Millisecond })
+	_, err := second.LockDigest(ctx, d)
+	want(t, err, errno.ErrTimeout)
+	want(t, get(t, second.LockDigest, ctx, other)(), nil)
+	want(t, unlock(), nil)
+	want(t, get(t, second.LockDigest, ctx, d)(), nil)
+	_, err = s.LockDigest(ctx, "../../x")
+	want(t, err, errno.ErrBadValue)
 }

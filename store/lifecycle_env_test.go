@@ -38,7 +38,7 @@ type lifeEnv struct {
 	root, run string
 	// imageStores are graph roots of additional stores.
 	imageStores []string
-	transient bool
+	transient   bool
 	// noShift takes the driver's mapping at the mount away.
 	noShift bool
 }

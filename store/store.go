@@ -291,6 +291,15 @@ func (s *Store) Close() error {
 // Driver returns the driver, nil when Options gave no constructor.
 func (s *Store) Driver() drivers.Driver { return s.driver }
 
+// Status returns what the driver tells of itself, name and value, in the peers'
+// order; versions that matter to a driver are among it. Nil without a driver.
+func (s *Store) Status() [][2]string {
+	if s.driver == nil {
+		return nil
+	}
+	return s.driver.Status()
+}
+
 // GraphRoot returns the absolute graph root.
 func (s *Store) GraphRoot() string { return s.opts.GraphRoot }
 
