@@ -50,8 +50,8 @@ func (p piece) release() { p.of.release() }
 // decompresses and hashes again; the parser's goroutine takes the result
 // through Read. See the package comment for its rules.
 type flow struct {
-	src   io.Reader
-	limit int64 // of the decompressed stream, -1 for none
+	src io.Reader
+	lim Limits
 	// pushed is set when src is a Push, which then asks for frames.
 	frames *frameTracker
 
@@ -83,8 +83,8 @@ type flow struct {
 	done chan struct{}
 }
 
-func newFlow(src io.Reader, limit int64) *flow {
-	f := &flow{src: src, limit: limit, inSum: sha256.New(), outSum: sha256.New(), sums: make(chan *fblock, flowTotal), done: make(chan struct{})}
+func newFlow(src io.Reader, lim Limits) *flow {
+	f := &flow{src: src, lim: lim, inSum: sha256.New(), outSum: sha256.New(), sums: make(chan *fblock, flowTotal), done: make(chan struct{})}
 	f.changed.L = &f.mu
 	return f
 }
@@ -128,9 +128,9 @@ func (f *flow) decode(dec *decoder) error {
 		}
 		n, err := f.fill(dec, b.b[:flowBlock])
 		f.outN += int64(n)
-		if over(f.outN, f.limit) {
+		if err := f.bounded(); err != nil {
 			b.release()
-			return errno.New(errno.ErrBadStream, "the stream is larger than the limit of %d bytes", f.limit)
+			return err
 		}
 		if n > 0 {
 			f.put(b, n)
@@ -141,6 +141,24 @@ func (f *flow) decode(dec *decoder) error {
 			return err
 		}
 	}
+}
+
+// limitError is a refusal of the stream, to which the parser adds the member.
+type limitError struct{ err error }
+
+func (e *limitError) Error() string { return e.err.Error() }
+func (e *limitError) Unwrap() error { return e.err }
+
+// bounded refuses a stream that is too large, or too large for what it is made
+// of.
+func (f *flow) bounded() error {
+	if over(f.outN, f.lim.Total) {
+		return &limitError{errno.New(errno.ErrBadStream, "the stream is larger than the limit of %d bytes", f.lim.Total)}
+	}
+	if r := f.lim.Ratio; r > 0 && !f.plain && f.outN > ratioFrom && f.outN/r > f.inN {
+		return &limitError{errno.New(errno.ErrBadStream, "the stream has %d bytes out of %d compressed ones, which is more than the limit of %d for one", f.outN, f.inN, r)}
+	}
+	return nil
 }
 
 // hash takes the decompressed stream's digest.

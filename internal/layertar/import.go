@@ -56,7 +56,7 @@ type Result struct {
 // the next read of r that returns.
 func Import(ctx context.Context, dir *os.File, r io.Reader, split io.Writer, o ApplyOptions) (Result, error) {
 	o.Limits = o.Limits.withDefaults()
-	return runImport(ctx, newFlow(r, o.Limits.Total), dir, split, o, &parser{})
+	return runImport(ctx, newFlow(r, o.Limits), dir, split, o, &parser{})
 }
 
 // runImport is the second half of an import; f's goroutine is started here

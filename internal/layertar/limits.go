@@ -15,15 +15,23 @@ type Limits struct {
 	FileSize   int64 // one member's apparent size
 	Total      int64 // the decompressed stream
 	Components int64 // path components of a name
+	// Ratio is how many times a stream may be larger than its compressed
+	// form; it counts from ratioFrom bytes on.
+	Ratio int64
 }
+
+// ratioFrom is what a stream may have whatever its compression.
+const ratioFrom = 1 << 20
 
 // DefaultLimits are generous for any real image and bound what a hostile
 // stream can take: names are those that a system call accepts, PAX headers as
-// large as Go's archive/tar allows them, 16 TiB is ext4's largest file.
+// large as Go's archive/tar allows them, 16 TiB is ext4's largest file, and
+// gzip makes no more than 1032 of one; zstd and xz make more of zeros, as empty
+// disks' images are.
 func DefaultLimits() Limits {
 	return Limits{
 		Entries: 16 << 20, Name: 4095, Header: 1 << 20, Xattrs: 1 << 20,
-		FileSize: 16 << 40, Total: 1 << 40, Components: 1024,
+		FileSize: 16 << 40, Total: 1 << 40, Components: 1024, Ratio: 100_000,
 	}
 }
 
@@ -31,7 +39,7 @@ func (l Limits) withDefaults() Limits {
 	d := DefaultLimits()
 	for _, f := range [...]struct{ have, def *int64 }{
 		{&l.Entries, &d.Entries}, {&l.Name, &d.Name}, {&l.Header, &d.Header}, {&l.Xattrs, &d.Xattrs},
-		{&l.FileSize, &d.FileSize}, {&l.Total, &d.Total}, {&l.Components, &d.Components},
+		{&l.FileSize, &d.FileSize}, {&l.Total, &d.Total}, {&l.Components, &d.Components}, {&l.Ratio, &d.Ratio},
 	} {
 		if *f.have == 0 {
 			*f.have = *f.def

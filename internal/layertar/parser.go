@@ -49,6 +49,10 @@ func (p *parser) ioError(err error, h *header) error {
 	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
 		return errno.New(errno.ErrBadStream, "unexpected EOF: the stream ends at byte %d, inside %s", p.off, where(h))
 	}
+	var limit *limitError
+	if errors.As(err, &limit) {
+		return errno.New(errno.ErrBadStream, "%s: %w", where(h), limit.err)
+	}
 	return err
 }
 
@@ -162,7 +166,7 @@ func (p *parser) trailer(h *header) error {
 			return nil
 		}
 		if err != nil {
-			return err
+			return p.ioError(err, h)
 		}
 	}
 }

@@ -42,7 +42,7 @@ type Push struct {
 func NewPush(ctx context.Context, dir *os.File, split io.Writer, o ApplyOptions) *Push {
 	o.Limits = o.Limits.withDefaults()
 	p := &Push{p: &parser{}, done: make(chan struct{})}
-	p.f = newFlow(pushReader{p}, o.Limits.Total)
+	p.f = newFlow(pushReader{p}, o.Limits)
 	p.f.frames = &frameTracker{}
 	go func() {
 		res, err := runImport(ctx, p.f, dir, split, o, p.p)
