@@ -31,3 +31,5 @@ for os in darwin freebsd windows; do
 done
 
 $GO test -tags portable -run 'Both|RemoveTree' ./internal/safefs ./drivers/treecopy ./store
+# The driver vfs over that code, beside the peers where they are installed.
+$GO test -tags portable -run '^Test(Turns|Push|DiffIntoContent|StageLeavesNothing|DeleteRules|RecordsAsPeers|MountCountsShared|UserFiles)$/vfs' ./store

@@ -47,5 +47,6 @@
 // A [Dir] is an os.Root there (portable.go), which keeps the rule by itself;
 // whether the last component is a symlink is looked at before and after the
 // opening. There are no Refs, extended attributes, unnamed files or renames with
-// flags. The build tag `portable` makes Linux use that code, for its tests.
+// flags. The build tag `portable` makes Linux use that code, for its tests
+// (make cross).
 package safefs
