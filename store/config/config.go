@@ -158,18 +158,8 @@ func (c *Config) Strict() error {
 
 // refuse tells of settings that mean a store of a form that cannot be opened.
 func (c *Config) refuse() error {
-	transient, _ := strconv.ParseBool(c.TransientStore.Text) // the schema saw that it is one
-	for _, s := range []struct {
-		name string
-		v    Value
-		set  bool
-	}{
-		{"transient_store", c.TransientStore, transient},
-		{"imagestore", c.ImageStore, c.ImageStore.Text != ""},
-	} {
-		if s.set {
-			return errno.New(errno.ErrNotSupported, "%s: storage.%s is set, and plyfs cannot open such a store: unset it or name another store with --root", s.v.From, s.name)
-		}
+	if v := c.ImageStore; v.Text != "" {
+		return errno.New(errno.ErrNotSupported, "%s: storage.imagestore is set, and plyfs cannot open such a store: unset it or name another store with --root", v.From)
 	}
 	return nil
 }
@@ -180,7 +170,9 @@ func (c *Config) StoreOptions(newDriver func(drivers.Config) (drivers.Driver, er
 		GraphRoot: c.GraphRoot.Text, RunRoot: c.RunRoot.Text, DriverName: c.Driver.Text,
 		NewDriver: newDriver, LockTimeout: lockTimeout, Log: log, Maps: c.Remap.Maps,
 	}
-	o.DisableVolatile, _ = strconv.ParseBool(c.DisableVolatile.Text) // the schema saw that it is one
+	// The schema saw that they are booleans; empty is false.
+	o.DisableVolatile, _ = strconv.ParseBool(c.DisableVolatile.Text)
+	o.Transient, _ = strconv.ParseBool(c.TransientStore.Text)
 	for _, s := range c.ImageStores {
 		o.ImageStores = append(o.ImageStores, s.Text)
 	}

@@ -274,3 +274,32 @@ func TestProber(t *testing.T) {
 		t.Errorf("left %v, %v", entries, err)
 	}
 }
+
+// TestTransient: written as a boolean or a string, or by the flag; another
+// store that --root names is not made transient by a file.
+func TestTransient(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		value string
+		flags Flags
+		want  bool
+		from  string
+	}{
+		{"true", Flags{}, true, "/usr/storage.conf:2"},
+		{`"true"`, Flags{}, true, "/usr/storage.conf:2"},
+		{"false", Flags{}, false, "/usr/storage.conf:2"},
+		{`""`, Flags{}, false, ""},
+		{"true", Flags{Root: "/other"}, false, ""},
+		{"false", Flags{Root: "/other", TransientStore: true}, true, "--transient-store"},
+	} {
+		s := newSandbox(t)
+		s.file("usr/storage.conf", "[storage]\ntransient_store = "+c.value+"\n")
+		got := s.load(0, c.flags)
+		if o := got.StoreOptions(nil, 0, nil); o.Transient != c.want {
+			t.Errorf("%s, %+v: transient is %v", c.value, c.flags, o.Transient)
+		}
+		if from := strings.TrimPrefix(got.TransientStore.From, s.dir); from != c.from {
+			t.Errorf("%s, %+v: from %q, want %q", c.value, c.flags, from, c.from)
+		}
+	}
+}
