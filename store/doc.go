@@ -21,6 +21,7 @@
 // Locks of one line are taken nested, from left to right; what a branch ends
 // in is let go before another is taken:
 //
+//	userns.lock (a file; while a container whose ID maps were chosen is published)
 //	Store.gate (a channel of one: loads and writes of this process)
 //	├── layers.lock → images.lock → containers.lock (files; shared to load, exclusive to write)
 //	│   ├── mountpoints.lock (file; for each load and each save of the table)

@@ -8,6 +8,12 @@ func WithFailpoint(o Options, fn func(step string)) Options {
 	return o
 }
 
+// WithSubIDFiles has subordinate IDs read from other files.
+func WithSubIDFiles(o Options, uids, gids string) Options {
+	o.subIDFiles = [2]string{uids, gids}
+	return o
+}
+
 // WaitRemovals waits until nothing is removed in the background any more.
 func (s *Store) WaitRemovals() { s.removals.Wait() }
 

@@ -163,9 +163,16 @@ func (s *Store) CreateContainer(ctx context.Context, spec ContainerSpec) (*Conta
 	if err := s.writable(); err != nil {
 		return nil, err
 	}
+	if spec.Auto != nil {
+		return s.createAuto(ctx, spec)
+	}
+	return s.createContainer(ctx, spec)
+}
+
+func (s *Store) createContainer(ctx context.Context, spec ContainerSpec) (_ *Container, err error) {
 	spec.Volatile = spec.Volatile || s.opts.Transient
 	var parent string
-	err := s.View(ctx, func(t *Tx) (err error) {
+	err = s.View(ctx, func(t *Tx) (err error) {
 		parent, err = t.checkContainerSpec(&spec)
 		return err
 	})
@@ -191,6 +198,13 @@ func (s *Store) CreateContainer(ctx context.Context, spec ContainerSpec) (*Conta
 		return nil, err
 	}
 	s.fail("make:2")
+	if spec.Auto != nil {
+		unlock, lerr := s.lockMaps(ctx)
+		if lerr != nil {
+			return nil, lerr
+		}
+		defer func() { err = also(err, unlock()) }()
+	}
 	err = s.Update(ctx, func(w *WriteTx) error { return w.publishContainer(st, rec, spec, parent) })
 	if err != nil {
 		return nil, err
@@ -203,6 +217,11 @@ func (s *Store) CreateContainer(ctx context.Context, spec ContainerSpec) (*Conta
 func (w *WriteTx) publishContainer(st *StagedLayer, rec *Container, spec ContainerSpec, parent string) error {
 	if _, err := w.checkContainerSpec(&spec); err != nil {
 		return err
+	}
+	if spec.Auto != nil {
+		if err := w.checkMapsFree(spec.Maps); err != nil {
+			return err
+		}
 	}
 	if img := w.ImageByID(spec.Image); img != nil && parent != img.TopLayer && !slices.Contains(img.MappedLayers, parent) {
 		return errno.New(errno.ErrInUse, "image %s got another layer while container %s was made; try again", spec.Image, rec.ID)

@@ -45,6 +45,8 @@ type Options struct {
 	// what others write, and each View compares tokens. Watching costs
 	// milliseconds, most of them when it ends.
 	Brief bool
+	// subIDFiles are those of users and of groups; tests only.
+	subIDFiles [2]string
 	// failpoint is called at each numbered step of an operation; tests only.
 	failpoint func(step string)
 }

@@ -110,6 +110,9 @@ func checkOptions(o *Options) error {
 	if err := o.Maps.Validate(); err != nil {
 		return errno.New(errno.ErrBadValue, "the store's ID maps: %w: correct remap-uids and its like", err)
 	}
+	if o.subIDFiles == [2]string{} {
+		o.subIDFiles = subIDFiles()
+	}
 	if o.LockTimeout <= 0 {
 		o.LockTimeout = DefaultLockTimeout
 	}

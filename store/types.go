@@ -180,7 +180,9 @@ type ContainerSpec struct {
 	// Maps are the container's ID maps; none means the host's IDs. Where the
 	// driver does not map when it mounts, the image gets a mapped copy of its
 	// top layer, which later containers with the same maps share.
-	Maps       idmap.Maps
+	Maps idmap.Maps
+	// Auto, when set, has Maps chosen: IDs that no other container has.
+	Auto       *AutoMaps
 	MountLabel string
 	Volatile   bool
 	BigData    []BigDataItem
