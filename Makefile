@@ -6,6 +6,8 @@ SHELL := /bin/sh
 
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 PREFIX ?= /usr/local
+# Where mount(8) looks for helpers.
+SBINDIR ?= /sbin
 DESTDIR ?=
 # Where mount(8) looks for its helpers.
 HELPERDIR ?= /sbin
@@ -99,6 +101,8 @@ build-binary: ## static binaries into bin/
 install: build-binary ## into DESTDIR/PREFIX (default /usr/local)
 	@install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/man/man1
 	@for b in cmd/*/main.go; do install -m 0755 bin/$$(basename $$(dirname $$b)) $(DESTDIR)$(PREFIX)/bin/; done
+	@if install -d $(DESTDIR)$(SBINDIR) 2>/dev/null && ln -sf $(PREFIX)/bin/plyfs $(DESTDIR)$(SBINDIR)/mount.fuse.plyfs 2>/dev/null; then :; \
+	else echo "without the helper for mount -t fuse.plyfs: $(DESTDIR)$(SBINDIR) cannot be written by this user"; fi
 	@install -m 0644 docs/man/*.1 $(DESTDIR)$(PREFIX)/share/man/man1/
 	@install -d $(DESTDIR)$(HELPERDIR)
 	@ln -sfn $(PREFIX)/bin/fuse-overlay $(DESTDIR)$(HELPERDIR)/mount.fuse.fuse-overlay

@@ -117,6 +117,9 @@ func (p place) missing() error {
 // mode returns the type and permission bits; write bits say what works.
 func (p place) mode() uint32 {
 	perm := p.row.Mode
+	if p.row.Kind != Link {
+		perm &^= p.fs.opts.Umask
+	}
 	if p.fs.writable() != nil || p.readOnlyObject() {
 		perm &^= 0o222
 	}

@@ -72,4 +72,6 @@ type Options struct {
 	BigDataLimit int64
 	// UID and GID own the control files.
 	UID, GID uint32
+	// Umask are permission bits that the control files lack.
+	Umask uint32
 }

@@ -194,27 +194,11 @@ func List(ctx context.Context, root vnode.Node, path string) ([]Entry, error) {
 		e, err := entryOf(ctx, path, n)
 		return []Entry{e}, err
 	}
-	des, err := d.ReadDir(ctx)
-	if err != nil {
-		return nil, err
-	}
-	list := make([]Entry, 0, len(des))
-	for _, de := range des {
-		child, err := d.Lookup(ctx, de.Name)
-		if errno.Of(err) == syscall.ENOENT || err == nil && child.Node == nil {
-			continue // it went away meanwhile
-		}
-		if err != nil {
-			return nil, err
-		}
-		e, err := entryOf(ctx, de.Name, child.Node)
-		if err != nil {
-			return nil, err
-		}
-		list = append(list, e)
-	}
+	return listDir(ctx, d)
+}
+
+func sortEntries(list []Entry) {
 	sort.Slice(list, func(i, j int) bool { return list[i].Name < list[j].Name })
-	return list, nil
 }
 
 func entryOf(ctx context.Context, name string, n vnode.Node) (Entry, error) {

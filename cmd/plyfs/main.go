@@ -4,6 +4,7 @@
 package main
 
 import (
+	"fmt"
 	"os"
 )
 
@@ -11,5 +12,12 @@ import (
 var version = "unknown"
 
 func main() {
-	os.Exit(run(os.Args[1:], stdio{os.Stdin, os.Stdout, os.Stderr}))
+	args, err := commandLine(os.Args)
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "plyfs: %s\n", sentence(err))
+		os.Exit(1)
+	}
+	// What this program starts again is called with the arguments made of them.
+	os.Args[0] = "plyfs"
+	os.Exit(run(args, stdio{os.Stdin, os.Stdout, os.Stderr}))
 }

@@ -2,6 +2,10 @@ package main
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -34,8 +38,18 @@ Options, after -o, separated by commas:
     show=dirs           also list dir/ and rundir/ of containers
     bigdata_limit=SIZE  largest big data item and metadata (16M); K, M, G
     lock_timeout=TIME   longest wait for a lock of the store (60s)
+    owner=USER[:GROUP]  who the control files belong to (root only)
+    umask=BITS          mode bits that the control files lack, in octal
+    store=DIR, runroot=DIR, driver=NAME, storage_opt=KEY=VALUE
+                        the store, where there are no flags: in fstab(5)
 
-rw, exec, nodev and nosuid are the defaults and may be given.
+rw, exec, nodev and nosuid are the defaults and may be given. As the program
+mount.fuse.plyfs it takes what mount(8) gives to helpers, so that these work:
+
+    mount -t fuse.plyfs /srv/store /mnt -o ro
+    /srv/store /mnt fuse.plyfs ro,runroot=/run/store 0 0       (in /etc/fstab)
+
+The source is the graph root, or "none" for the store of podman.
 
 In the background warnings go to --log-file; without one they are in the
 tree's own file error_log only.`,
@@ -50,6 +64,15 @@ tree's own file error_log only.`,
 				return err
 			}
 			o.create = create
+			o.named(&a.flags)
+			if a.needsInner() && o.owner != nil {
+				return errno.New(errno.ErrForbidden, "the mount option owner is for root: what an ordinary user mounts is the user's")
+			}
+			if a.pidFile != "" {
+				if a.pidFile, err = filepath.Abs(a.pidFile); err != nil {
+					return err
+				}
+			}
 			dir, err := mountPoint(args[0])
 			if err != nil {
 				return err
@@ -59,17 +82,24 @@ tree's own file error_log only.`,
 	}
 	cmd.Flags().StringArrayVarP(&options, "options", "o", nil, "mount `OPTIONS`, see above")
 	cmd.Flags().BoolVarP(&foreground, "foreground", "f", false, "stay in the foreground")
+	cmd.Flags().StringVar(&a.pidFile, "pid-file", "", "write the number of the process to signal to `FILE` once it is mounted")
 	cmd.Flags().BoolVar(&create, "create", false, "make an empty store when there is none")
 	return cmd
 }
 
 // mount mounts in this process, or starts one in the background that does.
-func (a *app) mount(ctx context.Context, dir string, o mountOptions, foreground bool) error {
+func (a *app) mount(ctx context.Context, dir string, o mountOptions, foreground bool) (err error) {
 	background, err := detach.Here()
 	if err != nil {
 		return err
 	}
-	ready := func() error { return background.Ready(!foreground) }
+	ready := func() error {
+		if err := a.tellReady(); err != nil {
+			return err
+		}
+		return background.Ready(!foreground)
+	}
+	defer func() { err = errors.Join(err, a.removePID()) }()
 	if a.inner != nil {
 		return a.serve(ctx, dir, o, ready)
 	}
@@ -88,6 +118,42 @@ func (a *app) mount(ctx context.Context, dir string, o mountOptions, foreground 
 		return a.superviseMount(ctx, dir, o, ready)
 	}
 	return a.serve(ctx, dir, o, ready)
+}
+
+// tellReady tells those who asked that the mount is there. An inner process
+// leaves it to the outer one.
+func (a *app) tellReady() error {
+	if a.inner != nil {
+		return nil
+	}
+	if err := detach.Notify("READY=1"); err != nil {
+		a.log.Warn(err)
+	}
+	return a.writePID()
+}
+
+// writePID makes the file that --pid-file names.
+func (a *app) writePID() error {
+	if a.pidFile == "" {
+		return nil
+	}
+	err := os.WriteFile(a.pidFile, fmt.Appendf(nil, "%d\n", os.Getpid()), 0o644)
+	if err != nil {
+		return fmt.Errorf("write the process number: %w", err)
+	}
+	a.pidWritten = true
+	return nil
+}
+
+// removePID removes the file that writePID made.
+func (a *app) removePID() error {
+	if !a.pidWritten {
+		return nil
+	}
+	if err := os.Remove(a.pidFile); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("remove the file of the process number: %w", err)
+	}
+	return nil
 }
 
 // serverEnds is how long umount waits for the server of a mount that is gone.

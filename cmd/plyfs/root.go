@@ -36,6 +36,9 @@ type app struct {
 	inner *inner
 	// device is the connection that an inner process was given.
 	device *os.File
+	// pidFile is --pid-file, absolute; pidWritten that this process made it.
+	pidFile    string
+	pidWritten bool
 	// args are the program's arguments as they came, for the background.
 	args []string
 }

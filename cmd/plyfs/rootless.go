@@ -159,7 +159,9 @@ func (a *app) superviseMount(ctx context.Context, dir string, o mountOptions, re
 	if err := announce(dir); err != nil {
 		a.log.Warn(err)
 	}
-	err = errors.Join(os.Chdir("/"), ready())
+	if err = errors.Join(os.Chdir("/"), ready()); err != nil {
+		err = errors.Join(err, undo()) // ends the server, which is waited for
+	}
 	stop := context.AfterFunc(ctx, func() {
 		if uerr := undo(); uerr != nil {
 			a.log.Error(uerr)

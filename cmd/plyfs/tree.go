@@ -35,7 +35,7 @@ func (a *app) withTree(ctx context.Context, fn func(root vnode.Node) error) (err
 // treeCommands are the verbs that walk the tree without a mount.
 func (a *app) treeCommands() []*cobra.Command {
 	return []*cobra.Command{
-		a.lsCommand(), a.catCommand(), a.writeCommand(), a.mvCommand(), a.lnCommand(),
+		a.lsCommand(), a.treeCommand(), a.findCommand(), a.catCommand(), a.writeCommand(), a.mvCommand(), a.lnCommand(),
 		a.eachCommand("mkdir", "make an object, as mkdir in the mount does",
 			`Where you make it says what from: layers/NAME, layers/PARENT/children/NAME,
 layers/LAYER/images/NAME, images/NAME, images/IMAGE/containers/NAME,

@@ -27,13 +27,17 @@ func (a *app) openStore(ctx context.Context, lockTimeout time.Duration, create, 
 
 // openTree returns the control tree of a store.
 func openTree(st *store.Store, conf *config.Config, o mountOptions, log *logrus.Entry) (*fsview.FS, error) {
+	own := owner{uint32(os.Getuid()), uint32(os.Getgid())}
+	if o.owner != nil {
+		own = *o.owner
+	}
 	return fsview.New(fsview.Options{
 		Store:   st,
 		Config:  fsview.Config{Options: conf.Lines(), StorageConf: conf.TOML()},
 		Trees:   newTrees(),
 		Version: version, Log: log,
 		HideTrees: o.hideTrees, ShowStreams: o.showStreams, ShowDirs: o.showDirs, ReadOnly: o.readOnly, BigDataLimit: o.bigDataLimit,
-		UID: uint32(os.Getuid()), GID: uint32(os.Getgid()),
+		UID: own.uid, GID: own.gid, Umask: o.umask,
 	})
 }
 
