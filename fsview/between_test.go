@@ -101,7 +101,7 @@ func TestDiffBetweenNothing(t *testing.T) {
 	for name, want := range map[string]string{
 		"layer:a": "EINVAL", "..": "OK", "layer:a..": "EINVAL", "..layer:a": "EINVAL", "layer:a...layer:b": "EINVAL",
 		"layer:a..layer:b..layer:a": "EINVAL", "layer:a..layer:%zz": "EINVAL", "layer:a..image:empty": "EINVAL",
-		"layer:a..layer:c": "ENOENT", "a..b": "ENOENT", "layer:a..container:a": "ENOENT",
+		"layer:a..layer:none": "ENOENT", "a..b": "ENOENT", "layer:a..container:a": "ENOENT",
 	} {
 		_, err := fsview.Walk(w.ctx, w.fs.Root(), "diff/"+name, true)
 		w.is(err, want, "diff/"+name)

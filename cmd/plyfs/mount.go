@@ -64,16 +64,7 @@ tree's own file error_log only.`,
 				return err
 			}
 			o.create = create
-			o.named(&a.flags)
-			if a.needsInner() && o.owner != nil {
-				return errno.New(errno.ErrForbidden, "the mount option owner is for root: what an ordinary user mounts is the user's")
-			}
-			if a.pidFile != "" {
-				if a.pidFile, err = filepath.Abs(a.pidFile); err != nil {
-					return err
-				}
-			}
-			dir, err := mountPoint(args[0])
+			dir, err := a.prepareMount(&o, args[0])
 			if err != nil {
 				return err
 			}
@@ -85,6 +76,23 @@ tree's own file error_log only.`,
 	cmd.Flags().StringVar(&a.pidFile, "pid-file", "", "write the number of the process to signal to `FILE` once it is mounted")
 	cmd.Flags().BoolVar(&create, "create", false, "make an empty store when there is none")
 	return cmd
+}
+
+// prepareMount takes what options and flags say together, and returns the
+// absolute mount point.
+func (a *app) prepareMount(o *mountOptions, dir string) (string, error) {
+	o.named(&a.flags)
+	if a.needsInner() && o.owner != nil {
+		return "", errno.New(errno.ErrForbidden, "the mount option owner is for root: what an ordinary user mounts is the user's")
+	}
+	if a.pidFile != "" {
+		path, err := filepath.Abs(a.pidFile)
+		if err != nil {
+			return "", fmt.Errorf("the file of the process number: %w", err)
+		}
+		a.pidFile = path
+	}
+	return mountPoint(dir)
 }
 
 // mount mounts in this process, or starts one in the background that does.
