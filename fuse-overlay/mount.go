@@ -54,9 +54,9 @@ func (s *Server) options() *fuse.MountOptions {
 	c := &s.o.c
 	o := &fuse.MountOptions{
 		Name: Subtype, FsName: c.FsName, Debug: c.Debug, Logger: log.New(s.logw, "", 0),
-		AllowOther: c.AllowOther || os.Geteuid() == 0, Options: []string{"default_permissions"},
+		AllowOther: c.AllowOther || os.Geteuid() == 0, Options: append([]string{"default_permissions"}, c.MountData...),
 		DirectMountStrict: os.Geteuid() == 0, DirectMountFlags: c.mountFlags(),
-		MaxWrite: c.MaxWrite, MaxBackground: 64, DisableSplice: true,
+		MaxWrite: c.MaxWrite, MaxBackground: c.threads(), SingleThreaded: c.SingleThread, DisableSplice: true,
 		EnableAcl: !c.NoACL && !c.NoXattrs, EnableSymlinkCaching: true, ExplicitDataCacheControl: true,
 		ExtraCapabilities: fuse.CAP_DONT_MASK | fuse.CAP_ASYNC_DIO | fuse.CAP_READDIRPLUS_AUTO | fuse.CAP_HANDLE_KILLPRIV_V2 | fuse.CAP_SETXATTR_EXT,
 		PanicHandler: func(p any) fuse.Status {
@@ -69,6 +69,13 @@ func (s *Server) options() *fuse.MountOptions {
 		o.Options = append(o.Options, c.userOptions()...)
 	}
 	return o
+}
+
+func (c *MountConfig) threads() int {
+	if c.MaxThreads > 0 {
+		return c.MaxThreads
+	}
+	return 64
 }
 
 // mountFlags are mount(2)'s; MS_MGC_VAL is ignored by it, and makes go-fuse

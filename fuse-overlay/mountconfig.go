@@ -8,6 +8,7 @@ import (
 	"github.com/sirupsen/logrus"
 
 	"github.com/plyfs/plyfs/internal/errno"
+	"github.com/plyfs/plyfs/internal/idmap"
 )
 
 // Subtype is what follows "fuse." in the type of our mounts, and their source.
@@ -56,6 +57,24 @@ type MountConfig struct {
 	// NoExec, NoSuid and NoDev are the mount flags; ordinary users' mounts are
 	// always nosuid and nodev.
 	NoExec, NoSuid, NoDev, NoAtime bool
+	// UIDs and GIDs map the IDs in the layers (a range's ContainerID) to those
+	// that the mount shows (its HostID), empty: the same. Others are shown as
+	// 65534, and cannot be set: EOVERFLOW.
+	UIDs, GIDs []idmap.Range
+	// SquashUID and SquashGID show every file with that owner; what is made or
+	// changed keeps its own in the upper. Nil: not.
+	SquashUID, SquashGID *uint32
+	// StaticNlink shows link count 1 for every directory; Ino32 folds inode
+	// numbers to 32 bits, which makes them unique no more.
+	StaticNlink, Ino32 bool
+	// SingleThread serves one request at a time; MaxThreads is how many are
+	// begun at once, 0: 64.
+	SingleThread bool
+	MaxThreads   int
+	// FileWhiteouts writes `.wh.` files where devices 0:0 could be made.
+	FileWhiteouts bool
+	// MountData are options for the kernel, as context="…".
+	MountData []string
 	// FsName is the mount's source; empty: Subtype.
 	FsName string
 	// Debug logs every request.

@@ -22,13 +22,14 @@ type raw struct {
 	fuse.RawFileSystem
 	o           *Overlay
 	entry, attr time.Duration
+	edge        edge
 }
 
 // forever is the validity of what only the kernel's own requests change.
 const forever = 365 * 24 * time.Hour
 
 func newRaw(o *Overlay) *raw {
-	r := &raw{RawFileSystem: fuse.NewDefaultRawFileSystem(), o: o, entry: forever, attr: forever}
+	r := &raw{RawFileSystem: fuse.NewDefaultRawFileSystem(), o: o, entry: forever, attr: forever, edge: newEdge(&o.c)}
 	if o.c.EntryTimeout > 0 {
 		r.entry = o.c.EntryTimeout
 	}
@@ -61,7 +62,8 @@ func request(cancel <-chan struct{}, h *fuse.InHeader) *fuse.Context {
 	return &fuse.Context{Caller: h.Caller, Cancel: cancel}
 }
 
-func fillAttr(out *fuse.Attr, st *safefs.Stat) {
+func (r *raw) fillAttr(out *fuse.Attr, st safefs.Stat) {
+	r.edge.show(&st)
 	*out = fuse.Attr{
 		Ino: st.Ino, Size: st.Size, Blocks: st.Blocks, Mode: st.Mode, Nlink: st.Nlink,
 		Owner: fuse.Owner{Uid: st.UID, Gid: st.GID}, Rdev: uint32(st.Rdev), Blksize: st.Blksize,
@@ -75,7 +77,7 @@ func (r *raw) fillEntry(out *fuse.EntryOut, n *node, st *safefs.Stat) {
 	out.NodeId, out.Generation = n.id, 1
 	out.SetEntryTimeout(r.entry)
 	out.SetAttrTimeout(r.attr)
-	fillAttr(&out.Attr, st)
+	r.fillAttr(&out.Attr, *st)
 }
 
 // Lookup finds a name; that there is none is remembered too.
@@ -114,7 +116,7 @@ func (r *raw) GetAttr(_ <-chan struct{}, in *fuse.GetAttrIn, out *fuse.AttrOut) 
 		return r.status("getattr", err)
 	}
 	out.SetTimeout(r.attr)
-	fillAttr(&out.Attr, &st)
+	r.fillAttr(&out.Attr, st)
 	return fuse.OK
 }
 
@@ -128,6 +130,7 @@ func (r *raw) Statx(_ <-chan struct{}, in *fuse.StatxIn, out *fuse.StatxOut) fus
 	if err != nil {
 		return r.status("statx", err)
 	}
+	r.edge.show(&st)
 	out.SetTimeout(r.attr)
 	out.Statx = fuse.Statx{
 		Mask: unix.STATX_BASIC_STATS, Blksize: st.Blksize, Nlink: st.Nlink, Uid: st.UID, Gid: st.GID,
@@ -168,12 +171,15 @@ func (r *raw) SetAttr(cancel <-chan struct{}, in *fuse.SetAttrIn, out *fuse.Attr
 	c.atime, _ = in.GetATime()
 	c.mtime, _ = in.GetMTime()
 	c.killPriv = in.Valid&fuse.FATTR_KILL_SUIDGID != 0
+	if err := r.edge.keepChange(&c); err != nil {
+		return r.status("setattr", err)
+	}
 	st, err := r.o.setattr(request(cancel, &in.InHeader), n, c)
 	if err != nil {
 		return r.status("setattr", err)
 	}
 	out.SetTimeout(r.attr)
-	fillAttr(&out.Attr, &st)
+	r.fillAttr(&out.Attr, st)
 	return fuse.OK
 }
 
@@ -194,6 +200,9 @@ func (r *raw) GetXAttr(_ <-chan struct{}, h *fuse.InHeader, attr string, dest []
 		return 0, s
 	}
 	v, err := r.o.getxattr(n, attr)
+	if err == nil {
+		v, err = r.edge.acl(attr, v, true)
+	}
 	if err != nil {
 		return 0, r.status("getxattr", err)
 	}
@@ -234,7 +243,10 @@ func (r *raw) SetXAttr(cancel <-chan struct{}, in *fuse.SetXAttrIn, attr string,
 		return s
 	}
 	ctx := request(cancel, &in.InHeader)
-	err := r.o.setxattr(ctx, n, attr, data, int(in.Flags))
+	data, err := r.edge.acl(attr, data, false)
+	if err == nil {
+		err = r.o.setxattr(ctx, n, attr, data, int(in.Flags))
+	}
 	if err == nil && in.SetXAttrFlags&fuse.SETXATTR_ACL_KILL_SGID != 0 {
 		var st safefs.Stat
 		if st, err = r.o.stat(n); err == nil && st.Mode&unix.S_ISGID != 0 {

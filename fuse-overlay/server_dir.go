@@ -8,7 +8,12 @@ import (
 	"github.com/plyfs/plyfs/internal/safefs"
 )
 
-func callerOf(h *fuse.InHeader, umask uint32) caller { return caller{h.Uid, h.Gid, umask} }
+// caller is who asks for a new file. EOVERFLOW when the layers cannot have it
+// as an owner.
+func (r *raw) caller(h *fuse.InHeader, umask uint32) (caller, error) {
+	uid, gid, err := r.edge.keep(h.Uid, h.Gid)
+	return caller{uid, gid, umask}, err
+}
 
 // made answers a request that made something.
 func (r *raw) made(op string, out *fuse.EntryOut, n *node, st safefs.Stat, err error) fuse.Status {
@@ -25,7 +30,11 @@ func (r *raw) Mkdir(cancel <-chan struct{}, in *fuse.MkdirIn, name string, out *
 	if !s.Ok() {
 		return s
 	}
-	n, st, err := r.o.mkdir(request(cancel, &in.InHeader), dir, name, in.Mode, callerOf(&in.InHeader, in.Umask))
+	who, err := r.caller(&in.InHeader, in.Umask)
+	if err != nil {
+		return r.status("mkdir", err)
+	}
+	n, st, err := r.o.mkdir(request(cancel, &in.InHeader), dir, name, in.Mode, who)
 	return r.made("mkdir", out, n, st, err)
 }
 
@@ -35,7 +44,11 @@ func (r *raw) Mknod(cancel <-chan struct{}, in *fuse.MknodIn, name string, out *
 	if !s.Ok() {
 		return s
 	}
-	n, st, err := r.o.mknod(request(cancel, &in.InHeader), dir, name, in.Mode, in.Rdev, callerOf(&in.InHeader, in.Umask))
+	who, err := r.caller(&in.InHeader, in.Umask)
+	if err != nil {
+		return r.status("mknod", err)
+	}
+	n, st, err := r.o.mknod(request(cancel, &in.InHeader), dir, name, in.Mode, in.Rdev, who)
 	return r.made("mknod", out, n, st, err)
 }
 
@@ -45,7 +58,11 @@ func (r *raw) Symlink(cancel <-chan struct{}, h *fuse.InHeader, target, name str
 	if !s.Ok() {
 		return s
 	}
-	n, st, err := r.o.symlink(request(cancel, h), dir, name, target, callerOf(h, 0))
+	who, err := r.caller(h, 0)
+	if err != nil {
+		return r.status("symlink", err)
+	}
+	n, st, err := r.o.symlink(request(cancel, h), dir, name, target, who)
 	return r.made("symlink", out, n, st, err)
 }
 
@@ -69,7 +86,11 @@ func (r *raw) Tmpfile(cancel <-chan struct{}, in *fuse.CreateIn, out *fuse.Creat
 	if !s.Ok() {
 		return s
 	}
-	n, st, err := r.o.unnamed(request(cancel, &in.InHeader), dir, in.Mode, callerOf(&in.InHeader, in.Umask))
+	who, err := r.caller(&in.InHeader, in.Umask)
+	if err != nil {
+		return r.status("tmpfile", err)
+	}
+	n, st, err := r.o.unnamed(request(cancel, &in.InHeader), dir, in.Mode, who)
 	out.OpenFlags = fuse.FOPEN_KEEP_CACHE | fuse.FOPEN_NOFLUSH
 	return r.made("tmpfile", &out.EntryOut, n, st, err)
 }
@@ -152,11 +173,11 @@ func (r *raw) readDir(cancel <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntr
 
 // dots adds "." at offset 0 and ".." at 1.
 func (r *raw) dots(dir *node, off uint64, out *fuse.DirEntryList, plus bool) bool {
-	e := fuse.DirEntry{Name: ".", Ino: dir.ino, Mode: syscall.S_IFDIR, Off: off + 1}
+	e := fuse.DirEntry{Name: ".", Ino: r.edge.ino(dir.ino), Mode: syscall.S_IFDIR, Off: off + 1}
 	if off == 1 {
 		e.Name = ".."
 		if up := r.o.homeOf(dir).dir; up != nil {
-			e.Ino = up.ino
+			e.Ino = r.edge.ino(up.ino)
 		}
 	}
 	if plus {
@@ -175,13 +196,15 @@ func (r *raw) addEntry(ctx *fuse.Context, dir *node, e *entry, out *fuse.DirEntr
 				err = nil
 			}
 		}
+		d.Ino = r.edge.ino(d.Ino)
 		return !out.AddDirEntry(d), err
 	}
 	n, st, err := r.o.lookup(ctx, dir, e.name)
 	if err != nil || n == nil { // damaged, or gone since: listed as it was
+		d.Ino = r.edge.ino(d.Ino)
 		return out.AddDirLookupEntry(d) == nil, interrupted(ctx)
 	}
-	d.Ino, d.Mode = n.ino, n.typ
+	d.Ino, d.Mode = r.edge.ino(n.ino), n.typ
 	eo := out.AddDirLookupEntry(d)
 	if eo == nil {
 		r.o.forget(n, 1)

@@ -71,7 +71,7 @@ func openWork(c *MountConfig, upper string) (_ *work, err error) {
 	if err := w.sweep(c); err != nil {
 		return nil, fmt.Errorf("clean workdir %s: %w", dir, err)
 	}
-	if err := w.probe(c.Formats); err != nil {
+	if err := w.probe(c.Formats, c.FileWhiteouts); err != nil {
 		return nil, fmt.Errorf("workdir %s cannot be used: %w", dir, err)
 	}
 	if w.prefix != "" && w.unnamed {
@@ -144,7 +144,7 @@ func (w *work) sweep(c *MountConfig) error {
 func (w *work) name() string { return stagePrefix + strconv.FormatUint(w.serial.Add(1), 16) }
 
 // probe finds out what the filesystem can do.
-func (w *work) probe(f Format) (err error) {
+func (w *work) probe(f Format, files bool) (err error) {
 	name := w.name()
 	if err := w.stage.Mknod(name, unix.S_IFREG|0o600, 0); err != nil {
 		return err
@@ -158,7 +158,9 @@ func (w *work) probe(f Format) (err error) {
 		}
 	}
 	wh := w.name()
-	err = w.stage.Mknod(wh, unix.S_IFCHR, 0)
+	if err = syscall.EPERM; !files {
+		err = w.stage.Mknod(wh, unix.S_IFCHR, 0)
+	}
 	w.dotWh = err != nil && f&Files != 0
 	if err != nil && !w.dotWh {
 		return fmt.Errorf("no whiteout can be made there: %w", err)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"os"
 	"time"
 
 	"github.com/sirupsen/logrus"
@@ -20,6 +21,10 @@ func config(o *options.Options, log *logrus.Entry) (c fuseoverlay.MountConfig, w
 		NoACL:    o.NoACL, NoXattrs: o.NoXattrs,
 		AllowOther: o.AllowOther, ReadOnly: o.ReadOnly,
 		NoExec: o.NoExec, NoSuid: o.NoSuid, NoDev: o.NoDev, NoAtime: o.NoAtime,
+		UIDs: o.UIDs, GIDs: o.GIDs, SquashUID: id32(o.SquashUID), SquashGID: id32(o.SquashGID),
+		StaticNlink: o.StaticNlink, Ino32: o.Ino32,
+		SingleThread: o.SingleThread, MaxThreads: o.MaxThreads,
+		FileWhiteouts: o.FileWhiteouts, MountData: labels(o),
 		FsName: o.Source, Debug: o.Debug, Log: log,
 	}
 	if o.Timeout != nil {
@@ -33,11 +38,8 @@ func config(o *options.Options, log *logrus.Entry) (c fuseoverlay.MountConfig, w
 		asked bool
 		say   string
 	}{
-		{len(o.UIDs)+len(o.GIDs) > 0, "uidmapping and gidmapping"},
-		{o.Squashes(), "squash_to_root, squash_to_uid and squash_to_gid"},
 		{o.XattrPermissions > 0, "xattr_permissions"},
 		{o.Size+o.Inodes > 0, "size and inodes"},
-		{o.FileWhiteouts, "FUSE_OVERLAYFS_DISABLE_OVL_WHITEOUT"},
 	} {
 		if m.asked {
 			return c, nil, errno.New(errno.ErrNotSupported, "%s are not supported: leave them out", m.say)
@@ -50,8 +52,6 @@ func config(o *options.Options, log *logrus.Entry) (c fuseoverlay.MountConfig, w
 		{o.RedirectDir == "on", "redirect_dir=on has no effect: renames of directories copy them up"},
 		{o.Metacopy, "metacopy=on has no effect: files are copied up whole"},
 		{o.Writeback, "writeback has no effect"},
-		{o.StaticNlink, "static_nlink has no effect"},
-		{o.Ino32, "ino32_t has no effect"},
 		{o.AllowRoot, "allow_root has no effect: allow_other lets others in"},
 	} {
 		if m.asked {
@@ -59,4 +59,27 @@ func config(o *options.Options, log *logrus.Entry) (c fuseoverlay.MountConfig, w
 		}
 	}
 	return c, warnings, nil
+}
+
+func id32(id *int) *uint32 {
+	if id == nil {
+		return nil
+	}
+	v := uint32(*id) // options holds IDs of 32 bits
+	return &v
+}
+
+// labels are the SELinux labels, as the kernel takes them. Where it has no
+// SELinux it would refuse the mount for them, and there is nothing to label.
+func labels(o *options.Options) []string {
+	if _, err := os.Stat("/sys/fs/selinux/enforce"); err != nil {
+		return nil
+	}
+	var out []string
+	for _, l := range []struct{ key, value string }{{"context", o.Context}, {"fscontext", o.FSContext}, {"defcontext", o.DefContext}, {"rootcontext", o.RootContext}} {
+		if l.value != "" {
+			out = append(out, l.key+`="`+l.value+`"`)
+		}
+	}
+	return out
 }

@@ -320,6 +320,78 @@ func TestAsUser(t *testing.T) {
 	}
 }
 
+// TestOwners: what a mount shows, and what then is in the upper.
+func TestOwners(t *testing.T) {
+	needsMount(t)
+	t.Parallel()
+	for options, want := range map[string]string{
+		// Shown of two lower files, after chown 1005:2005 of one; made by 1003:2003;
+		// an ACL for 1004; an ID that is not mapped; the upper's owners and ACL.
+		"uidmapping=0:1000:10,gidmapping=:0:2000:10": "1000:2000 1007:2007 / 1005:2005 1003:2003 1004 / EOVERFLOW / 5:5 3:3 4",
+		"squash_to_root": "0:0 0:0 / 0:0 0:0 1004 / 0:0 / 9:9 1003:2003 1004",
+		"squash_to_uid=7,squash_to_root,squash_to_gid=8": "7:8 7:8 / 7:8 7:8 1004 / 7:8 / 9:9 1003:2003 1004",
+		"": "0:0 7:7 / 1005:2005 1003:2003 1004 / 9:9 / 9:9 1003:2003 1004",
+	} {
+		dir, base := layers(t)
+		o := base
+		if options != "" {
+			o += "," + options
+		}
+		got := fusetest.Must(t, `cd "$1"
+		touch lower/seven; chown 7:7 lower/seven; chmod 0777 lower upper
+		"$2" -o "$3" m
+		printf '%s ' $(stat -c %u:%g m/f m/seven) /
+		chown 1005:2005 m/f
+		setpriv --reuid 1003 --regid 2003 --clear-groups sh -c ': > m/new'
+		setfacl -m u:1004:r m/new
+		printf '%s ' $(stat -c %u:%g m/f m/new) $(getfacl -cn m/new | sed -n 's/^user:\([0-9]*\):.*/\1/p') /
+		if chown 9:9 m/f 2>err; then stat -c %u:%g m/f; else grep -q 'Value too large' err && echo EOVERFLOW; fi | tr '\n' ' '
+		umount m
+		printf '%s' "/ $(stat -c %u:%g upper/f) $(stat -c %u:%g upper/new) $(getfacl -cn upper/new | sed -n 's/^user:\([0-9]*\):.*/\1/p' | tr -d '\n')"`, dir, program, o)
+		if got != want {
+			t.Errorf("%s:\n got %s\nwant %s", options, got, want)
+		}
+	}
+}
+
+// TestShownOtherwise: options that change what the mount looks like.
+func TestShownOtherwise(t *testing.T) {
+	needsMount(t)
+	t.Parallel()
+	for options, script := range map[string]string{
+		"static_nlink":               `mkdir -p m/d/a m/d/b; test "$(stat -c %h m/d)" = 1`,
+		"noacl":                      `! setfacl -m u:5:r m/f; setfattr -n user.a -v b m/f`,
+		"noxattrs":                   `! setfattr -n user.a -v b m/f`,
+		"ino32_t":                    `for i in $(stat -c %i m/f m) $(ls -i m | cut -d' ' -f1); do test $i -lt 4294967296; done; test "$(ls -i m/f | cut -d' ' -f1)" = "$(stat -c %i m/f)"`,
+		"threaded=0":                 `for i in 1 2 3; do (echo $i > m/$i; cat m/f m/$i) & done > /dev/null; wait; cat m/1 m/2 m/3`,
+		"timeout=0":                  `cat m/f; echo x > m/f; cat m/f; rm m/f; ls m`,
+		"max_write=4096":             `head -c 100000 /dev/zero > m/z; test $(stat -c %s upper/z) = 100000`,
+		"volatile,fsync=0":           `echo x > m/x; sync m/x`,
+		"userxattr":                  `rm m/f; mkdir m/d`,
+		"context=\"a:b:c:s0:c1,c2\"": `cat m/f`,
+		"fsname=mine":                `grep "^mine $PWD/m fuse.fuse-overlay" /proc/mounts`,
+		"noexec,nosuid,nodev":        `grep "$PWD/m fuse.fuse-overlay .*nosuid,nodev,noexec" /proc/mounts`,
+	} {
+		dir, base := layers(t)
+		fusetest.Must(t, `cd "$1"; trap 'umount m' EXIT; out=$("$2" -o "$3" m 2>&1); test -z "$out" || { echo "$out"; exit 1; }
+		`+script, dir, program, base+","+options)
+	}
+}
+
+// TestFileWhiteouts: with the variable set, deletions are `+"`.wh.`"+` files.
+func TestFileWhiteouts(t *testing.T) {
+	needsMount(t)
+	t.Parallel()
+	dir, options := layers(t)
+	got := fusetest.Must(t, `cd "$1"; mkdir -p lower/d; echo x > lower/d/x
+	FUSE_OVERLAYFS_DISABLE_OVL_WHITEOUT=1 "$2" -o "$3" m
+	rm m/f; rm -r m/d; mkdir m/d; ls m m/d; umount m; find upper -type c; find upper -name '.wh*' | sort
+	"$2" -o "$3" m; ls m m/d; umount m`, dir, program, options)
+	if !strings.Contains(got, "upper/.wh.f\n") || strings.Count(got, "m/d:\n") != 2 || strings.Contains(got, "x\n") {
+		t.Errorf("%s", got)
+	}
+}
+
 // TestManualPageIsCurrent: docs/man holds what the program says now.
 func TestManualPageIsCurrent(t *testing.T) {
 	t.Parallel()

@@ -167,6 +167,3 @@ func (o *Options) UnknownSentence() string {
 		return b.String()
 	}
 }
-
-// Squashes tells whether owners are not the layers' own.
-func (o *Options) Squashes() bool { return o.SquashUID != nil || o.SquashGID != nil }

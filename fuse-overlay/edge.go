@@ -1,0 +1,146 @@
+package fuseoverlay
+
+import (
+	"encoding/binary"
+	"syscall"
+
+	"github.com/plyfs/plyfs/internal/idmap"
+	"github.com/plyfs/plyfs/internal/safefs"
+)
+
+// edge is where IDs and numbers of the layers become those that the mount
+// shows, and back. Nothing behind it knows of the difference.
+type edge struct {
+	uids, gids           []idmap.Range // ContainerID: in the layers, HostID: shown
+	squashUID, squashGID *uint32
+	staticNlink, ino32   bool
+	plain                bool // nothing is shown otherwise than it is
+}
+
+// overflowID is shown for an ID that the map does not have (proc(5),
+// /proc/sys/kernel/overflowuid).
+const overflowID = 65534
+
+func newEdge(c *MountConfig) edge {
+	return edge{
+		uids: c.UIDs, gids: c.GIDs, squashUID: c.SquashUID, squashGID: c.SquashGID, staticNlink: c.StaticNlink, ino32: c.Ino32,
+		plain: len(c.UIDs)+len(c.GIDs) == 0 && c.SquashUID == nil && c.SquashGID == nil && !c.StaticNlink && !c.Ino32,
+	}
+}
+
+// show turns a file's attributes into those that are shown.
+func (e *edge) show(st *safefs.Stat) {
+	if e.plain {
+		return
+	}
+	st.UID, st.GID = showID(e.uids, st.UID), showID(e.gids, st.GID)
+	if e.squashUID != nil {
+		st.UID = *e.squashUID
+	}
+	if e.squashGID != nil {
+		st.GID = *e.squashGID
+	}
+	if e.staticNlink && st.Type() == syscall.S_IFDIR {
+		st.Nlink = 1
+	}
+	st.Ino = e.ino(st.Ino)
+}
+
+// ino turns an inode number into the one that is shown.
+func (e *edge) ino(n uint64) uint64 {
+	if !e.ino32 || n == 0 {
+		return n
+	}
+	if n = (n ^ n>>32) & 0xffffffff; n == 0 {
+		return 1
+	}
+	return n
+}
+
+// showID maps an ID of the layers to the mount's.
+func showID(ranges []idmap.Range, id uint32) uint32 {
+	if out, ok := idmap.Translate(ranges, int(id)); ok {
+		return uint32(out)
+	}
+	return overflowID
+}
+
+// keepID is the inverse; EOVERFLOW for an ID that the map does not have, as on
+// the kernel's ID-mapped mounts.
+func keepID(ranges []idmap.Range, id uint32) (uint32, error) {
+	if out, ok := idmap.Inverse(ranges, int(id)); ok {
+		return uint32(out), nil
+	}
+	return 0, syscall.EOVERFLOW
+}
+
+// keep maps an owner that a request names to the layers'.
+func (e *edge) keep(uid, gid uint32) (uint32, uint32, error) {
+	if e.plain {
+		return uid, gid, nil
+	}
+	u, err := keepID(e.uids, uid)
+	if err != nil {
+		return 0, 0, err
+	}
+	g, err := keepID(e.gids, gid)
+	return u, g, err
+}
+
+// keepChange is keep for what setattr is to set.
+func (e *edge) keepChange(c *change) (err error) {
+	if e.plain {
+		return nil
+	}
+	for _, p := range []struct {
+		id     *uint32
+		ranges []idmap.Range
+	}{{c.uid, e.uids}, {c.gid, e.gids}} {
+		if p.id != nil {
+			if *p.id, err = keepID(p.ranges, *p.id); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// The form of an ACL as an attribute: a version, then entries of a tag, a set
+// of permissions and an ID (linux/posix_acl_xattr.h).
+const (
+	aclHeader = 4
+	aclEntry  = 8
+	aclUser   = 2
+	aclGroup  = 8
+)
+
+// acl returns an ACL's value with its IDs mapped, v itself when there is
+// nothing to do. show: from the layers to the mount.
+func (e *edge) acl(name string, v []byte, show bool) ([]byte, error) {
+	if len(e.uids)+len(e.gids) == 0 || name != accessACL && name != defaultACL || len(v) < aclHeader {
+		return v, nil
+	}
+	out := append([]byte(nil), v...)
+	for b := out[aclHeader:]; len(b) >= aclEntry; b = b[aclEntry:] {
+		var ranges []idmap.Range
+		switch binary.LittleEndian.Uint16(b) {
+		case aclUser:
+			ranges = e.uids
+		case aclGroup:
+			ranges = e.gids
+		default:
+			continue
+		}
+		id := binary.LittleEndian.Uint32(b[4:])
+		if show {
+			id = showID(ranges, id)
+		} else {
+			var err error
+			if id, err = keepID(ranges, id); err != nil {
+				return nil, err
+			}
+		}
+		binary.LittleEndian.PutUint32(b[4:], id)
+	}
+	return out, nil
+}
