@@ -355,8 +355,8 @@ func (c *Container) encode() (string, error) {
 	e := encoder{b: append(make([]byte, 0, 512), '{')}
 	e.always("id", c.ID)
 	e.strs("names", c.Names)
-	e.str("image", c.Image)
-	e.str("layer", c.Layer)
+	e.always("image", c.Image) // the peers write both, also when empty
+	e.always("layer", c.Layer)
 	e.str("metadata", c.Metadata)
 	e.strs("big-data-names", c.BigDataNames)
 	pairs(&e, "big-data-sizes", c.BigDataSizes, appendInt)

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 
 	"github.com/opencontainers/go-digest"
 	"github.com/spf13/pflag"
@@ -102,7 +103,7 @@ func (a *app) images() *verb {
   containers-storage images --format '{{join "," .Names}} {{.Digest}}'`,
 		flags: func(f *pflag.FlagSet) { f.BoolVarP(&quiet, "quiet", "q", false, "print IDs alone") },
 		run: func(ctx context.Context, _ []string) error {
-			return a.view(ctx, func(t *store.Tx) error { return a.printImages(collect(t.Images()), quiet) })
+			return a.view(ctx, func(t *store.Tx) error { return a.printImages(slices.Collect(t.Images()), quiet) })
 		},
 	}
 }
@@ -110,7 +111,7 @@ func (a *app) images() *verb {
 func (a *app) imagesByDigest() *verb {
 	var quiet bool
 	return &verb{
-		name: "images-by-digest", aliases: []string{"imagesbydigest"}, args: "DIGEST", least: 1, most: many, json: true,
+		name: "images-by-digest", args: "DIGEST", least: 1, most: many, json: true,
 		short:    "List images by digest",
 		long:     `Prints the images that have the digest, or one of whose manifests has it, as "images" does.`,
 		example:  `  containers-storage images-by-digest "$(containers-storage get-image-data-digest app:latest manifest)"`,
@@ -128,6 +129,8 @@ func (a *app) imagesByDigest() *verb {
 	}
 }
 
+// printImages prints images; an empty list may be nil, for which JSON has null,
+// as the peers have it of "images".
 func (a *app) printImages(all []*store.Image, quiet bool) error {
 	return a.print(all, func(w *bufio.Writer) {
 		for _, i := range all {
@@ -192,9 +195,7 @@ func (a *app) printImageDetails(ctx context.Context, i *store.Image) error {
 		for _, n := range i.Names {
 			fmt.Fprintf(w, "Name: %s\n", n)
 		}
-		if i.TopLayer != "" {
-			fmt.Fprintf(w, "Top Layer: %s\n", i.TopLayer)
-		}
+		fmt.Fprintf(w, "Top Layer: %s\n", i.TopLayer)
 		for _, l := range i.MappedLayers {
 			fmt.Fprintf(w, "Top Layer: %s\n", l)
 		}

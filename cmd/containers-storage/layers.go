@@ -229,9 +229,6 @@ func (a *app) layer() *verb {
 
 func printLayerDetails(w *bufio.Writer, l *store.Layer) {
 	fmt.Fprintf(w, "ID: %s\n", l.ID)
-	if l.Parent != "" {
-		fmt.Fprintf(w, "Parent: %s\n", l.Parent)
-	}
 	for _, side := range []struct {
 		kind   string
 		ranges []idmap.Range
@@ -239,6 +236,9 @@ func printLayerDetails(w *bufio.Writer, l *store.Layer) {
 		for _, r := range side.ranges {
 			fmt.Fprintf(w, "%s mapping: (container=%d, host=%d, size=%d)\n", side.kind, r.ContainerID, r.HostID, r.Size)
 		}
+	}
+	if l.Parent != "" {
+		fmt.Fprintf(w, "Parent: %s\n", l.Parent)
 	}
 	for _, n := range l.Names {
 		fmt.Fprintf(w, "Name: %s\n", n)

@@ -15,7 +15,7 @@ import (
 )
 
 func (a *app) mountVerbs() []*verb {
-	return []*verb{a.mount(), a.unmount(), a.mounted()}
+	return []*verb{a.mount(), a.unmount(), a.mounted(), a.copy()}
 }
 
 // mountResult is what mount, unmount and mounted say with --json of one object.
