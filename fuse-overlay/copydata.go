@@ -7,12 +7,31 @@ import (
 	"io"
 	"os"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
 
-// copyChunk is how much is copied between looks at the context.
-const copyChunk = 8 << 20
+// copyChunk is how much is copied between looks at whether to go on, and
+// patience how long a copy goes on whatever signals its caller gets.
+const (
+	copyChunk = 8 << 20
+	patience  = 2 * time.Second
+)
+
+// interrupted returns EINTR for a copy since start whose caller was interrupted.
+func interrupted(ctx context.Context, start time.Time) error {
+	a, ok := ctx.(asked)
+	if !ok || time.Since(start) < patience {
+		return ctx.Err()
+	}
+	select {
+	case <-a.cancel:
+		return syscall.EINTR
+	default:
+		return nil
+	}
+}
 
 // copyData copies the first size bytes of the file at from into to, which is
 // empty: as a reflink where the filesystem can and all is wanted, else by the
@@ -35,7 +54,7 @@ func (o *Overlay) copyData(ctx context.Context, from spot, to *os.File, size int
 		return from.stale()
 	}
 	size = min(size, st.Size())
-	out := int(to.Fd())
+	out, start := int(to.Fd()), time.Now()
 	if size == st.Size() && unix.IoctlFileClone(out, fd) == nil {
 		return nil
 	}
@@ -48,7 +67,7 @@ func (o *Overlay) copyData(ctx context.Context, from spot, to *os.File, size int
 			return err
 		}
 		for begin < end {
-			if err := interrupted(ctx); err != nil {
+			if err := interrupted(ctx, start); err != nil {
 				return err
 			}
 			n, err := copyRange(src, to, begin, min(end-begin, copyChunk))

@@ -38,7 +38,7 @@ func (o *Overlay) copyUp(ctx context.Context, n *node, size int64) error {
 			case <-wait:
 				continue
 			case <-ctx.Done():
-				return interrupted(ctx)
+				return ctx.Err()
 			}
 		}
 		done := make(chan struct{})

@@ -1,7 +1,6 @@
 package fuseoverlay
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -334,14 +333,6 @@ func (o *Overlay) checkName(name string) error {
 		return fmt.Errorf("name %q: %w", name, syscall.EINVAL)
 	case o.c.Formats&Files != 0 && strings.HasPrefix(name, whiteoutPrefix):
 		return errno.New(errno.ErrBadValue, "%q: names that begin with %s are marks of deletion in image layers and cannot be made", name, whiteoutPrefix)
-	}
-	return nil
-}
-
-// interrupted returns the context's error as EINTR.
-func interrupted(ctx context.Context) error {
-	if err := ctx.Err(); err != nil {
-		return fmt.Errorf("interrupted: %w", err)
 	}
 	return nil
 }

@@ -127,7 +127,7 @@ func (o *Overlay) nodeOf(dir *node, hits []hit) (*node, error) {
 		origin = o.readMark(top.spot, "origin")
 	}
 	n.ino = o.shownIno(top.st.Dev, top.st.Ino)
-	if ino, ok := o.originIno(origin); ok && (top.st.Nlink == 1 || o.indexed(origin, &top.st)) {
+	if ino, ok := o.originIno(origin); ok {
 		n.ino = ino
 	}
 	if top.st.Nlink > 1 {
@@ -220,15 +220,6 @@ func (o *Overlay) indexLinks(name string, upper, lower uint32) (int, error) {
 		return shown, nil
 	}
 	return int(upper) - 1, nil // the index is no name
-}
-
-// indexed tells whether the upper file st is the index entry of origin.
-func (o *Overlay) indexed(origin string, st *safefs.Stat) bool {
-	if o.work == nil || o.work.index == nil {
-		return false
-	}
-	i, err := o.work.index.Stat(indexNameOf([]byte(origin)))
-	return err == nil && i.Ino == st.Ino && i.Dev == st.Dev
 }
 
 // complete makes dir's index of names complete.

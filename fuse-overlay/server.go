@@ -1,6 +1,7 @@
 package fuseoverlay
 
 import (
+	"context"
 	"errors"
 	"io"
 	"strings"
@@ -58,8 +59,16 @@ func (r *raw) node(id uint64) (*node, fuse.Status) {
 	return nil, fuse.Status(syscall.ESTALE)
 }
 
-func request(cancel <-chan struct{}, h *fuse.InHeader) *fuse.Context {
-	return &fuse.Context{Caller: h.Caller, Cancel: cancel}
+// asked is the context of a request. It never ends: any signal, harmless ones
+// too, interrupts a request, and no program expects EINTR of stat or mkdir. Only
+// a copy that goes on for long looks at cancel.
+type asked struct {
+	context.Context
+	cancel <-chan struct{}
+}
+
+func request(cancel <-chan struct{}, _ *fuse.InHeader) context.Context {
+	return asked{context.Background(), cancel}
 }
 
 func (r *raw) fillAttr(out *fuse.Attr, st safefs.Stat) {

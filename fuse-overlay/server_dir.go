@@ -1,6 +1,7 @@
 package fuseoverlay
 
 import (
+	"context"
 	"syscall"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
@@ -187,7 +188,7 @@ func (r *raw) dots(dir *node, off uint64, out *fuse.DirEntryList, plus bool) boo
 }
 
 // addEntry adds one name; full says that it does not fit.
-func (r *raw) addEntry(ctx *fuse.Context, dir *node, e *entry, out *fuse.DirEntryList, plus bool) (full bool, err error) {
+func (r *raw) addEntry(ctx context.Context, dir *node, e *entry, out *fuse.DirEntryList, plus bool) (full bool, err error) {
 	d := fuse.DirEntry{Name: e.name, Ino: e.ino, Mode: e.typ, Off: e.cookie}
 	if !plus {
 		if d.Ino == 0 {
@@ -202,7 +203,7 @@ func (r *raw) addEntry(ctx *fuse.Context, dir *node, e *entry, out *fuse.DirEntr
 	n, st, err := r.o.lookup(ctx, dir, e.name)
 	if err != nil || n == nil { // damaged, or gone since: listed as it was
 		d.Ino = r.edge.ino(d.Ino)
-		return out.AddDirLookupEntry(d) == nil, interrupted(ctx)
+		return out.AddDirLookupEntry(d) == nil, nil
 	}
 	d.Ino, d.Mode = r.edge.ino(n.ino), n.typ
 	eo := out.AddDirLookupEntry(d)

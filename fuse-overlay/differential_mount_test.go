@@ -1,0 +1,232 @@
+package fuseoverlay
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+	"pgregory.net/rapid"
+)
+
+// drawOp draws one op.
+func drawOp(t *rapid.T, i int) op {
+	kinds := []string{
+		"write", "write", "append", "pwrite", "mmap", "truncate", "punch", "mkdir", "mkdir", "mkdirs", "rmdir", "unlink", "unlink",
+		"rmtree", "rename", "rename", "rename", "link", "link", "symlink", "mkfifo", "mknod", "chmod", "chown", "utimes", "setxattr",
+		"removexattr", "copy", "open", "fwrite", "ftruncate", "fchmod", "fstat", "close", "unnamed",
+	}
+	o := op{Do: rapid.SampledFrom(kinds).Draw(t, "do"), P: drawPath(t), Slot: rapid.IntRange(0, 1).Draw(t, "slot")}
+	switch o.Do {
+	case "write", "append", "pwrite", "fwrite":
+		o.S = strings.Repeat(fmt.Sprint("data ", i, " "), rapid.SampledFrom([]int{0, 1, 1500}).Draw(t, "times"))
+		o.N = rapid.Int64Range(0, 20000).Draw(t, "at")
+	case "truncate", "ftruncate", "punch":
+		o.N = rapid.Int64Range(0, 30000).Draw(t, "size")
+	case "copy":
+		o.Q, o.N = drawPath(t), rapid.Int64Range(0, 9000).Draw(t, "at")
+	case "rename":
+		o.Q = drawPath(t)
+		o.N = rapid.SampledFrom([]int64{0, 0, 0, unix.RENAME_NOREPLACE, unix.RENAME_EXCHANGE}).Draw(t, "flags")
+	case "link", "unnamed":
+		o.Q, o.S = drawPath(t), "unnamed"
+	case "symlink":
+		o.S = rapid.SampledFrom(append([]string{"a/b", "nowhere"}, pathParts...)).Draw(t, "target")
+	case "chmod", "fchmod":
+		o.N = rapid.SampledFrom([]int64{0o600, 0o755, 0o4755, 0o2775, 0o1777, 0}).Draw(t, "mode")
+	case "chown", "utimes":
+		o.N = rapid.Int64Range(1, 1000).Draw(t, "n")
+	case "setxattr", "removexattr":
+		o.Q = rapid.SampledFrom([]string{"user.x", "trusted.y", "trusted.overlay.opaque"}).Draw(t, "attr")
+		o.S = "y"
+		o.N = rapid.SampledFrom([]int64{0, 0, unix.XATTR_CREATE, unix.XATTR_REPLACE}).Draw(t, "flags")
+	}
+	return o
+}
+
+func drawOps(t *rapid.T, low, high int) []op {
+	ops := make([]op, rapid.IntRange(low, high).Draw(t, "ops"))
+	for i := range ops {
+		ops[i] = drawOp(t, i)
+	}
+	return ops
+}
+
+// arena is where one case takes place.
+type arena struct {
+	t      *rapid.T
+	d      *driver
+	dir    string
+	lowers []string
+}
+
+func (a *arena) path(name string) string { return filepath.Join(a.dir, name) }
+
+// kernel mounts the kernel's overlay over lowers with upper u and calls f with
+// its root.
+func (a *arena) kernel(lowers []string, u, w string, options []string, f func(root string)) {
+	a.t.Helper()
+	root, end := kernelMount(a.t, lowers, append([]string{"upperdir=" + u, "workdir=" + w}, options...)...)
+	defer end()
+	f(strings.Replace(root, "/self/", fmt.Sprintf("/%d/", os.Getpid()), 1))
+}
+
+func (a *arena) mkdirs(names ...string) {
+	for _, n := range names {
+		check(a.t, os.MkdirAll(a.path(n), 0o755))
+	}
+}
+
+// layers makes 1 to 3 lower layers: a plain one, and what the kernel's overlay
+// leaves over it. Hard links are in single ones only: a layer above would hide
+// some of a file's names, which neither overlay takes off its count.
+func (a *arena) layers() {
+	a.mkdirs("l0")
+	a.lowers = []string{a.path("l0")}
+	more := rapid.IntRange(0, 2).Draw(a.t, "layers")
+	ops := drawOps(a.t, 5, 25)
+	if more > 0 {
+		ops = withoutLinkOps(ops)
+	}
+	a.d.ask(a.t, batchOf{Root: a.path("l0"), Ops: ops, Done: true})
+	for i := range more {
+		l, w := fmt.Sprint("l", i+1), fmt.Sprint("lw", i+1)
+		a.mkdirs(l, w)
+		a.kernel(a.lowers, a.path(l), a.path(w), []string{"index=off", "redirect_dir=off", "metacopy=off"}, func(root string) {
+			a.d.ask(a.t, batchOf{Root: root, Ops: withoutLinkOps(drawOps(a.t, 1, 15)), Done: true})
+		})
+		a.lowers = append([]string{a.path(l)}, a.lowers...)
+	}
+}
+
+func withoutLinkOps(ops []op) []op {
+	return slices.DeleteFunc(ops, func(o op) bool { return o.Do == "link" || o.Do == "unnamed" })
+}
+
+// same fails when two answers differ.
+func (a *arena) same(what string, ops []op, want, got reply) {
+	a.t.Helper()
+	out := unequal(want.Tree, got.Tree)
+	for i := range want.Errs {
+		if want.Errs[i] != got.Errs[i] {
+			out = append(out, fmt.Sprintf("op %d %s %s: want %q, got %q", i, ops[i].Do, ops[i].P, want.Errs[i], got.Errs[i]))
+		}
+	}
+	if out = append(out, got.Trouble...); len(out) > 0 {
+		a.t.Fatalf("%s:\n%s\nafter\n%s", what, strings.Join(out, "\n"), describe(ops))
+	}
+}
+
+func describe(ops []op) string {
+	var b strings.Builder
+	for i, o := range ops {
+		s := o.S
+		if len(s) > 12 {
+			s = s[:12] + "…"
+		}
+		fmt.Fprintf(&b, "%d: %s %s %s n=%o %q slot %d\n", i, o.Do, o.P, o.Q, o.N, s, o.Slot)
+	}
+	return b.String()
+}
+
+// ours mounts ours over the case's layers, calls f with its root and unmounts.
+func (a *arena) ours(volatile bool, f func(root string)) {
+	a.t.Helper()
+	s, err := Mount(MountConfig{Lower: a.lowers, Upper: a.path("u"), Work: a.path("w"), Volatile: volatile}, a.path("m"))
+	check(a.t, err)
+	served := make(chan error, 1)
+	go func() { served <- s.Serve() }()
+	defer func() {
+		if err := unix.Unmount(a.path("m"), unix.MNT_DETACH); err != nil {
+			a.t.Errorf("unmount: %v", err)
+		}
+		if err := <-served; err != nil {
+			a.t.Errorf("serve: %v", err)
+		}
+	}()
+	f(a.path("m"))
+}
+
+// differential is one case.
+func differential(t *rapid.T, d *driver, dir string) {
+	a := &arena{t: t, d: d, dir: dir}
+	defer func() { check(t, os.RemoveAll(dir)) }()
+	check(t, os.MkdirAll(dir, 0o755))
+	a.layers()
+	a.mkdirs("u", "w", "m", "ku", "kw", "plain", "ru", "rw")
+	// The plain directory starts as what the kernel shows.
+	a.kernel(a.lowers, a.path("ru"), a.path("rw"), []string{"index=on"}, func(root string) {
+		if out, err := exec.Command("cp", "-a", root+"/.", a.path("plain")).CombinedOutput(); err != nil {
+			t.Fatalf("copy: %v: %s", err, out)
+		}
+	})
+	volatile := rapid.Bool().Draw(t, "volatile")
+	var want, last reply
+	for range rapid.IntRange(1, 2).Draw(t, "mounts") {
+		ops := drawOps(t, 1, 40)
+		want = d.ask(t, batchOf{Root: a.path("plain"), Ops: ops, List: true, Done: true})
+		a.ours(volatile, func(root string) {
+			last = d.ask(t, batchOf{Root: root, Ops: ops, List: true, Done: true})
+			a.same("ours against a plain directory", ops, want, last)
+		})
+		a.kernel(a.lowers, a.path("ku"), a.path("kw"), []string{"index=on", "redirect_dir=on"}, func(root string) {
+			k := d.ask(t, batchOf{Root: root, Ops: ops, List: true, Done: true})
+			if diff := unequal(k.Tree, last.Tree); len(diff) > 0 {
+				t.Logf("the kernel differs from both:\n%s", strings.Join(diff, "\n"))
+			}
+		})
+	}
+	a.ours(volatile, func(root string) {
+		again := d.ask(t, batchOf{Root: root, List: true})
+		a.same("after a remount", nil, reply{Tree: want.Tree}, again)
+		for p, ino := range last.Inos {
+			if again.Inos[p] != ino {
+				t.Errorf("%q: inode number %d, after a remount %d", p, ino, again.Inos[p])
+			}
+		}
+	})
+	a.kernel(a.lowers, a.path("u"), a.path("w"), []string{"index=on"}, func(root string) {
+		k := d.ask(t, batchOf{Root: root, List: true})
+		k.Trouble = nil // the kernel's own
+		a.same("our upper through the kernel", nil, reply{Tree: want.Tree}, k)
+	})
+}
+
+// TestDifferential does the same random things to ours, to the kernel's
+// overlay and to a plain directory; all three are equal afterwards, ours also
+// after a remount, and seen by the kernel. PLYFS_LONG=1 does it fifty times as
+// often.
+func TestDifferential(t *testing.T) {
+	t.Parallel()
+	needRoot(t)
+	rounds := 1
+	if os.Getenv("PLYFS_LONG") != "" {
+		rounds = 50
+	}
+	run := cases(t)
+	for range rounds {
+		rapid.Check(t, run)
+	}
+}
+
+// FuzzDifferential lets the fuzzer choose.
+func FuzzDifferential(f *testing.F) {
+	needRoot(f)
+	f.Fuzz(rapid.MakeFuzz(cases(f)))
+}
+
+// cases returns what runs one case after the other with one driver.
+func cases(t testing.TB) func(*rapid.T) {
+	t.Helper()
+	d := startDriver(t)
+	base := t.TempDir()
+	n := 0
+	return func(t *rapid.T) {
+		n++
+		differential(t, d, filepath.Join(base, fmt.Sprint(n)))
+	}
+}
