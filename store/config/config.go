@@ -46,6 +46,9 @@ func (w Warning) String() string { return place(w.File, w.Line) + ": " + w.Text 
 type Config struct {
 	// GraphRoot and RunRoot are absolute paths.
 	GraphRoot, RunRoot, Driver Value
+	// RootlessStoragePath is where users' graph roots are, as it was written;
+	// it counts for a user whose files name no graph root.
+	RootlessStoragePath Value
 	// ImageStore is the graph root that new images are kept in, empty for
 	// GraphRoot.
 	ImageStore Value

@@ -115,6 +115,7 @@ func (l *loader) modes(f Flags) (err error) {
 	case ok && f.Root == "":
 		c.TransientStore = v
 	}
+	c.RootlessStoragePath = l.conf.value("rootless_storage_path")
 	c.DisableVolatile = l.conf.value("options.disable-volatile")
 	c.PullOptions = l.conf.table(pullTable)
 	c.AutoUserns = AutoUserns{

@@ -46,6 +46,7 @@ func TestEveryKeyIsKept(t *testing.T) {
 driver = "overlay"
 graphroot = "$HOME/g"
 runroot = "/run/$UID"
+rootless_storage_path = "$HOME/s"
 transient_store = false
 driver_priority = ["vfs", "overlay"]
 [storage.options]
@@ -73,23 +74,24 @@ mountopt = "x"
 	want := `.driver=overlay (@/usr/storage.conf:2)
 .graphroot=@/h/g (@/usr/storage.conf:3)
 .runroot=/run/0 (@/usr/storage.conf:4)
-.transient_store=false (@/usr/storage.conf:5)
-.driver_priority=vfs (@/usr/storage.conf:6)
-.driver_priority=overlay (@/usr/storage.conf:6)
-.options.additionalimagestores=@/ro (@/usr/storage.conf:8)
-.options.remap-uids=0:7:5 (@/usr/storage.conf:9)
-.options.remap-user=bob (@/usr/storage.conf:10)
-.options.remap-group=grp (@/usr/storage.conf:11)
-.options.root-auto-userns-user=containers (@/usr/storage.conf:12)
-.options.auto-userns-min-size=10 (@/usr/storage.conf:13)
-.options.auto-userns-max-size=20 (@/usr/storage.conf:14)
-.options.disable-volatile=true (@/usr/storage.conf:15)
-.options.pull_options.enable_partial_images=true (@/usr/storage.conf:16)
-.options.pull_options.use_hard_links=false (@/usr/storage.conf:16)
-.options.overlay.mountopt=nodev (@/usr/storage.conf:20)
-.options.overlay.ignore_chown_errors=true (@/usr/storage.conf:18)
-.options.overlay.force_mask=shared (@/usr/storage.conf:21)
-.options.overlay.size=10G (@/usr/storage.conf:17)`
+.rootless_storage_path=$HOME/s (@/usr/storage.conf:5)
+.transient_store=false (@/usr/storage.conf:6)
+.driver_priority=vfs (@/usr/storage.conf:7)
+.driver_priority=overlay (@/usr/storage.conf:7)
+.options.additionalimagestores=@/ro (@/usr/storage.conf:9)
+.options.remap-uids=0:7:5 (@/usr/storage.conf:10)
+.options.remap-user=bob (@/usr/storage.conf:11)
+.options.remap-group=grp (@/usr/storage.conf:12)
+.options.root-auto-userns-user=containers (@/usr/storage.conf:13)
+.options.auto-userns-min-size=10 (@/usr/storage.conf:14)
+.options.auto-userns-max-size=20 (@/usr/storage.conf:15)
+.options.disable-volatile=true (@/usr/storage.conf:16)
+.options.pull_options.enable_partial_images=true (@/usr/storage.conf:17)
+.options.pull_options.use_hard_links=false (@/usr/storage.conf:17)
+.options.overlay.mountopt=nodev (@/usr/storage.conf:21)
+.options.overlay.ignore_chown_errors=true (@/usr/storage.conf:19)
+.options.overlay.force_mask=shared (@/usr/storage.conf:22)
+.options.overlay.size=10G (@/usr/storage.conf:18)`
 	if d := cmp.Diff(want, s.show(c)); d != "" {
 		t.Error(d)
 	}

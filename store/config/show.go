@@ -32,6 +32,7 @@ func (c *Config) Settings() []Setting {
 	one(storage, "driver", c.Driver)
 	one(storage, "graphroot", c.GraphRoot)
 	one(storage, "runroot", c.RunRoot)
+	one(storage, "rootless_storage_path", c.RootlessStoragePath)
 	one(storage, "imagestore", c.ImageStore)
 	one(storage, "transient_store", c.TransientStore)
 	list(storage, "driver_priority", c.DriverPriority)
