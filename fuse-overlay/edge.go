@@ -74,20 +74,23 @@ func keepID(ranges []idmap.Range, id uint32) (uint32, error) {
 	return 0, syscall.EOVERFLOW
 }
 
-// keep maps an owner that a request names to the layers'.
-func (e *edge) keep(uid, gid uint32) (uint32, uint32, error) {
-	if e.plain {
-		return uid, gid, nil
-	}
+// keep maps the owner of what a caller makes to the layers'. A caller that the
+// map does not have makes files of overflowID: podman, as the machine's root,
+// prepares the roots of containers that have other IDs.
+func (e *edge) keep(uid, gid uint32) (uint32, uint32) {
 	u, err := keepID(e.uids, uid)
 	if err != nil {
-		return 0, 0, err
+		u = overflowID
 	}
 	g, err := keepID(e.gids, gid)
-	return u, g, err
+	if err != nil {
+		g = overflowID
+	}
+	return u, g
 }
 
-// keepChange is keep for what setattr is to set.
+// keepChange maps the owner that setattr is to set; EOVERFLOW when it cannot be
+// kept.
 func (e *edge) keepChange(c *change) (err error) {
 	if e.plain {
 		return nil

@@ -28,10 +28,14 @@ func TestEdge(t *testing.T) {
 	if st.UID != overflowID || st.GID != overflowID || st.Nlink != 7 || st.Ino != 1 {
 		t.Errorf("%+v", st)
 	}
-	if u, g, err := e.keep(1003, 6); u != 3 || g != 5 || err != nil {
-		t.Errorf("%d:%d, %v", u, g, err)
+	if u, g := e.keep(1003, 6); u != 3 || g != 5 {
+		t.Errorf("%d:%d", u, g)
 	}
-	if _, _, err := e.keep(0, 6); !errors.Is(err, syscall.EOVERFLOW) {
+	if u, g := e.keep(0, 7); u != overflowID || g != overflowID {
+		t.Errorf("%d:%d", u, g)
+	}
+	id := uint32(0)
+	if err := e.keepChange(&change{uid: &id}); !errors.Is(err, syscall.EOVERFLOW) {
 		t.Errorf("%v", err)
 	}
 	five := uint32(5)

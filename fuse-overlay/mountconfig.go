@@ -59,7 +59,8 @@ type MountConfig struct {
 	NoExec, NoSuid, NoDev, NoAtime bool
 	// UIDs and GIDs map the IDs in the layers (a range's ContainerID) to those
 	// that the mount shows (its HostID), empty: the same. Others are shown as
-	// 65534, and cannot be set: EOVERFLOW.
+	// 65534, which is also the owner of what they make, and cannot be set:
+	// EOVERFLOW.
 	UIDs, GIDs []idmap.Range
 	// SquashUID and SquashGID show every file with that owner; what is made or
 	// changed keeps its own in the upper. Nil: not.

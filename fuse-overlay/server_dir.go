@@ -9,11 +9,10 @@ import (
 	"github.com/plyfs/plyfs/internal/safefs"
 )
 
-// caller is who asks for a new file. EOVERFLOW when the layers cannot have it
-// as an owner.
-func (r *raw) caller(h *fuse.InHeader, umask uint32) (caller, error) {
-	uid, gid, err := r.edge.keep(h.Uid, h.Gid)
-	return caller{uid, gid, umask}, err
+// caller is who asks for a new file.
+func (r *raw) caller(h *fuse.InHeader, umask uint32) caller {
+	uid, gid := r.edge.keep(h.Uid, h.Gid)
+	return caller{uid, gid, umask}
 }
 
 // made answers a request that made something.
@@ -31,11 +30,7 @@ func (r *raw) Mkdir(cancel <-chan struct{}, in *fuse.MkdirIn, name string, out *
 	if !s.Ok() {
 		return s
 	}
-	who, err := r.caller(&in.InHeader, in.Umask)
-	if err != nil {
-		return r.status("mkdir", err)
-	}
-	n, st, err := r.o.mkdir(request(cancel, &in.InHeader), dir, name, in.Mode, who)
+	n, st, err := r.o.mkdir(request(cancel, &in.InHeader), dir, name, in.Mode, r.caller(&in.InHeader, in.Umask))
 	return r.made("mkdir", out, n, st, err)
 }
 
@@ -45,11 +40,7 @@ func (r *raw) Mknod(cancel <-chan struct{}, in *fuse.MknodIn, name string, out *
 	if !s.Ok() {
 		return s
 	}
-	who, err := r.caller(&in.InHeader, in.Umask)
-	if err != nil {
-		return r.status("mknod", err)
-	}
-	n, st, err := r.o.mknod(request(cancel, &in.InHeader), dir, name, in.Mode, in.Rdev, who)
+	n, st, err := r.o.mknod(request(cancel, &in.InHeader), dir, name, in.Mode, in.Rdev, r.caller(&in.InHeader, in.Umask))
 	return r.made("mknod", out, n, st, err)
 }
 
@@ -59,11 +50,7 @@ func (r *raw) Symlink(cancel <-chan struct{}, h *fuse.InHeader, target, name str
 	if !s.Ok() {
 		return s
 	}
-	who, err := r.caller(h, 0)
-	if err != nil {
-		return r.status("symlink", err)
-	}
-	n, st, err := r.o.symlink(request(cancel, h), dir, name, target, who)
+	n, st, err := r.o.symlink(request(cancel, h), dir, name, target, r.caller(h, 0))
 	return r.made("symlink", out, n, st, err)
 }
 
@@ -87,11 +74,7 @@ func (r *raw) Tmpfile(cancel <-chan struct{}, in *fuse.CreateIn, out *fuse.Creat
 	if !s.Ok() {
 		return s
 	}
-	who, err := r.caller(&in.InHeader, in.Umask)
-	if err != nil {
-		return r.status("tmpfile", err)
-	}
-	n, st, err := r.o.unnamed(request(cancel, &in.InHeader), dir, in.Mode, who)
+	n, st, err := r.o.unnamed(request(cancel, &in.InHeader), dir, in.Mode, r.caller(&in.InHeader, in.Umask))
 	out.OpenFlags = fuse.FOPEN_KEEP_CACHE | fuse.FOPEN_NOFLUSH
 	return r.made("tmpfile", &out.EntryOut, n, st, err)
 }
