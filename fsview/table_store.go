@@ -24,13 +24,10 @@ func lockRows() []Row {
 	} {
 		rows = append(rows, Row{Path: "/locks/" + l.name, Kind: Text, Mode: modeRead, Valid: vnode.ValidNone,
 			Doc:    "The lock " + l.doc + ": `path`, `held`; when it is, `kind` (read, write), `pid` and `command` where they are known, `since` and `what` if plyfs holds it; `waiting PID` lines, and `waiting-here` how many requests of this mount.",
-			rowOps: rowOps{get: lockText(l.name), mtime: now}})
+			rowOps: rowOps{get: lockText(l.name)}})
 	}
 	return rows
 }
-
-// now is the time of what is looked at anew each time.
-func now(place) time.Time { return time.Now() }
 
 func lockText(name string) func(place) ([]byte, error) {
 	return func(p place) ([]byte, error) {
@@ -76,9 +73,9 @@ func statRows() []Row {
 	return []Row{
 		{Path: "/stats", Kind: Dir, Mode: modeDir, Valid: vnode.ValidForever, Doc: "Numbers about this mount, `key value` a line."},
 		{Path: "/stats/process", Kind: Text, Mode: modeRead, Valid: none, Doc: "The server: pid, uptime in seconds, goroutines, bytes of Go's heap, resident bytes, open descriptors.",
-			rowOps: rowOps{get: processStats, mtime: now}},
+			rowOps: rowOps{get: processStats}},
 		{Path: "/stats/errors", Kind: Text, Mode: modeRead, Valid: none, Doc: "Failed changes, by errno.",
-			rowOps: rowOps{get: func(p place) ([]byte, error) { return p.fs.errs.counts(), nil }, mtime: now}},
+			rowOps: rowOps{get: func(p place) ([]byte, error) { return p.fs.errs.counts(), nil }}},
 	}
 }
 

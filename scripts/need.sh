@@ -29,6 +29,9 @@ setpriv util-linux
 xz xz-utils
 zstd zstd
 bzip2 bzip2
+rsync rsync
+vim vim
+inotifywait inotify-tools
 bsdtar libarchive-tools"
 
 case $purpose in
