@@ -32,7 +32,8 @@ bzip2 bzip2
 rsync rsync
 vim vim
 inotifywait inotify-tools
-bsdtar libarchive-tools"
+bsdtar libarchive-tools
+stress-ng stress-ng"
 
 case $purpose in
 run) list=$for_run ;;
