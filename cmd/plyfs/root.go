@@ -152,7 +152,7 @@ storage.conf and the environment say (containers-storage.conf(5)).`,
 	}
 	f.StringVar(&a.logFile, "log-file", "", "append the log to `FILE` instead of standard error")
 	f.StringVar(&a.logLevel, "log-level", "warning", "log from `LEVEL` on: error, warning, info, debug or trace")
-	root.AddCommand(a.mountCommand(), a.umountCommand(), a.versionCommand(), a.demoCommand())
+	root.AddCommand(a.mountCommand(), a.umountCommand(), a.versionCommand(), a.demoCommand(), a.doctorCommand())
 	root.AddCommand(a.treeCommands()...)
 	root.AddCommand(extraCommands(root)...)
 	return root
