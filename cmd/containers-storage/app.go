@@ -33,6 +33,8 @@ type app struct {
 	timeout time.Duration
 	unshare bool
 	log     *logrus.Entry
+	// ephemeral tells that mounts made here end with this process.
+	ephemeral bool
 	// args are the program's arguments as they came, for another start of it
 	// in a user namespace.
 	args []string

@@ -6,13 +6,15 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"strings"
 	"syscall"
 
 	"github.com/plyfs/plyfs/internal/userns"
 )
 
-// insideEnv is set in a process that was started in the user namespace, to the
-// working directory: the way in may lead to another one.
+// insideEnv is set in a process that was started in the user namespace: to
+// "KIND:DIR", the way in and the working directory, since the way in may lead
+// to another one.
 const insideEnv = "CONTAINERS_STORAGE_INSIDE"
 
 // runInside runs the whole command again in the user namespace with this
@@ -20,7 +22,9 @@ const insideEnv = "CONTAINERS_STORAGE_INSIDE"
 // written. inside is false when it is to run here: for root, in the namespace,
 // and where podman put us into one.
 func (a *app) runInside(ctx context.Context, v *verb) (inside bool, err error) {
-	if dir, there := os.LookupEnv(insideEnv); there {
+	if text, there := os.LookupEnv(insideEnv); there {
+		kind, dir, _ := strings.Cut(text, ":")
+		a.ephemeral = v.name != "unshare" && kind != userns.Join.String()
 		return false, errors.Join(os.Unsetenv(insideEnv), os.Chdir(dir))
 	}
 	if os.Geteuid() == 0 || v.bare && v.name != "unshare" && !a.unshare {
@@ -42,7 +46,7 @@ func (a *app) runInside(ctx context.Context, v *verb) (inside bool, err error) {
 		return true, err
 	}
 	cmd := exec.Command(self, a.args...)
-	cmd.Env = append(os.Environ(), insideEnv+"="+wd,
+	cmd.Env = append(os.Environ(), insideEnv+"="+plan.Kind.String()+":"+wd,
 		// What podman tells its own processes there, and what storage.conf's
 		// readers go by.
 		"_CONTAINERS_USERNS_CONFIGURED=done", fmt.Sprintf("_CONTAINERS_ROOTLESS_UID=%d", os.Geteuid()))

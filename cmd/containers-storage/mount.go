@@ -71,6 +71,9 @@ in everything that stands on it.`,
 		},
 		complete: []completer{anyRefs},
 		run: func(ctx context.Context, args []string) error {
+			if a.ephemeral && a.st.DriverName() != "vfs" {
+				return errno.New(errno.ErrNotSupported, "a mount by an ordinary user would end with this command: run it, and what uses the mount, in %s unshare", program)
+			}
 			o := drivers.MountOptions{ReadOnly: ro, Label: label}
 			for _, list := range opts {
 				for item := range strings.SplitSeq(list, ",") {
