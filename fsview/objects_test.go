@@ -149,7 +149,7 @@ func TestNewNamesMoveNothing(t *testing.T) {
 	if err := w.mv("images/app", "images/docker.io%2Flibrary%2Fapp:1"); err != nil {
 		t.Fatal(err)
 	}
-	w.same(w.ls("images"), []string{"by-digest", "by-id", "by-name", "docker.io%2Flibrary%2Fapp:1"}, "the entry after mv")
+	w.same(w.ls("images"), []string{"by-digest", "by-id", "by-name", "ctl", "docker.io%2Flibrary%2Fapp:1", "import"}, "the entry after mv")
 	w.same(w.read("images/by-name/docker.io/library/app:2/names"), "docker.io/library/app:2\ndocker.io/library/app:1\n", "mv keeps the place")
 	w.same(w.read("images/by-name/docker.io/library/app:1/names-history") != "", true, "names-history")
 	// mv of another name's symlink renames that name.

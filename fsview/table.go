@@ -45,6 +45,8 @@ func rootRows() []Row {
 			rowOps: rowOps{get: func(p place) ([]byte, error) { return line("plyfs " + p.fs.opts.Version), nil }}},
 		{Path: "/status", Kind: Text, Mode: modeRead, Valid: none, Doc: "`key value` lines: driver, generation of the store, how many layers, images, containers, drafts and mounts held, and `read-only`; a `running` line for each verb of ctl that runs, a `damaged` line for each thing that is wrong in the store.",
 			rowOps: rowOps{get: statusText, mtime: modifiedAny}},
+		{Path: "/features", Kind: Text, Mode: modeRead, Valid: forever, Doc: "`key value` lines: what the driver found, when the store was opened, that it can do here, and what this tree shows.",
+			rowOps: rowOps{get: featuresText}},
 		{Path: "/progress", Kind: Text, Mode: modeRead, Valid: none, Doc: "The verbs of ctl that run, where they are, then the last that ended: verb, running, done, failed or interrupted, time, text; `finding` lines follow what a check found.",
 			rowOps: rowOps{get: func(p place) ([]byte, error) { return p.fs.jobs.text(), nil }, mtime: func(p place) time.Time { return p.fs.orBorn(p.fs.jobs.modified()) }}},
 		ctlRow("/ctl", "Verbs for the whole store", storeVerbs),
@@ -189,6 +191,22 @@ func statusText(p place) ([]byte, error) {
 	}
 	fmt.Fprintf(&b, "drafts %d\nmounts-held %d\nread-only %t\n", drafts, held, f.writable() != nil)
 	b.Write(f.damage.of(p.tx))
+	return b.Bytes(), nil
+}
+
+// featuresText is what `containers-storage status` tells of the driver, and
+// what this tree was made with.
+func featuresText(p place) ([]byte, error) {
+	var b bytes.Buffer
+	if d := p.fs.store.Driver(); d != nil {
+		for _, kv := range d.Status() {
+			key := strings.ToLower(strings.Join(strings.Fields(kv[0]), "-"))
+			fmt.Fprintf(&b, "driver-%s %s\n", key, oneLine(kv[1]))
+		}
+	}
+	o := p.fs.opts
+	fmt.Fprintf(&b, "trees %t\nread-only %t\nhides-trees %t\nshows-streams %t\nshows-dirs %t\nbigdata-limit %d\n",
+		o.Trees != nil, o.ReadOnly, o.HideTrees, o.ShowStreams, o.ShowDirs, o.BigDataLimit)
 	return b.Bytes(), nil
 }
 

@@ -1,7 +1,11 @@
 package interop
 
 import (
+	"bufio"
+	"context"
 	"encoding/json"
+	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -9,6 +13,10 @@ import (
 	"strings"
 	"sync"
 	"testing"
+
+	"github.com/plyfs/plyfs/drivers"
+	"github.com/plyfs/plyfs/drivers/vfs"
+	"github.com/plyfs/plyfs/store"
 )
 
 // TestNoReadOlderThanEvents counts up a container's metadata with the peer
@@ -91,4 +99,79 @@ func countChanges(t *testing.T, mnt, id string) int {
 		}
 	}
 	return n
+}
+
+// TestFlips flips a value 10,000 times from another process than the server's,
+// without a pause, while readers follow the events: whoever has read of a
+// change opens no file that shows what was before it.
+func TestFlips(t *testing.T) {
+	t.Parallel()
+	const flips = 10000
+	e := newEnv(t, "vfs")
+	shm, err := os.MkdirTemp("/dev/shm", "plyfs-flips-")
+	if err != nil {
+		t.Skipf("no directory in memory, without which this takes minutes: %v", err)
+	}
+	t.Cleanup(func() {
+		if err := os.RemoveAll(shm); err != nil {
+			t.Error(err)
+		}
+	})
+	e.root, e.runroot = filepath.Join(shm, "root"), filepath.Join(shm, "run")
+	id := trim(strings.SplitN(e.cs("create-container", "-n", "con", ""), "\n", 2)[0])
+	e.cs("set-metadata", "-m", "0", "con")
+	s, err := store.Open(context.Background(), store.Options{GraphRoot: e.root, RunRoot: e.runroot, DriverName: "vfs",
+		NewDriver: func(c drivers.Config) (drivers.Driver, error) { return vfs.New(c) }})
+	e.must(err)
+	defer func() { e.must(s.Close()) }()
+	mnt := e.mount()
+	var wg sync.WaitGroup
+	for _, name := range []string{"events.follow", "events.since/0.follow"} {
+		wg.Add(1)
+		go func() {
+			defer wg.Done()
+			if err := followFlips(mnt, name, id, flips); err != nil {
+				t.Errorf("%s: %v", name, err)
+			}
+		}()
+	}
+	for i := 1; i <= flips; i++ {
+		err := s.Update(context.Background(), func(w *store.WriteTx) error {
+			return w.SetMetadata(store.KindContainer, id, strconv.Itoa(i))
+		})
+		e.must(err)
+	}
+	wg.Wait()
+}
+
+// followFlips reads events until the value is last, and after each line that
+// tells of a change the value, which counts at least that many.
+func followFlips(mnt, name, id string, last int) (err error) {
+	f, err := os.Open(filepath.Join(mnt, name))
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	lines := bufio.NewScanner(f)
+	seen, looks := 0, 0
+	for lines.Scan() {
+		l := lines.Text()
+		if !strings.Contains(l, id) || !strings.Contains(l, `"metadata"`) {
+			continue
+		}
+		seen++
+		data, err := os.ReadFile(filepath.Join(mnt, "containers/con/metadata"))
+		if err != nil {
+			return err
+		}
+		looks++
+		v, err := strconv.Atoi(string(data))
+		if err != nil || v < seen {
+			return fmt.Errorf("after %d changes were told the value is %q (%w)", seen, data, err)
+		}
+		if v == last {
+			return nil
+		}
+	}
+	return errors.Join(fmt.Errorf("the events ended after %d looks", looks), lines.Err())
 }
