@@ -80,16 +80,24 @@ func (o *Overlay) copyUpAlone(ctx context.Context, n *node, size int64) error {
 		return err
 	}
 	p, err := o.planCopy(n, size)
+	if err == nil {
+		err = o.copyRoom(ctx, p)
+	}
 	if err != nil {
 		return err
 	}
-	if n.isDir() {
-		return o.copyDir(n, p)
+	switch {
+	case n.isDir():
+		err = o.copyDir(n, p)
+	case n.typ != unix.S_IFREG:
+		err = o.copySpecial(n, p)
+	default:
+		err = o.copyRegular(ctx, n, p)
 	}
-	if n.typ != unix.S_IFREG {
-		return o.copySpecial(n, p)
+	if err == nil {
+		o.settleNode(n)
 	}
-	return o.copyRegular(ctx, n, p)
+	return err
 }
 
 // parentsUp copies up the directories above n, top first.

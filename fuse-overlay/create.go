@@ -62,6 +62,9 @@ func (o *Overlay) create(ctx context.Context, c *creation) (*node, safefs.Stat, 
 	if err := o.ready(ctx, c.dir, c.name); err != nil {
 		return nil, safefs.Stat{}, err
 	}
+	if err := o.quota.room(0, 1); err != nil {
+		return nil, safefs.Stat{}, err
+	}
 	o.renameMu.RLock()
 	defer o.renameMu.RUnlock()
 	c.dir.dir.mu.Lock()
@@ -74,6 +77,7 @@ func (o *Overlay) create(ctx context.Context, c *creation) (*node, safefs.Stat, 
 	if err != nil {
 		return nil, st, err
 	}
+	o.quota.set(&st)
 	n := newNode(st.Type(), o.shownIno(st.Dev, st.Ino))
 	n.up.Store(true)
 	if n.isDir() {
@@ -358,6 +362,9 @@ func (o *Overlay) unnamed(ctx context.Context, dir *node, mode uint32, who calle
 	if err := o.ready(ctx, dir, "unnamed"); err != nil {
 		return nil, safefs.Stat{}, err
 	}
+	if err := o.quota.room(0, 1); err != nil {
+		return nil, safefs.Stat{}, err
+	}
 	if !o.work.unnamed {
 		return nil, safefs.Stat{}, errno.New(errno.ErrNotSupported, "the upper's filesystem has no files without a name")
 	}
@@ -381,6 +388,7 @@ func (o *Overlay) unnamed(ctx context.Context, dir *node, mode uint32, who calle
 	if err != nil {
 		return nil, st, err
 	}
+	o.quota.set(&st)
 	n := newNode(unix.S_IFREG, o.shownIno(st.Dev, st.Ino))
 	n.up.Store(true)
 	n.orphan.Store(r)

@@ -92,6 +92,7 @@
 //	create.go       create, mkdir, mknod, symlink, link, unnamed files
 //	remove.go       unlink, rmdir, whiteouts
 //	rename.go       rename as decode, plan, execution
+//	edge.go         IDs and numbers as they are shown; quota.go bounds of the upper
 //	setattr.go      attributes; uxattr.go extended ones; fds.go descriptors
 //	server*.go      requests of the kernel; mount.go mounting
 //
@@ -101,7 +102,7 @@
 //	  └ node.dirMu, parent first (R: look-up, listing, use of a child's name; W: change)
 //	      └ node.copyMu (the step from lower to upper; never held over a copy)
 //	          └ treeMu (table, names, links, indexes of directories; no system call under it)
-//	fds.mu, Cache.mu  leaves
+//	fds.mu, Cache.mu, quota.mu  leaves
 //
 // renameMu is not taken twice by one request, so what copies up is called
 // before it. A copy-up in progress is a channel in the node (copying), not a

@@ -74,6 +74,9 @@ type MountConfig struct {
 	MaxThreads   int
 	// FileWhiteouts writes `.wh.` files where devices 0:0 could be made.
 	FileWhiteouts bool
+	// MaxBytes and MaxFiles bound what the upper holds; 0: no bound. Over it
+	// requests answer EDQUOT, and statfs shows the bound as the size.
+	MaxBytes, MaxFiles int64
 	// MountData are options for the kernel, as context="…".
 	MountData []string
 	// FsName is the mount's source; empty: Subtype.

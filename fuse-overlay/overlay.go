@@ -30,6 +30,7 @@ type Overlay struct {
 	hash   inomap.Space
 	root   *node
 	fds    fds
+	quota  *quota // nil: no bound
 
 	renameMu sync.RWMutex
 	treeMu   sync.Mutex
@@ -84,6 +85,15 @@ func newOverlay(c MountConfig) (_ *Overlay, err error) {
 	}
 	if err := o.findVolumes(); err != nil {
 		return nil, err
+	}
+	if c.Upper != "" {
+		err := o.tree.layers[0].root.with(func(d *safefs.Dir) (err error) {
+			o.quota, err = newQuota(&o.c, d)
+			return err
+		})
+		if err != nil {
+			return nil, err
+		}
 	}
 	return o, o.makeRoot()
 }

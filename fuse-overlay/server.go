@@ -381,6 +381,7 @@ func (r *raw) StatFs(_ <-chan struct{}, _ *fuse.InHeader, out *fuse.StatfsOut) f
 	if err != nil {
 		return r.status("statfs", err)
 	}
+	r.o.quota.statfs(&st)
 	out.FromStatfsT(&st)
 	return fuse.OK
 }

@@ -93,6 +93,7 @@ func (o *Overlay) truncate(n *node, size int64, killPriv bool) error {
 	if err := retryEINTR(func() error { return unix.Ftruncate(b.fd, size) }); err != nil {
 		return err
 	}
+	o.quota.settle(b.fd)
 	if killPriv {
 		return dropPrivileges(b.fd)
 	}
@@ -157,6 +158,10 @@ func (o *Overlay) write(ctx context.Context, n *node, p []byte, off int64, killP
 		return 0, err
 	}
 	defer o.fds.leave(b)
+	if err := o.quota.roomAt(b.fd, off, int64(len(p))); err != nil {
+		return 0, err
+	}
+	defer o.quota.settle(b.fd)
 	total := 0
 	for total < len(p) {
 		k, err := unix.Pwrite(b.fd, p[total:], off+int64(total))
@@ -198,6 +203,12 @@ func (o *Overlay) fallocate(ctx context.Context, n *node, mode uint32, off, size
 		return err
 	}
 	defer o.fds.leave(b)
+	if mode&unix.FALLOC_FL_PUNCH_HOLE == 0 {
+		if err := o.quota.roomAt(b.fd, off, size); err != nil {
+			return err
+		}
+	}
+	defer o.quota.settle(b.fd)
 	return retryEINTR(func() error { return unix.Fallocate(b.fd, mode, off, size) })
 }
 
@@ -226,6 +237,10 @@ func (o *Overlay) copyRange(ctx context.Context, from *node, at int64, to *node,
 		return 0, err
 	}
 	defer o.fds.leave(in)
+	if err := o.quota.roomAt(out.fd, toAt, int64(size)); err != nil {
+		return 0, err
+	}
+	defer o.quota.settle(out.fd)
 	return unix.CopyFileRange(in.fd, &at, out.fd, &toAt, size, 0)
 }
 

@@ -94,6 +94,7 @@ func (o *Overlay) release(n *node) {
 		o.tree.cache.drop(n.stack())
 	}
 	if r := n.orphan.Swap(nil); r != nil {
+		o.quota.forgetFile(r, n.isDir())
 		_ = r.Close() // O_PATH, or a file without a name: nothing to lose
 	}
 }

@@ -24,6 +24,7 @@ func config(o *options.Options, log *logrus.Entry) (c fuseoverlay.MountConfig, w
 		UIDs: o.UIDs, GIDs: o.GIDs, SquashUID: id32(o.SquashUID), SquashGID: id32(o.SquashGID),
 		StaticNlink: o.StaticNlink, Ino32: o.Ino32,
 		SingleThread: o.SingleThread, MaxThreads: o.MaxThreads,
+		MaxBytes: o.Size, MaxFiles: o.Inodes,
 		FileWhiteouts: o.FileWhiteouts, MountData: labels(o),
 		FsName: o.Source, Debug: o.Debug, Log: log,
 	}
@@ -39,7 +40,6 @@ func config(o *options.Options, log *logrus.Entry) (c fuseoverlay.MountConfig, w
 		say   string
 	}{
 		{o.XattrPermissions > 0, "xattr_permissions"},
-		{o.Size+o.Inodes > 0, "size and inodes"},
 	} {
 		if m.asked {
 			return c, nil, errno.New(errno.ErrNotSupported, "%s are not supported: leave them out", m.say)

@@ -54,7 +54,7 @@ Content:
     userxattr              marks are user.overlay.* and .wh. files only
     context=LABEL          SELinux label of all files; also fscontext,
                            defcontext, rootcontext
-    size=N, inodes=N       bounds of the upper; K, M, G or T behind a number
+    size=N, inodes=N       bounds of the upper (EDQUOT); K, M, G or T behind a number
 
 Speed:
 

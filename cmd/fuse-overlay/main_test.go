@@ -392,6 +392,36 @@ func TestFileWhiteouts(t *testing.T) {
 	}
 }
 
+// TestBounds: size= and inodes= hold for every way to write, are given back,
+// counted again at the next mount, and shown by statfs.
+func TestBounds(t *testing.T) {
+	needsMount(t)
+	t.Parallel()
+	dir, options := layers(t)
+	fusetest.Must(t, `cd "$1"
+	head -c 3000000 /dev/urandom > lower/big; mkdir -p lower/d/e
+	"$2" -o "$3,size=8M,inodes=20" m
+	full() { if "$@" 2>err; then echo "$*: has room"; exit 1; fi; grep -q 'quota exceeded' err || { cat err; exit 1; }; }
+	head -c 4000000 /dev/zero > m/a
+	test "$(stat -fc '%b %S' m | { read b s; echo $((b*s)); })" = 8388608
+	free=$(stat -fc '%a %S' m | { read b s; echo $((b*s)); }); test $free -gt 4000000; test $free -lt 4400000
+	full dd if=/dev/zero of=m/b bs=1M count=5; rm m/b
+	full fallocate -l 5M m/c; rm m/c
+	dd if=/dev/zero of=m/a bs=1M count=3 conv=notrunc 2>/dev/null   # overwrites
+	chmod 600 m/big                                                # a copy-up has room
+	rm m/a; head -c 4000000 /dev/zero > m/a
+	full sh -c 'head -c 2000000 /dev/zero > m/x 2>err || { cat err >&2; exit 1; }'; rm -f m/x
+	truncate -s 0 m/a; head -c 4000000 /dev/zero > m/a
+	umount m; "$2" -o "$3,size=8M,inodes=20" m
+	full dd if=/dev/zero of=m/b bs=1M count=5; rm m/b m/a
+	truncate -s 100M m/sparse; rm m/sparse
+	for i in $(seq 17); do : > m/d/e/$i || break; done 2>err; n=$(ls m/d/e | wc -l); test $n -ge 14 -a $n -le 16; grep -q 'quota exceeded' err
+	test "$(stat -fc %c m)" = 20; test "$(stat -fc %d m)" -lt 3
+	full mkdir m/dir; full ln -s x m/link; full mknod m/p p
+	rm m/d/e/1 m/d/e/2; mkdir m/dir; ln -s x m/link; rm -r m/dir m/link; ln m/d/e/3 m/d/e/other
+	umount m; "$2" -o "$3" m; head -c 9000000 /dev/zero > m/more; umount m`, dir, program, options)
+}
+
 // TestManualPageIsCurrent: docs/man holds what the program says now.
 func TestManualPageIsCurrent(t *testing.T) {
 	t.Parallel()

@@ -1,0 +1,207 @@
+package fuseoverlay
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/plyfs/plyfs/internal/errno"
+	"github.com/plyfs/plyfs/internal/safefs"
+)
+
+// quota bounds what the upper holds: bytes that its files have allocated
+// (st_blocks), and files. It counts at the mount's start, and then by looking
+// at each file after it was changed, so it is right whatever the filesystem
+// does, and needs nothing of it. Whiteouts, attributes and the work directory
+// are not counted. A file is counted until its last descriptor is closed. Nil
+// is no bound.
+//
+// Requests that run at once may each find the last free bytes: the bound is
+// passed by at most one request's size for each.
+type quota struct {
+	mostBytes, mostFiles int64 // 0: no bound
+
+	mu    sync.Mutex
+	bytes int64
+	files map[uint64]int64 // bytes by inode number in the upper
+}
+
+// newQuota counts what is there. Nil when nothing is bounded.
+func newQuota(c *MountConfig, upper *safefs.Dir) (*quota, error) {
+	if c.MaxBytes == 0 && c.MaxFiles == 0 {
+		return nil, nil
+	}
+	q := &quota{mostBytes: c.MaxBytes, mostFiles: c.MaxFiles, files: map[uint64]int64{}}
+	if err := q.count(upper); err != nil {
+		return nil, fmt.Errorf("count what upperdir %s holds: %w", c.Upper, err)
+	}
+	return q, nil
+}
+
+// count takes d and all below it in. It holds as many descriptors as the tree
+// is deep.
+func (q *quota) count(d *safefs.Dir) error {
+	st, err := d.Stat(".")
+	if err != nil {
+		return err
+	}
+	q.set(&st)
+	var dirs []string
+	err = d.ReadDir(func(e safefs.Entry) error {
+		st, err := d.Stat(e.Name)
+		switch {
+		case absent(err):
+			return nil
+		case err != nil:
+			return err
+		case st.Type() == unix.S_IFDIR:
+			dirs = append(dirs, e.Name)
+		case kindOf(&st) != whiteout:
+			q.set(&st)
+		}
+		return nil
+	})
+	for _, name := range dirs {
+		if err != nil {
+			return err
+		}
+		var sub *safefs.Dir
+		if sub, err = d.OpenDir(name); err == nil {
+			err = errors.Join(q.count(sub), sub.Close())
+		}
+	}
+	return err
+}
+
+// set notes what a file of the upper holds now.
+func (q *quota) set(st *safefs.Stat) {
+	if q == nil {
+		return
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	now := int64(st.Blocks) * 512
+	q.bytes += now - q.files[st.Ino]
+	q.files[st.Ino] = now
+}
+
+// drop notes that a file is gone.
+func (q *quota) drop(ino uint64) {
+	if q == nil {
+		return
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.bytes -= q.files[ino]
+	delete(q.files, ino)
+}
+
+// room tells whether there is room for more: EDQUOT when not.
+func (q *quota) room(bytes, files int64) error {
+	if q == nil {
+		return nil
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	switch {
+	case files > 0 && q.mostFiles > 0 && int64(len(q.files))+files > q.mostFiles:
+		return errno.New(errno.ErrQuota, "the upper has %d files and may have %d (inodes=): remove some, or mount with a larger bound", len(q.files), q.mostFiles)
+	case bytes > 0 && q.mostBytes > 0 && q.bytes+bytes > q.mostBytes:
+		return errno.New(errno.ErrQuota, "the upper holds %d bytes and may hold %d (size=): %d more have no room; remove some, or mount with a larger bound", q.bytes, q.mostBytes, bytes)
+	}
+	return nil
+}
+
+// roomAt is room for n bytes at off of an open file, of which some may be
+// there already.
+func (q *quota) roomAt(fd int, off, n int64) error {
+	if q == nil || q.room(n, 0) == nil {
+		return nil
+	}
+	st, err := safefs.StatFD(fd)
+	if err != nil {
+		return err
+	}
+	if off+n <= int64(st.Size) && int64(st.Blocks)*512 >= int64(st.Size) {
+		return nil // nothing new
+	}
+	return q.room(n, 0)
+}
+
+// settle notes what an open file holds now.
+func (q *quota) settle(fd int) {
+	if q == nil {
+		return
+	}
+	if st, err := safefs.StatFD(fd); err == nil && st.Nlink > 0 {
+		q.set(&st)
+	} else if err == nil && q.counted(st.Ino) {
+		q.set(&st) // open, without a name
+	}
+}
+
+func (q *quota) counted(ino uint64) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	_, ok := q.files[ino]
+	return ok
+}
+
+// settleNode notes what n holds in the upper.
+func (o *Overlay) settleNode(n *node) {
+	if o.quota == nil || !n.up.Load() {
+		return
+	}
+	_ = o.with(n, func(a access) error {
+		st, err := a.stat()
+		if err == nil {
+			o.quota.set(&st)
+		}
+		return err
+	})
+}
+
+// forgetFile notes that the file behind r, which nobody has open any more, is
+// gone if it has no name.
+func (q *quota) forgetFile(r *safefs.Ref, dir bool) {
+	if q == nil {
+		return
+	}
+	if st, err := r.Stat(); err == nil && (st.Nlink == 0 || dir) {
+		q.drop(st.Ino)
+	}
+}
+
+// copyRoom tells whether there is room for a copy-up.
+func (o *Overlay) copyRoom(_ context.Context, p *copyPlan) error {
+	if o.quota == nil {
+		return nil
+	}
+	bytes := int64(0)
+	if p.st.Type() == unix.S_IFREG {
+		bytes = min(int64(p.st.Blocks)*512, p.size+4096)
+	}
+	return o.quota.room(bytes, 1)
+}
+
+// statfs shows the bounds as the filesystem's size.
+func (q *quota) statfs(st *syscall.Statfs_t) {
+	if q == nil {
+		return
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if unit := st.Frsize; q.mostBytes > 0 && unit > 0 {
+		free := uint64(max(q.mostBytes-q.bytes, 0) / unit)
+		st.Blocks = uint64(q.mostBytes / unit)
+		st.Bfree, st.Bavail = min(st.Bfree, free), min(st.Bavail, free)
+	}
+	if q.mostFiles > 0 {
+		st.Files = uint64(q.mostFiles)
+		st.Ffree = min(st.Ffree, uint64(max(q.mostFiles-int64(len(q.files)), 0)))
+	}
+}
