@@ -42,10 +42,11 @@ type Overlay struct {
 
 // volume is a filesystem that a layer's root is on.
 type volume struct {
-	dev  uint64
-	uuid [16]byte
-	form handleForm
-	twin bool // another volume has the same UUID
+	dev   uint64
+	uuid  [16]byte
+	form  handleForm
+	lower bool // a lower layer is on it: origins may be
+	twin  bool // another of these has the same UUID (or has none either)
 }
 
 // newOverlay opens the layers. Nothing is mounted.
@@ -141,26 +142,30 @@ func (o *Overlay) findVolumes() error {
 			if err != nil {
 				return err
 			}
-			for _, v := range o.volume {
-				if v.dev == st.Dev {
+			lower := o.work == nil || l.index > 0
+			for i := range o.volume {
+				if o.volume[i].dev == st.Dev {
+					o.volume[i].lower = o.volume[i].lower || lower
 					return nil
 				}
 			}
-			v := volume{dev: st.Dev, uuid: uuidOf(d)}
+			v := volume{dev: st.Dev, uuid: uuidOf(d), lower: lower}
 			var fs unix.Statfs_t
 			if h, ok := handleAt(d, "."); ok && unix.Fstatfs(d.Fd(), &fs) == nil {
 				v.form = formOf(fs.Type, h.bytes, st.Ino)
-			}
-			for i := range o.volume {
-				if o.volume[i].uuid == v.uuid {
-					o.volume[i].twin, v.twin = true, true
-				}
 			}
 			o.volume = append(o.volume, v)
 			return nil
 		})
 		if err != nil {
 			return err
+		}
+	}
+	for i := range o.volume {
+		for j := range o.volume[:i] {
+			if a, b := &o.volume[i], &o.volume[j]; a.uuid == b.uuid && a.lower && b.lower {
+				a.twin, b.twin = true, true
+			}
 		}
 	}
 	return nil
@@ -258,7 +263,7 @@ func (o *Overlay) originIno(record string) (uint64, bool) {
 		return 0, false
 	}
 	for _, v := range o.volume {
-		if v.uuid != uuid || v.twin {
+		if v.uuid != uuid || v.twin || !v.lower {
 			continue
 		}
 		if ino, ok := v.form.ino(h.bytes); ok {

@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -17,6 +18,18 @@ func execErr(path string) error {
 		return no
 	}
 	return err
+}
+
+// execSettled is execErr for a program that nobody has open for writing any
+// more, but perhaps a child that a parallel test is just starting.
+func execSettled(path string) error {
+	for range 200 {
+		if err := execErr(path); !errors.Is(err, unix.ETXTBSY) {
+			return err
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+	return execErr(path)
 }
 
 const mib = 1 << 20

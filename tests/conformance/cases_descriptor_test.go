@@ -214,12 +214,11 @@ func descriptorCases() []c {
 			b, err := os.ReadFile("/bin/true")
 			e.ok(err)
 			e.ok(os.WriteFile(e.p("true"), b, 0o755))
-			run := func() error { return execErr(e.p("true")) }
-			e.ok(run())
+			e.ok(execSettled(e.p("true")))
 			fd := e.open(e.p("true"), unix.O_WRONLY, 0)
-			e.is(run(), unix.ETXTBSY)
+			e.is(execErr(e.p("true")), unix.ETXTBSY)
 			e.close(fd)
-			e.ok(run())
+			e.ok(execSettled(e.p("true")))
 		}},
 		{name: "flock", lower: file, run: func(e *env) {
 			a, b := e.open(e.p("f"), unix.O_RDONLY, 0), e.open(e.p("f"), unix.O_RDWR, 0)

@@ -94,7 +94,7 @@ func otherCases() []c {
 			e.put(e.l("script"), "#!/bin/sh\nexit 7\n")
 			e.ok(os.Chmod(e.l("script"), 0o755))
 		}, run: func(e *env) {
-			err := exec.Command(e.p("script")).Run()
+			err := execSettled(e.p("script"))
 			if x := (*exec.ExitError)(nil); !errors.As(err, &x) || x.ExitCode() != 7 {
 				e.Errorf("%v", err)
 			}

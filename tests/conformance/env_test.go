@@ -25,7 +25,8 @@ type env struct {
 	work  string
 	dirs  []string // all lower layers, top first
 	end   func()
-	fds   []int // open descriptors
+	fds   []int  // open descriptors
+	below string // the lower layers as they were at the mount
 }
 
 // c is one case.
@@ -58,7 +59,11 @@ func newEnv(t *testing.T, w world) *env {
 		e.dirs = append(e.dirs, d)
 	}
 	e.lower = e.dirs[w.layers/2]
-	e.upper, e.work = filepath.Join(e.dir, "u"), filepath.Join(e.dir, "w")
+	upper := e.dir
+	if w.upper != nil {
+		upper = w.upper(e)
+	}
+	e.upper, e.work = filepath.Join(upper, "u"), filepath.Join(upper, "w")
 	e.ok(os.Mkdir(e.upper, 0o755))
 	e.ok(os.Mkdir(e.work, 0o755))
 	return e
@@ -68,6 +73,7 @@ func newEnv(t *testing.T, w world) *env {
 func (e *env) mount() {
 	e.Helper()
 	if e.w.mount != nil {
+		e.below = e.layersNow()
 		e.end = e.w.mount(e)
 	}
 }
@@ -78,6 +84,30 @@ func (e *env) unmount() {
 	e.closeAll()
 	e.end()
 	e.end = func() {}
+	if e.below != "" {
+		if now := e.layersNow(); now != e.below {
+			e.Errorf("a lower layer was changed:\nbefore %s\nafter  %s", e.below, now)
+		}
+		e.below = ""
+	}
+}
+
+// layersNow describes the lower layers: names, attributes, and sizes for the
+// content, since nobody changes that without the time of modification.
+func (e *env) layersNow() string {
+	e.Helper()
+	var b strings.Builder
+	for _, dir := range e.dirs {
+		e.ok(filepath.WalkDir(dir, func(p string, _ os.DirEntry, err error) error {
+			if err != nil {
+				return err
+			}
+			st := e.stat(p)
+			fmt.Fprintf(&b, "%s %o %d:%d %d links %d mtime %v ctime %v %q\n", p[len(e.dir):], st.Mode, st.Uid, st.Gid, st.Size, st.Nlink, st.Mtim, st.Ctim, listx(p))
+			return nil
+		}))
+	}
+	return b.String()
 }
 
 func (e *env) remount() {

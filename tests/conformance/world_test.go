@@ -23,6 +23,8 @@ type world struct {
 	// mount mounts e's layers at e.root and returns what unmounts; nil in a
 	// plain directory.
 	mount func(e *env) (end func())
+	// upper returns a new folder for the upper; nil: beside the layers.
+	upper func(e *env) string
 	// known are the cases that fail here, with what is wrong.
 	known map[string]string
 	// user: not the machine's root. ids: more IDs than 0 are there.

@@ -1,0 +1,113 @@
+package conformance
+
+import (
+	"fmt"
+	"maps"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// disk is a filesystem of a test's own.
+type disk struct {
+	name string
+	// long: only with PLYFS_LONG.
+	long bool
+	// mount mounts it on dir, or skips t.
+	mount func(t *testing.T, dir string)
+	known map[string]string
+}
+
+// disks are what uppers lie on, beside the folder for temporary files.
+func disks() []disk {
+	return []disk{
+		{name: "tmpfs", mount: func(t *testing.T, dir string) {
+			if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=1g"); err != nil {
+				t.Fatal(err)
+			}
+		}, known: map[string]string{"statfs": "it is the upper's", "fallocate-zero": "tmpfs cannot"}},
+		{name: "overlay", mount: func(t *testing.T, dir string) {
+			base := t.TempDir()
+			for _, d := range []string{"l", "u", "w"} {
+				if err := os.Mkdir(filepath.Join(base, d), 0o755); err != nil {
+					t.Fatal(err)
+				}
+			}
+			opts := fmt.Sprintf("lowerdir=%[1]s/l,upperdir=%[1]s/u,workdir=%[1]s/w", base)
+			if err := unix.Mount("overlay", dir, "overlay", 0, opts); err != nil {
+				t.Fatal(err)
+			}
+		}, known: map[string]string{
+			// No device 0:0 can be made on an overlay, so whiteouts are .wh. files.
+			"longest-names":           "names of over 251 bytes cannot be removed",
+			"bug-kernel-lists-ghosts": "the kernel takes no overlay as an upper",
+		}},
+		{name: "xfs", long: true, mount: image("mkfs.xfs", "-q"), known: map[string]string{"statfs": "it is the upper's", "symlink-long": "xfs has symlinks of up to 1024 bytes"}},
+		{name: "btrfs", long: true, mount: image("mkfs.btrfs", "-q"), known: map[string]string{"statfs": "it is the upper's"}},
+		{name: "ext4", long: true, mount: image("mkfs.ext4", "-q"), known: map[string]string{"statfs": "it is the upper's"}},
+	}
+}
+
+// image returns what makes a filesystem in a file and mounts it by a loop
+// device.
+func image(mkfs string, args ...string) func(t *testing.T, dir string) {
+	return func(t *testing.T, dir string) {
+		file := filepath.Join(t.TempDir(), "image")
+		if err := os.WriteFile(file, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Truncate(file, 16<<30); err != nil {
+			t.Fatal(err)
+		}
+		if out, err := exec.Command(mkfs, append(args, file)...).CombinedOutput(); err != nil {
+			t.Skipf("%s: %v: %s", mkfs, err, out)
+		}
+		if out, err := exec.Command("mount", "-o", "loop", file, dir).CombinedOutput(); err != nil {
+			t.Skipf("no loop mount here: %v: %s", err, out)
+		}
+	}
+}
+
+// TestUppers runs the suite with uppers on other filesystems than the lowers'.
+func TestUppers(t *testing.T) {
+	need(t)
+	ps := programs(t)
+	p := ps[len(ps)-1]
+	for _, d := range disks() {
+		t.Run(d.name, func(t *testing.T) {
+			if d.long && os.Getenv("PLYFS_LONG") == "" {
+				t.Skip("runs with PLYFS_LONG=1")
+			}
+			t.Parallel()
+			dir := t.TempDir()
+			for up := dir; up != os.TempDir() && up != "/"; up = filepath.Dir(up) {
+				if err := os.Chmod(up, 0o755); err != nil {
+					t.Fatal(err)
+				}
+			}
+			d.mount(t, dir)
+			t.Cleanup(func() { unmount(t, dir) })
+			known := maps.Clone(p.known)
+			maps.Copy(known, d.known)
+			w := world{name: p.name + "-on-" + d.name, layers: 1, mount: p.mount, known: known}
+			w.upper = func(e *env) string {
+				sub, err := os.MkdirTemp(dir, "")
+				e.ok(err)
+				e.ok(os.Chmod(sub, 0o755))
+				return sub
+			}
+			t.Run("suite", func(t *testing.T) {
+				for _, x := range cases() {
+					if why, known := w.known[x.name]; known {
+						t.Logf("%s: left out here: %s", x.name, why)
+						continue
+					}
+					t.Run(x.name, func(t *testing.T) { runCase(t, w, x) })
+				}
+			})
+		})
+	}
+}
