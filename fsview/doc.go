@@ -38,7 +38,8 @@
 //	diff.tar  stage (the store's extract area) → write … → commit, one step of
 //	          the store. A kill before it leaves a stage that the next opener sweeps.
 //	drafts    in memory, but for a stage made by their diff.tar; the rename
-//	          makes the object by one call of the store.
+//	          makes the object by one call of the store. Without a mount:
+//	          draft_kept.go.
 //	merged/   store.Mount, then remembered in held. A kill in between or later
 //	          leaves a count that `echo 'umount force' > ctl` sets to zero.
 //

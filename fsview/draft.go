@@ -33,6 +33,8 @@ type draft struct {
 	values  map[string][]byte  // by the file's path in the draft, as it was written
 	items   map[string][]byte  // big data by key
 	staged  *store.StagedLayer // the layer that diff.tar was extracted to
+	archive string             // where diff.tar is kept, with Options.KeepDrafts
+	changed bool               // since it was loaded
 	streams int                // of diff.tar that are open for writing
 	over    bool               // committed or discarded
 	broken  map[where]error    // files whose last write failed, and why
@@ -71,7 +73,7 @@ func (d *draft) put(key string, v []byte) error {
 	case d.staged != nil && staging(key):
 		return errno.New(errno.ErrInUse, "%s cannot change any more, since the draft's diff.tar was taken with it: rmdir the draft and begin again, diff.tar last", key)
 	}
-	d.values[key] = slices.Clone(v)
+	d.values[key], d.changed = slices.Clone(v), true
 	return nil
 }
 
@@ -88,6 +90,7 @@ func (f *FS) spoil(w where, err error) {
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	d.changed = true
 	if err == nil {
 		delete(d.broken, w)
 		return
@@ -124,7 +127,7 @@ func mkdirDraft(_ context.Context, p place, name string) (entry, error) {
 	case len(f.drafts) >= maxDrafts:
 		return entry{}, errno.New(errno.ErrQuota, "there are %d drafts already: commit some (mv -T) or remove some (rmdir)", maxDrafts)
 	}
-	f.drafts[name] = &draft{born: time.Now(), values: map[string][]byte{}, items: map[string][]byte{}}
+	f.drafts[name] = &draft{born: time.Now(), changed: true, values: map[string][]byte{}, items: map[string][]byte{}}
 	return entry{name, where{row: p.row.child("<draft>"), id: name}}, nil
 }
 
@@ -141,7 +144,7 @@ func rmdirDraft(_ context.Context, p place, name string) error {
 		return unknown("there is no draft %q", clip(name))
 	}
 	f.errs.forget(subject{objDraft, name})
-	return d.discard()
+	return errors.Join(d.discard(), f.forgetKept(name))
 }
 
 // draftIdle refuses what cannot be done while a draft's file is being written.
@@ -203,7 +206,7 @@ func renameDraft(ctx context.Context, p place, name string, to where, newEntry s
 	delete(f.drafts, name)
 	f.mu.Unlock()
 	f.errs.forget(subject{objDraft, name})
-	return nil
+	return f.forgetKept(name)
 }
 
 // kindOfDir tells which kind's directory w is.
@@ -272,8 +275,13 @@ func (d *draft) bigDataLocked() []store.BigDataItem {
 
 func (d *draft) commitLayerLocked(ctx context.Context, p place, spec draftSpec) error {
 	if d.staged == nil {
-		_, err := p.fs.store.CreateLayer(ctx, store.LayerSpec{ID: spec.id, Parent: spec.parent, Names: spec.names,
-			Metadata: spec.metadata, Label: spec.label, Maps: spec.maps, Volatile: spec.volatile})
+		ls := store.LayerSpec{ID: spec.id, Parent: spec.parent, Names: spec.names,
+			Metadata: spec.metadata, Label: spec.label, Maps: spec.maps, Volatile: spec.volatile}
+		if d.archive != "" {
+			_, err := d.stageArchive(ctx, p.fs.store, ls)
+			return err
+		}
+		_, err := p.fs.store.CreateLayer(ctx, ls)
 		return err
 	}
 	if spec.id != "" && spec.id != d.staged.ID() {
@@ -296,7 +304,7 @@ func (d *draft) checkFilesLocked(kind store.Kind) error {
 			return errno.New(errno.ErrBadValue, "the draft's %s means nothing for a %s: empty it, or move the draft elsewhere", key, kind)
 		}
 	}
-	if kind != store.KindLayer && d.staged != nil {
+	if kind != store.KindLayer && (d.staged != nil || d.archive != "") {
 		return errno.New(errno.ErrBadValue, "the draft has a diff.tar, which only a layer can have: move it into /layers and build on that")
 	}
 	if kind == store.KindLayer && len(d.items) > 0 {
@@ -395,7 +403,15 @@ func openDraftSink(ctx context.Context, p place) (sink, error) {
 	if err != nil {
 		return nil, errors.Join(err, staged.Discard(ctx))
 	}
-	return &stagedSink{push, staged, func(ctx context.Context) error { return d.keep(ctx, staged) }}, nil
+	in := &stagedSink{push, staged, func(ctx context.Context) error { return d.keep(ctx, staged) }}
+	if !p.fs.opts.KeepDrafts {
+		return in, nil
+	}
+	kept, err := p.fs.newKeptSink(in, p.id, d)
+	if err != nil {
+		return nil, errors.Join(err, staged.Discard(ctx))
+	}
+	return kept, nil
 }
 
 // keep makes staged the layer that the draft will be, in place of an earlier.

@@ -63,7 +63,9 @@ func New(o Options) (*FS, error) {
 		writers: map[where][]*valueHandle{}, imports: map[string]int{},
 	}
 	var err error
-	f.root, f.paths, err = plant(f.rows)
+	if f.root, f.paths, err = plant(f.rows); err == nil && o.KeepDrafts {
+		err = f.loadDrafts()
+	}
 	return f, err
 }
 
@@ -76,7 +78,8 @@ func (f *FS) Table() []Row { return f.rows }
 // Table returns the rows of every control tree.
 func Table() []Row { return table() }
 
-// Close gives back the mounts that were taken for merged/ and discards drafts.
+// Close gives back the mounts that were taken for merged/ and discards drafts,
+// or with KeepDrafts keeps them for the next command.
 // It returns every error; the tree must not be used any more.
 func (f *FS) Close(ctx context.Context) error {
 	f.mu.Lock()
@@ -85,6 +88,9 @@ func (f *FS) Close(ctx context.Context) error {
 	f.drafts = map[string]*draft{}
 	f.mu.Unlock()
 	var errs []error
+	if f.opts.KeepDrafts {
+		errs = append(errs, f.saveDrafts(drafts))
+	}
 	for _, d := range drafts {
 		errs = append(errs, d.discard())
 	}

@@ -65,6 +65,9 @@ type Options struct {
 	ShowStreams bool
 	// ShowDirs lists dir/ and rundir/ of containers where they are there.
 	ShowDirs bool
+	// KeepDrafts keeps drafts on disk for the next who asks for it: commands
+	// without a mount. Those that are older than a day are dropped.
+	KeepDrafts bool
 	// ReadOnly refuses every change.
 	ReadOnly bool
 	// BigDataLimit bounds a raw file (big data, metadata) in bytes; 0 is

@@ -19,7 +19,7 @@ func draftRows() []Row {
 			rowOps: rowOps{get: draftGet(path), put: draftPut(path, check)}}
 	}
 	return []Row{
-		{Path: "/drafts", Kind: Objects, Mode: modeMake, Valid: none, Doc: "Objects in the making. mkdir makes a draft; `mv -T drafts/x containers/NAME` (or layers/, images/) commits it, all or nothing; rmdir drops it; so does the end of the mount.",
+		{Path: "/drafts", Kind: Objects, Mode: modeMake, Valid: none, Doc: "Objects in the making. mkdir makes a draft; `mv -T drafts/x containers/NAME` (or layers/, images/) commits it, all or nothing; rmdir drops it; so does the end of the mount. Without a mount it lasts across commands, for a day at most.",
 			rowOps: rowOps{list: listDrafts, dirs: func(p place) int { return len(listDrafts(p)) }, find: findDraft, mkdir: mkdirDraft, rmdir: rmdirDraft, rename: renameDraft}},
 		{Path: dir, Kind: Dir, Mode: modeDir, Valid: none, Doc: "One draft. Its files are empty until they are written."},
 		text("id", "The wanted ID; empty for a random one.", checkDraftID),
@@ -195,7 +195,7 @@ func putDraftItem(_ context.Context, p place, v []byte) error {
 	case total > 4*p.fs.opts.BigDataLimit:
 		return errno.New(errno.ErrTooLarge, "the data items of a draft have at most %d bytes together: commit it and write the others into its bigdata/", 4*p.fs.opts.BigDataLimit)
 	}
-	d.items[p.arg] = slices.Clone(v)
+	d.items[p.arg], d.changed = slices.Clone(v), true
 	return nil
 }
 
@@ -215,6 +215,7 @@ func unlinkDraftItem(_ context.Context, p place, name string) error {
 		return unknown("the draft has no item %q", clip(name))
 	}
 	delete(d.items, key)
+	d.changed = true
 	return nil
 }
 

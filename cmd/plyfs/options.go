@@ -17,6 +17,7 @@ type mountOptions struct {
 	hideTrees                    bool
 	showStreams, showDirs        bool
 	create                       bool
+	keepDrafts                   bool // not an option: commands without a mount
 	bigDataLimit                 int64
 	lockTimeout                  time.Duration
 	umask                        uint32

@@ -24,7 +24,7 @@ func (a *app) withTree(ctx context.Context, fn func(root vnode.Node) error) (err
 		return err
 	}
 	defer func() { err = errors.Join(err, st.Close()) }()
-	tree, err := openTree(st, conf, mountOptions{}, a.log)
+	tree, err := openTree(st, conf, mountOptions{keepDrafts: true}, a.log)
 	if err != nil {
 		return err
 	}

@@ -36,7 +36,7 @@ func openTree(st *store.Store, conf *config.Config, o mountOptions, log *logrus.
 		Config:  fsview.Config{Options: conf.Lines(), StorageConf: conf.TOML()},
 		Trees:   newTrees(),
 		Version: version, Log: log,
-		HideTrees: o.hideTrees, ShowStreams: o.showStreams, ShowDirs: o.showDirs, ReadOnly: o.readOnly, BigDataLimit: o.bigDataLimit,
+		HideTrees: o.hideTrees, ShowStreams: o.showStreams, ShowDirs: o.showDirs, KeepDrafts: o.keepDrafts, ReadOnly: o.readOnly, BigDataLimit: o.bigDataLimit,
 		UID: own.uid, GID: own.gid, Umask: o.umask,
 	})
 }
