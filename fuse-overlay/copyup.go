@@ -95,6 +95,7 @@ func (o *Overlay) copyUpAlone(ctx context.Context, n *node, size int64) error {
 		err = o.copyRegular(ctx, n, p)
 	}
 	if err == nil {
+		o.copyUps.Add(1)
 		o.settleNode(n)
 	}
 	return err

@@ -31,6 +31,7 @@ type Overlay struct {
 	root   *node
 	fds    fds
 	quota  *quota // nil: no bound
+	counters
 
 	renameMu sync.RWMutex
 	treeMu   sync.Mutex

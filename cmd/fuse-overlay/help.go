@@ -69,6 +69,7 @@ Mount:
     allow_other, allow_root  let other users in (root always does)
     auto_unmount             unmount when the program ends, however it ends
     fsname=NAME              the source that /proc/mounts shows
+    stats=FILE               where SIGUSR1 writes what the mount does
     strict                   refuse options that are not known
 
 Options that are not known are named in one warning and ignored. Those of
@@ -79,5 +80,7 @@ Environment:
 
     FUSE_OVERLAYFS_DISABLE_OVL_WHITEOUT  set: whiteouts are .wh. files
 
-Signals: SIGTERM, SIGINT and SIGHUP unmount.`
+Signals: SIGTERM, SIGINT and SIGHUP unmount. SIGUSR1 writes a few numbers about
+the mount, a name and a value a line, to the file of stats=, or without that to
+standard error; stats= is also written when the mount ends.`
 )

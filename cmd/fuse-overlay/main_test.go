@@ -422,6 +422,20 @@ func TestBounds(t *testing.T) {
 	umount m; "$2" -o "$3" m; head -c 9000000 /dev/zero > m/more; umount m`, dir, program, options)
 }
 
+// TestStats: SIGUSR1 writes the numbers, and so does the end of the mount.
+func TestStats(t *testing.T) {
+	needsMount(t)
+	t.Parallel()
+	dir, options := layers(t)
+	fusetest.Must(t, `cd "$1"
+	"$2" -f -o "$3,size=1M,stats=numbers" m & pid=$!
+	until grep -q " $1/m " /proc/mounts; do sleep 0.01; done
+	chmod 600 m/f; head -c 10000 /dev/zero > m/g
+	kill -USR1 $pid; until [ -e numbers ]; do sleep 0.01; done
+	grep -x 'copied_up 1' numbers; grep -x 'degraded no' numbers; grep 'upper_bytes [1-9][0-9]* 1048576' numbers; grep 'nodes [3-9]' numbers
+	rm numbers; umount m; wait $pid; grep -x 'degraded no' numbers`, dir, program, options)
+}
+
 // TestManualPageIsCurrent: docs/man holds what the program says now.
 func TestManualPageIsCurrent(t *testing.T) {
 	t.Parallel()

@@ -101,7 +101,7 @@ func mount(ctx context.Context, o *options.Options, args []string, std stdio) (i
 // absolute makes the paths independent of the working directory, which the
 // server leaves.
 func absolute(o *options.Options) error {
-	for _, p := range []*string{&o.Upper, &o.Work, &o.Target} {
+	for _, p := range []*string{&o.Upper, &o.Work, &o.Target, &o.Stats} {
 		if err := toAbsolute(p); err != nil {
 			return err
 		}

@@ -4,16 +4,19 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"os/signal"
 	"syscall"
 	"time"
 
+	"github.com/sirupsen/logrus"
 	"golang.org/x/sys/unix"
 
 	"github.com/plyfs/plyfs/cmd/fuse-overlay/internal/options"
 	fuseoverlay "github.com/plyfs/plyfs/fuse-overlay"
+	"github.com/plyfs/plyfs/internal/durable"
 )
 
 // lastRequests is how long an unmount after a signal waits for programs that
@@ -33,7 +36,14 @@ func serve(ctx context.Context, c fuseoverlay.MountConfig, o *options.Options, r
 		return err
 	}
 	ended := make(chan error, 1)
-	go func() { ended <- srv.Serve() }()
+	go func() {
+		err := srv.Serve()
+		if o.Stats != "" {
+			err = errors.Join(err, report(srv, o.Stats))
+		}
+		ended <- err
+	}()
+	defer reports(srv, o.Stats, c.Log)()
 	// The kernel knows nothing of the root's owner before it has asked once, and
 	// would refuse its owner's chmod.
 	var st unix.Stat_t
@@ -50,6 +60,39 @@ func serve(ctx context.Context, c fuseoverlay.MountConfig, o *options.Options, r
 	case <-ctx.Done():
 		return unmount(srv, o.Target, ended)
 	}
+}
+
+// reports writes srv's numbers at each SIGUSR1 until stop is called.
+func reports(srv *fuseoverlay.Server, file string, log *logrus.Entry) (stop func()) {
+	asked := make(chan os.Signal, 1)
+	signal.Notify(asked, syscall.SIGUSR1)
+	go func() {
+		for range asked {
+			if err := report(srv, file); err != nil {
+				log.Warn(err)
+			}
+		}
+	}()
+	return func() {
+		signal.Stop(asked)
+		close(asked)
+	}
+}
+
+// report writes srv's numbers to a file, whole, or to standard error.
+func report(srv *fuseoverlay.Server, file string) error {
+	text := srv.Stats()
+	if file == "" {
+		_, err := fmt.Fprint(os.Stderr, text)
+		return err
+	}
+	if err := durable.WriteFile(file, 0o644, func(w io.Writer) error {
+		_, err := io.WriteString(w, text)
+		return err
+	}); err != nil {
+		return fmt.Errorf("write the numbers that stats= asks for: %w", err)
+	}
+	return nil
 }
 
 // unmount ends the mount after a signal. A busy one vanishes from the tree of

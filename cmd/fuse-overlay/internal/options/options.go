@@ -68,6 +68,8 @@ type Options struct {
 	Context, FSContext, DefContext, RootContext string
 	// Size bounds the upper's bytes, Inodes its files; 0: no limit.
 	Size, Inodes int64
+	// Stats is a file for what the mount does; "": standard error.
+	Stats string
 
 	// ReadOnly to NoAtime are the mount's flags.
 	ReadOnly, NoDev, NoSuid, NoExec, NoAtime bool

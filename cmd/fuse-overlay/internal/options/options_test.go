@@ -69,6 +69,7 @@ func TestEachWord(t *testing.T) {
 		"clone_fd,fast_ino=1,xino=auto,ino32_t,max_write=131072,max_threads=4,max_idle_threads=2": {Ino32: true, MaxWrite: 131072, MaxThreads: 4},
 		"writeback=1,redirect_dir=auto": {Writeback: true, RedirectDir: "auto"},
 		"size=10M,inodes=2k":            {Size: 10 << 20, Inodes: 2048, Upper: "u", Work: "w"},
+		"stats=/run/s":                  {Stats: "/run/s"},
 		"size=0":                        {},
 		"index=on,uuid=null,nfs_export=off,userxattr,metacopy=off": {UserXattr: true},
 		"ro,rw,ro,allow_other,auto_unmount,fsname=x":               {ReadOnly: true, AllowOther: true, AutoUnmount: true, Source: "x"},

@@ -127,6 +127,7 @@ func contentWords() map[string]word {
 		"uuid":        {valued, check(oneOf("null", "on", "off", "auto"))},
 		"nfs_export":  {valued, check(oneOf("off"))},
 		"verity":      {valued, check(oneOf("off"))},
+		"stats":       {valued, func(o *Options, key, v string) error { return setPath(&o.Stats, key, v) }},
 		"size":        {valued, func(o *Options, key, v string) error { return setSize(&o.Size, key, v) }},
 		"inodes":      {valued, func(o *Options, key, v string) error { return setSize(&o.Inodes, key, v) }},
 		"context":     {valued, func(o *Options, key, v string) error { return setLabel(&o.Context, key, v) }},

@@ -1,0 +1,47 @@
+package fuseoverlay
+
+import (
+	"fmt"
+	"runtime"
+	"strings"
+	"sync/atomic"
+)
+
+// counters are what an Overlay has done.
+type counters struct {
+	copyUps atomic.Uint64 // files and directories copied up
+}
+
+// Stats describes the mount, a key and a value a line:
+//
+//	nodes N              files that the kernel knows
+//	descriptors N        open for directories, and for files
+//	copied_up N          files and directories copied up since the mount
+//	upper_bytes N M      what the upper holds, and its bound (size=, or 0)
+//	upper_files N M      likewise (inodes=); both only with a bound
+//	memory N             bytes of the server's heap
+//	degraded no|WHY      whether an internal error made the mount read-only
+func (s *Server) Stats() string {
+	o := s.o
+	o.treeMu.Lock()
+	nodes := len(o.table.nodes)
+	o.treeMu.Unlock()
+	o.fds.mu.Lock()
+	files := o.fds.lru.Len()
+	o.fds.mu.Unlock()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	var b strings.Builder
+	fmt.Fprintf(&b, "nodes %d\ndescriptors %d\ncopied_up %d\n", nodes, files+o.tree.cache.Len(), o.copyUps.Load())
+	if q := o.quota; q != nil {
+		q.mu.Lock()
+		fmt.Fprintf(&b, "upper_bytes %d %d\nupper_files %d %d\n", q.bytes, q.mostBytes, len(q.files), q.mostFiles)
+		q.mu.Unlock()
+	}
+	why := "no"
+	if d := o.degraded.Load(); d != nil {
+		why = strings.ReplaceAll(*d, "\n", " ")
+	}
+	fmt.Fprintf(&b, "memory %d\ndegraded %s\n", m.HeapAlloc, why)
+	return b.String()
+}
