@@ -42,7 +42,8 @@ type member struct{ key, value string }
 // decoder collects what went wrong while members are decoded.
 type decoder struct {
 	wrong []string
-	odd   []member // ID maps with more in them than we know
+	odd   []member                  // ID maps with more in them than we know
+	flags map[string]map[string]any // the scanner's
 }
 
 func (d *decoder) fail(key string, err error) {
@@ -132,6 +133,22 @@ func (d *decoder) any(key, raw string, to any) {
 	d.fail(key, dec.Decode(to))
 }
 
+// maxFlags bounds how many different flags are remembered.
+const maxFlags = 64
+
+// flagsOf decodes flags, or shares those of a record that had the same text.
+func (d *decoder) flagsOf(key, raw string, to *map[string]any) {
+	if known, ok := d.flags[raw]; ok {
+		*to = known
+		return
+	}
+	before := len(d.wrong)
+	d.any(key, raw, to)
+	if d.flags != nil && len(d.flags) < maxFlags && len(d.wrong) == before {
+		d.flags[raw] = *to
+	}
+}
+
 // pairs walks an object's members with their names decoded.
 func (d *decoder) pairs(key, raw string, one func(name, v string)) {
 	if isNull(raw) {
@@ -186,7 +203,7 @@ func (d *decoder) ranges(key, raw string, to *[]idmap.Range) {
 // one and tells whether it knows the key. The result goes into m. The error is
 // one of syntax.
 func decodeRecord(p *scanner, m *meta, known func(d *decoder, key, value string) bool) error {
-	var d decoder
+	d := decoder{flags: p.flags}
 	p.space()
 	start := p.i
 	err := p.object(1, func(key, value string) error {

@@ -14,6 +14,9 @@ const jsonDepth = 10000
 type scanner struct {
 	s string
 	i int
+	// flags are those of the records before, by their text: most have one of
+	// few, and nobody changes them. nil where there is one record only.
+	flags map[string]map[string]any
 }
 
 // syntaxError says at which byte of its text a scanner gave up.

@@ -104,7 +104,7 @@ type parser[R record[R]] struct {
 }
 
 func (p *parser[R]) parse(text string) parsed[R] {
-	s := scanner{s: text}
+	s := scanner{s: text, flags: map[string]map[string]any{}}
 	if c := s.peek(); c == 0 && s.i == len(text) {
 		return p.out // an empty file holds nothing
 	}

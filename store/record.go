@@ -124,7 +124,7 @@ func (l *Layer) decodeMember(d *decoder, key, v string) bool {
 	case "big-data-names":
 		d.strs(key, v, &l.BigDataNames)
 	case "flags":
-		d.any(key, v, &l.Flags)
+		d.flagsOf(key, v, &l.Flags)
 	default:
 		return l.decodeDiff(d, key, v)
 	}
@@ -253,7 +253,7 @@ func (i *Image) decodeMember(d *decoder, key, v string) bool {
 	case "created":
 		d.time(key, v, &i.Created)
 	case "flags":
-		d.any(key, v, &i.Flags)
+		d.flagsOf(key, v, &i.Flags)
 	default:
 		return false
 	}
@@ -343,7 +343,7 @@ func (c *Container) decodeMember(d *decoder, key, v string) bool {
 	case "gidmap":
 		d.ranges(key, v, &c.Maps.GIDs)
 	case "flags":
-		d.any(key, v, &c.Flags)
+		d.flagsOf(key, v, &c.Flags)
 	default:
 		return false
 	}

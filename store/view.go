@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"sync"
 	"time"
 
 	"github.com/plyfs/plyfs/internal/errno"
@@ -207,24 +208,29 @@ func (s *Store) loadLocked(ctx context.Context, held *heldLocks) (*state, error)
 	cur := s.cur.Load()
 	next := *cur
 	stale := s.stale.Load() || cur.gen == 0
+	var loads sync.WaitGroup // each writes the part of next that is its kind's
+	var errs [numKinds]error
 	for k := range Kind(numKinds) {
-		same := false
+		same, err := false, error(nil)
 		if !stale {
-			var err error
-			if same, err = s.unchangedKind(k, &cur.kinds[k]); err != nil {
-				return nil, err
-			}
+			same, err = s.unchangedKind(k, &cur.kinds[k])
 		}
-		if same {
+		if errs[k] = err; same || err != nil {
 			continue
 		}
 		token, err := held[k].Token()
-		if err != nil {
-			return nil, err
+		if errs[k] = err; err != nil {
+			continue
 		}
-		if err := s.loadKind(&next, k, token); err != nil {
-			return nil, fmt.Errorf("read %s: %w", k.Plural(), err)
-		}
+		loads.Go(func() {
+			if err := s.loadKind(&next, k, token); err != nil {
+				errs[k] = fmt.Errorf("read %s: %w", k.Plural(), err)
+			}
+		})
+	}
+	loads.Wait()
+	if err := errors.Join(errs[:]...); err != nil {
+		return nil, err
 	}
 	if err := s.loadMounts(ctx, &next); err != nil {
 		return nil, err
