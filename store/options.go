@@ -6,6 +6,7 @@ import (
 	"github.com/sirupsen/logrus"
 
 	"github.com/plyfs/plyfs/drivers"
+	"github.com/plyfs/plyfs/internal/errno"
 	"github.com/plyfs/plyfs/internal/idmap"
 )
 
@@ -47,6 +48,31 @@ type Options struct {
 	Brief bool
 	// subIDFiles are those of users and of groups; tests only.
 	subIDFiles [2]string
+	// Sync says how what is extracted becomes durable before a layer is
+	// published; "" is SyncFilesystem.
+	Sync SyncPolicy
 	// failpoint is called at each numbered step of an operation; tests only.
 	failpoint func(step string)
+}
+
+// SyncPolicy says how extracted content becomes durable.
+type SyncPolicy string
+
+const (
+	// SyncFilesystem syncs the whole filesystem once a layer: the quickest
+	// safe way, unless others write much to it.
+	SyncFilesystem SyncPolicy = "filesystem"
+	// SyncFile syncs each file and directory of the layer and nothing else.
+	SyncFile SyncPolicy = "file"
+	// SyncNone leaves it to the kernel: after a power loss a layer that was
+	// published in the last seconds may lack content. The records are synced.
+	SyncNone SyncPolicy = "none"
+)
+
+func (p SyncPolicy) check() error {
+	switch p {
+	case "", SyncFilesystem, SyncFile, SyncNone:
+		return nil
+	}
+	return errno.New(errno.ErrBadValue, "there is no way %q to sync layers: use none, filesystem or file", string(p))
 }

@@ -211,6 +211,7 @@ func (st *StagedLayer) applyOptions() layertar.ApplyOptions {
 		Style: st.private.Style, Maps: st.spec.Maps,
 		IgnoreChownErrors: st.private.IgnoreChownErrors,
 		OverrideStat:      singleID(),
+		SyncFiles:         st.s.opts.Sync == SyncFile && !st.spec.Volatile,
 	}
 }
 
@@ -326,8 +327,11 @@ func (st *StagedLayer) Commit(ctx context.Context) (*Layer, error) {
 // syncContent makes what was extracted durable, so that a record never stands
 // for content that a power loss took.
 func (st *StagedLayer) syncContent() error {
-	if !st.filled && !st.taken || st.spec.Volatile {
+	if !st.filled && !st.taken || st.spec.Volatile || st.s.opts.Sync == SyncNone {
 		return nil
+	}
+	if st.s.opts.Sync == SyncFile && !st.taken {
+		return nil // the import did
 	}
 	d, err := os.Open(st.private.Dir)
 	if err != nil {

@@ -113,6 +113,9 @@ func checkOptions(o *Options) error {
 	if o.subIDFiles == [2]string{} {
 		o.subIDFiles = subIDFiles()
 	}
+	if err := o.Sync.check(); err != nil {
+		return err
+	}
 	if o.LockTimeout <= 0 {
 		o.LockTimeout = DefaultLockTimeout
 	}

@@ -8,7 +8,6 @@ import (
 	"io"
 	"os"
 
-	"github.com/klauspost/compress/gzip"
 	"github.com/spf13/pflag"
 
 	"github.com/plyfs/plyfs/internal/errno"
@@ -130,7 +129,10 @@ func (a *app) writeDiff(ctx context.Context, args []string, flags diffFlags) (er
 	bar := a.progress("writing "+to, size)
 	defer bar.done()
 	if flags.gzip {
-		z := gzip.NewWriter(out)
+		z, zerr := layertar.Compress(out, layertar.Gzip)
+		if zerr != nil {
+			return zerr
+		}
 		defer func() { err = errors.Join(err, z.Close()) }()
 		return a.copyDiff(ctx, bar.writer(z), to, from)
 	}

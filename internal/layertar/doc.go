@@ -59,7 +59,9 @@
 //
 // # Kills
 //
-// Nothing here is synced, renamed or published. A kill leaves a partly filled
+// Nothing here is renamed or published, and nothing synced unless SyncFiles asks
+// for it: then each file before it is closed, and every directory after their
+// late attributes, those deeper first. A kill leaves a partly filled
 // directory and a record that gzip finds cut off; both are in a stage, which
 // package store discards whole. The order is: content and attributes of each
 // member, directories' times, the record's end, and then the Result, which is

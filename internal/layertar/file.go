@@ -185,7 +185,11 @@ func (e *fileEnd) do(f *safefs.File) error {
 			return err
 		}
 	}
-	return f.Utimens(e.h.accessed(), e.h.mtime)
+	err := f.Utimens(e.h.accessed(), e.h.mtime)
+	if err == nil && e.a.o.SyncFiles {
+		err = f.Sync()
+	}
+	return err
 }
 
 func (e *fileEnd) owner(f *safefs.File) error {

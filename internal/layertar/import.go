@@ -31,6 +31,9 @@ type ApplyOptions struct {
 	// user.containers.override_stat in place of setting the owner (a rootless
 	// store with a single ID).
 	OverrideStat bool
+	// SyncFiles makes each file durable before it is closed, and every
+	// directory at the end.
+	SyncFiles bool
 }
 
 // Result is what an import learned about its stream.

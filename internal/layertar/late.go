@@ -5,10 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"syscall"
 	"time"
 
 	"github.com/plyfs/plyfs/internal/safefs"
+	"github.com/plyfs/plyfs/internal/unix"
 )
 
 // lateDir is a directory whose default ACL, mode and times are set after
@@ -89,12 +91,46 @@ func (l *lateDirs) read(b []byte, off int64) error {
 // permission locks nobody out. One that is gone again is passed over.
 func (a *applier) finish() error {
 	a.forget()
-	return a.late.drain(func(l *lateDir) error {
+	err := a.late.drain(func(l *lateDir) error {
 		if err := a.finishDir(l); err != nil {
 			return fmt.Errorf("finish directory %s: %w", clip(quote(l.dir)), err)
 		}
 		return nil
 	})
+	if err != nil || !a.o.SyncFiles {
+		return err
+	}
+	if err = syncDirs(a.root.Dir); errors.Is(err, syscall.EACCES) {
+		err = a.syncAll() // a directory that is closed to its owner
+	}
+	return err
+}
+
+// syncAll syncs the root's filesystem.
+func (a *applier) syncAll() error {
+	f, err := a.root.Open(".", os.O_RDONLY, 0)
+	if err != nil {
+		return err
+	}
+	return errors.Join(unix.Syncfs(int(f.Fd())), f.Close())
+}
+
+// syncDirs makes the entries of d and of all below durable, those deeper first.
+func syncDirs(d *safefs.Dir) error {
+	err := d.ReadDir(func(e safefs.Entry) error {
+		if e.Type != 0 && e.Type != unix.S_IFDIR {
+			return nil
+		}
+		sub, err := d.OpenDir(e.Name)
+		if errors.Is(err, syscall.ENOTDIR) || errors.Is(err, syscall.ELOOP) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		return errors.Join(syncDirs(sub), sub.Close())
+	})
+	return errors.Join(err, d.Sync())
 }
 
 func (a *applier) finishDir(l *lateDir) (err error) {

@@ -168,3 +168,29 @@ func TestBreakGivesBack(t *testing.T) {
 		t.Error("a descriptor below the layer is open")
 	}
 }
+
+// With each file synced the layer is the same, also with closed directories.
+func TestSyncFiles(t *testing.T) {
+	t.Parallel()
+	var b bytes.Buffer
+	w := tar.NewWriter(&b)
+	for _, h := range []tar.Header{{Typeflag: '5', Name: "d/", Mode: 0o000}, {Typeflag: '0', Name: "d/f", Mode: 0o600}, {Typeflag: '0', Name: "i/m/f", Mode: 0o400}, {Typeflag: '2', Name: "l", Linkname: "d"}} {
+		if err := w.WriteHeader(&h); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	var trees [][]string
+	for _, sync := range []bool{false, true} {
+		dir, _, _, err := importTar(t, b.Bytes(), layertar.ApplyOptions{SyncFiles: sync})
+		if err != nil {
+			t.Fatal(err)
+		}
+		trees = append(trees, treeOf(t, dir))
+	}
+	if d := cmp.Diff(trees[0], trees[1]); d != "" {
+		t.Error(d)
+	}
+}

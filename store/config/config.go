@@ -180,6 +180,10 @@ func (c *Config) StoreOptions(newDriver func(drivers.Config) (drivers.Driver, er
 		o.ImageStores = append(o.ImageStores, s.Text)
 	}
 	for _, opt := range c.Options {
+		if opt.Key == "sync" { // the store's own, whatever the driver
+			o.Sync = store.SyncPolicy(opt.Text)
+			continue
+		}
 		o.DriverOptions = append(o.DriverOptions, drivers.Option{Key: opt.Key, Value: opt.Text})
 	}
 	return o

@@ -175,9 +175,9 @@ func tableSchema(table, name string) kind {
 func driverKeys(driver string) []string {
 	switch driver {
 	case "overlay":
-		return []string{"mount_program", "mountopt", "ignore_chown_errors", "force_mask", "skip_mount_home", "use_composefs", "size", "inodes"}
+		return []string{"mount_program", "mountopt", "ignore_chown_errors", "force_mask", "skip_mount_home", "use_composefs", "size", "inodes", "sync"}
 	case "vfs":
-		return []string{"ignore_chown_errors"}
+		return []string{"ignore_chown_errors", "sync"}
 	case "btrfs":
 		return []string{"min_space", "size"}
 	case "zfs":
