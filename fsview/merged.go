@@ -8,6 +8,7 @@ import (
 
 	"github.com/plyfs/plyfs/drivers"
 	"github.com/plyfs/plyfs/internal/errno"
+	"github.com/plyfs/plyfs/internal/holders"
 	"github.com/plyfs/plyfs/internal/vnode"
 	"github.com/plyfs/plyfs/store"
 )
@@ -222,12 +223,36 @@ func (f *FS) let(ctx context.Context, p place, force bool) error {
 func (f *FS) unmount(ctx context.Context, id string, force bool) error {
 	// With its layer the mount went as well.
 	if _, err := f.store.Unmount(ctx, id, force); err != nil && !errors.Is(err, errno.ErrUnknown) {
-		return err
+		return f.heldBy(ctx, id, err)
 	}
 	f.mu.Lock()
 	delete(f.held, id)
 	f.mu.Unlock()
 	return nil
+}
+
+// heldBy adds to an error of an unmount who uses the mount, as far as this
+// process can see.
+func (f *FS) heldBy(ctx context.Context, id string, err error) error {
+	if !errors.Is(err, errno.ErrInUse) && errno.Of(err) != errno.ErrInUse.Errno() {
+		return err
+	}
+	tx, verr := f.view(ctx)
+	if verr != nil {
+		return err
+	}
+	m, ok := tx.Mountpoint(id)
+	if !ok {
+		return err
+	}
+	who, herr := holders.Of(m.Path)
+	switch {
+	case herr != nil || len(who) == 0:
+		return err
+	case len(who) == 1:
+		return errno.New(errno.ErrInUse, "the mount is in use: %s; end it, or `umount force`", who[0])
+	}
+	return errno.New(errno.ErrInUse, "the mount is in use: %s, and %d more; end them, or `umount force`", who[0], len(who)-1)
 }
 
 // releaseAll gives every mount back. One that a process still uses is left, with its count,
