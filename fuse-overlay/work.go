@@ -3,6 +3,7 @@ package fuseoverlay
 import (
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -119,6 +120,11 @@ func (w *work) claim(dir, upper string) error {
 func subdir(d *safefs.Dir, name string) (*safefs.Dir, error) {
 	if err := d.Mkdir(name, 0o700); err != nil && !errors.Is(err, syscall.EEXIST) {
 		return nil, err
+	}
+	// The kernel's overlay leaves it with mode 0, in which an ordinary user
+	// finds nothing; where it is not ours to change, the next step says so.
+	if os.Geteuid() != 0 {
+		_ = d.Chmod(name, 0o700)
 	}
 	return d.OpenDir(name)
 }
