@@ -5,6 +5,6 @@ time=${1:?usage: fuzz.sh TIME}
 grep -rl --include='*_test.go' '^func Fuzz' . | xargs -r -n1 dirname | sort -u | while read -r dir; do
 	go test -list '^Fuzz' "$dir" | grep '^Fuzz' | while read -r target; do
 		echo "== $dir $target"
-		go test -run '^$' -fuzz "^$target\$" -fuzztime "$time" "$dir" </dev/null
+		go test -run '^$' -fuzz "^$target\$" -fuzztime "$time" -fuzzminimizetime 20x "$dir" </dev/null
 	done
 done

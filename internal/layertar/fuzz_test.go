@@ -9,7 +9,9 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"runtime"
 	"testing"
 
 	"github.com/plyfs/plyfs/internal/errno"
@@ -25,6 +27,7 @@ func seeds(f *testing.F) {
 			f.Add(makeTar(f, c.ms...), byte(0x83))
 		}
 	}
+	realSeeds(f)
 	var b bytes.Buffer
 	w := tar.NewWriter(&b)
 	err := errors.Join(w.WriteHeader(&tar.Header{Typeflag: '0', Name: "f", Format: tar.FormatPAX, Xattrs: map[string]string{"user.a": "b"}}), //nolint:staticcheck // the short way
@@ -40,6 +43,19 @@ func seeds(f *testing.F) {
 			f.Fatal(err)
 		}
 		f.Add(b, byte(0))
+	}
+}
+
+// realSeeds adds a real tree as the programs pack it.
+func realSeeds(f *testing.F) {
+	src := filepath.Join(runtime.GOROOT(), "src") //nolint:staticcheck // a tree that is there
+	for _, format := range []string{"gnu", "pax", "ustar", "oldgnu", "v7"} {
+		out, err := exec.Command("tar", "c", "--format="+format, "-C", src, "errors").Output()
+		if err != nil {
+			f.Skipf("no tar with the format %s: %v", format, err)
+		}
+		f.Add(out, byte(0x80))
+		f.Add(gzipped(f, out), byte(1))
 	}
 }
 
