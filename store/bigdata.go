@@ -140,7 +140,7 @@ func (s *Store) SetBigData(ctx context.Context, k Kind, ref, key string, r io.Re
 	if err != nil {
 		return err
 	}
-	entry, err := s.newEntry()
+	entry, err := s.newEntryIn(s.objectRoot(k, id))
 	if err != nil {
 		return err
 	}

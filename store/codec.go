@@ -27,8 +27,8 @@ type meta struct {
 	// shadow is the index, plus one, of the additional store it was read
 	// from; 0 is the store's own file.
 	shadow int
-	// inVolatile tells that the record belongs into the volatile file.
-	inVolatile bool
+	// file is the own file that the record belongs into.
+	file int
 	// trimmed tells that Names lacks one that raw has, since another record
 	// has it too and counts.
 	trimmed bool

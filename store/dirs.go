@@ -109,7 +109,7 @@ func (t *Tx) dataDir(k Kind, id string) string {
 // shadowPath is a path in the directory of kind k of the nth additional image
 // store, counted from one.
 func (s *Store) shadowPath(k Kind, nth int, name string) string {
-	return filepath.Join(s.opts.ImageStores[nth-1], s.opts.DriverName+"-"+k.Plural(), name)
+	return filepath.Join(s.shadowRoots(k)[nth-1], s.opts.DriverName+"-"+k.Plural(), name)
 }
 
 // syncDirs makes a directory and its own entry durable.

@@ -23,10 +23,14 @@
 //
 //	userns.lock (a file; while a container whose ID maps were chosen is published)
 //	Store.gate (a channel of one: loads and writes of this process)
-//	├── layers.lock → images.lock → containers.lock (files; shared to load, exclusive to write)
+//	├── layers.lock [→ the image store's layers.lock] → images.lock → containers.lock (files; shared to load, exclusive to write)
 //	│   ├── mountpoints.lock (file; for each load and each save of the table)
 //	│   └── lockfile's own (queue → file → mu)
 //	└── hub.mu (a leaf; nothing is called under it)
+//
+// With a separate image store (Options.ImageStore) images.lock is there, and
+// layers have a file and a lock in each of the two places. In a transient store
+// containers.lock is in the run root.
 //
 // storage.lock, which peers take before layers.lock, guards nothing that we
 // write; it is not taken. Additional stores are read with no lock: their files

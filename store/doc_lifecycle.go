@@ -14,6 +14,10 @@
 //	entry:2   the entry is in use, and about to go  swept, after its journal is settled
 //	entry:3   the directory is removed              a lock file: swept
 //
+// With a separate image store there is such an area in its root too: what is
+// to be renamed into a root is made in that root's area, and what is moved out
+// of a root goes to its area, in an entry that is the first one's twin.
+//
 // The lock file is made and locked first and removed last, so that a directory
 // whose lock can be taken has no owner: whoever opens the store next takes the
 // lock, settles the journal if there is one (below), and removes the tree with

@@ -35,9 +35,12 @@ type lifecycle struct {
 // used by one goroutine at a time.
 type stageEntry struct {
 	root string // the graph root
-	name string
-	lock *os.File
-	fail func(step string) // the store's failpoint
+	// roots are all that the store writes; twin is an entry in the other one.
+	roots []string
+	twin  *stageEntry
+	name  string
+	lock  *os.File
+	fail  func(step string) // the store's failpoint
 	// keep leaves the entry, with its journal, to the next opening of the
 	// store: the operation went too far to be undone and not to its end.
 	keep bool
@@ -85,13 +88,21 @@ func (s *Store) fail(step string) {
 	}
 }
 
-// newEntry makes an entry and takes its lock.
-func (s *Store) newEntry() (*stageEntry, error) {
-	area := filepath.Join(s.opts.GraphRoot, extractDir)
+// newEntry makes an entry in the graph root and takes its lock.
+func (s *Store) newEntry() (*stageEntry, error) { return s.newEntryIn(s.opts.GraphRoot) }
+
+// newEntryIn is newEntry for any of the roots.
+func (s *Store) newEntryIn(root string) (*stageEntry, error) {
+	return (&stageEntry{roots: s.roots(), fail: s.fail}).newAt(root)
+}
+
+// newAt makes an entry like e in a graph root.
+func (e *stageEntry) newAt(root string) (*stageEntry, error) {
+	area := filepath.Join(root, extractDir)
 	if err := os.MkdirAll(area, 0o700); err != nil {
 		return nil, fmt.Errorf("make the extract area: %w", err)
 	}
-	e := &stageEntry{root: s.opts.GraphRoot, fail: s.fail}
+	e = &stageEntry{root: root, roots: e.roots, fail: e.fail}
 	for {
 		var random [entryBytes]byte
 		if _, err := rand.Read(random[:]); err != nil {
@@ -107,7 +118,7 @@ func (s *Store) newEntry() (*stageEntry, error) {
 			return nil, fmt.Errorf("lock an entry of the extract area: %w", err)
 		}
 	}
-	s.fail("entry:1")
+	e.fail("entry:1")
 	for _, dir := range []string{e.dir(), filepath.Join(e.dir(), "d"), e.own("")} {
 		if err := os.Mkdir(dir, 0o700); err != nil {
 			return nil, errors.Join(fmt.Errorf("make an entry of the extract area: %w", err), e.remove(context.Background()))
@@ -156,8 +167,13 @@ func (e *stageEntry) stage() string { return filepath.Join(extractDir, e.name, "
 // own is the absolute path of a file of the store's part.
 func (e *stageEntry) own(name string) string { return filepath.Join(e.dir(), "s", name) }
 
-// trash moves what is at path, if anything, into the entry.
+// trash moves what is at path, if anything, into the entry or its twin in that
+// path's root.
 func (e *stageEntry) trash(path string) error {
+	e, err := e.on(e.rootOfPath(path))
+	if err != nil {
+		return err
+	}
 	for i := 0; ; i++ {
 		to := e.own(fmt.Sprintf("trash%d", i))
 		if _, err := os.Lstat(to); err == nil {
@@ -175,6 +191,12 @@ func (e *stageEntry) trash(path string) error {
 // remove removes the entry; until it returns nil the lock is held.
 func (e *stageEntry) remove(ctx context.Context) error {
 	e.fail("entry:2")
+	if e.twin != nil {
+		if err := e.twin.remove(ctx); err != nil {
+			return err
+		}
+		e.twin = nil
+	}
 	if err := removeTree(ctx, e.dir()); err != nil {
 		return err
 	}
@@ -186,7 +208,12 @@ func (e *stageEntry) remove(ctx context.Context) error {
 }
 
 // abandon lets go of the lock and leaves the rest to the next sweep.
-func (e *stageEntry) abandon() error { return e.lock.Close() }
+func (e *stageEntry) abandon() error {
+	if e.twin != nil {
+		return errors.Join(e.twin.abandon(), e.lock.Close())
+	}
+	return e.lock.Close()
+}
 
 // discard removes an entry. When ctx ends first, the removal goes on in the
 // background; what fails is logged and left to the next sweep, since the
@@ -229,7 +256,23 @@ func (s *Store) leaveEntry(e *stageEntry, err error) {
 
 // deadEntries returns the entries whose owners are dead, locked by us.
 func (s *Store) deadEntries() ([]*stageEntry, error) {
-	found, err := os.ReadDir(filepath.Join(s.opts.GraphRoot, extractDir))
+	var entries []*stageEntry
+	for _, root := range s.roots() {
+		found, err := s.deadEntriesIn(root)
+		entries = append(entries, found...)
+		if err != nil {
+			for _, e := range entries {
+				err = errors.Join(err, e.abandon())
+			}
+			return nil, err
+		}
+	}
+	return entries, nil
+}
+
+// deadEntriesIn is deadEntries for one root.
+func (s *Store) deadEntriesIn(root string) ([]*stageEntry, error) {
+	found, err := os.ReadDir(filepath.Join(root, extractDir))
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, nil
 	}
@@ -244,13 +287,13 @@ func (s *Store) deadEntries() ([]*stageEntry, error) {
 	}
 	var entries []*stageEntry
 	for name := range names {
-		e := &stageEntry{root: s.opts.GraphRoot, name: name, fail: s.fail}
+		e := &stageEntry{root: root, roots: s.roots(), name: name, fail: s.fail}
 		switch err := e.takeLock(0); {
 		case err == nil:
 			entries = append(entries, e)
 		case errors.Is(err, errOwned):
 		default:
-			return nil, err
+			return entries, err
 		}
 	}
 	sort.Slice(entries, func(i, j int) bool { return entries[i].name < entries[j].name })

@@ -39,6 +39,7 @@ type lifeEnv struct {
 	// imageStores are graph roots of additional stores.
 	imageStores []string
 	transient   bool
+	imageStore  string
 	// noShift takes the driver's mapping at the mount away.
 	noShift bool
 }
@@ -118,7 +119,7 @@ func (e *lifeEnv) options() store.Options {
 	}
 	return store.Options{
 		GraphRoot: e.root, RunRoot: e.run, DriverName: e.driver,
-		NewDriver: newDriver, LockTimeout: 30 * time.Second, ImageStores: e.imageStores, Transient: e.transient,
+		NewDriver: newDriver, LockTimeout: 30 * time.Second, ImageStores: e.imageStores, Transient: e.transient, ImageStore: e.imageStore,
 	}
 }
 

@@ -53,7 +53,9 @@ func stampPath(path string) (fileStamp, error) {
 // kindStamp tells one version of a kind's files from another.
 type kindStamp struct {
 	token lockfile.Token
-	own   [2]fileStamp // main, volatile
+	own   [numFiles]fileStamp
+	// images is the token of a separate image store's layers.
+	images lockfile.Token
 }
 
 // readText reads a record file whole. The stamp is that of the file read.

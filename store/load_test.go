@@ -64,7 +64,7 @@ func checkRewrite(t *testing.T, p parsed[*Layer], elements int) {
 	if p.broken != nil {
 		return
 	}
-	set := merge(KindLayer, [2]parsed[*Layer]{p}, nil)
+	set := merge(KindLayer, [numFiles]parsed[*Layer]{p}, nil)
 	texts, err := set.encode(0)
 	if err != nil {
 		t.Fatal(err)
@@ -77,7 +77,7 @@ func checkRewrite(t *testing.T, p parsed[*Layer], elements int) {
 	if err := json.Unmarshal([]byte(b.String()), &back); err != nil || len(back) != elements {
 		t.Fatalf("rewritten: %v, %d elements of %d: %q", err, len(back), elements, b.String())
 	}
-	second := merge(KindLayer, [2]parsed[*Layer]{parseLayers(b.String(), nil)}, nil)
+	second := merge(KindLayer, [numFiles]parsed[*Layer]{parseLayers(b.String(), nil)}, nil)
 	if len(second.list) != len(set.list) || len(second.byName) != len(set.byName) {
 		t.Fatalf("rewritten text loads otherwise: %q", b.String())
 	}

@@ -40,7 +40,7 @@ func (s *Store) CreateImage(ctx context.Context, spec ImageSpec) (*Image, error)
 		ID: spec.ID, Names: spec.Names, TopLayer: spec.Layer, Metadata: spec.Metadata,
 		Digest: spec.Digest, Created: orNow(spec.Created),
 	}
-	entry, err := s.newEntry()
+	entry, err := s.newEntryIn(s.imageRoot())
 	if err != nil {
 		return nil, err
 	}

@@ -188,7 +188,7 @@ func (t *Tx) variant(img *Image, maps idmap.Maps) string {
 // makeVariant makes a copy of an image's top layer with other maps, and enters
 // it in the image. The steps are in doc_lifecycle.go.
 func (s *Store) makeVariant(ctx context.Context, imageID string, top *Layer, maps idmap.Maps) (id string, err error) {
-	spec := LayerSpec{Parent: top.Parent, Maps: maps, twin: top.ID}
+	spec := LayerSpec{Parent: top.Parent, Maps: maps, ReadOnly: true, twin: top.ID}
 	if spec.ID, err = s.variantID(ctx, imageID, top.ID, maps); err != nil {
 		return "", err
 	}

@@ -7,8 +7,11 @@ import "slices"
 // own files the later one counts, as the peers have it: the earlier loses the
 // name, or, with the same ID, is kept in the file and not shown. Additional
 // stores come after the own files, in their order.
-func merge[R record[R]](kind Kind, own [2]parsed[R], shadows []parsed[R]) *set[R] {
-	size := len(own[0].list) + len(own[1].list)
+func merge[R record[R]](kind Kind, own [numFiles]parsed[R], shadows []parsed[R]) *set[R] {
+	size := 0
+	for _, p := range own {
+		size += len(p.list)
+	}
 	for _, p := range shadows {
 		size += len(p.list)
 	}
@@ -26,7 +29,7 @@ type merger[R record[R]] struct {
 	taken map[string]bool // names that have their owner
 }
 
-func (m *merger[R]) own(files [2]parsed[R]) {
+func (m *merger[R]) own(files [numFiles]parsed[R]) {
 	type place struct {
 		r    R
 		file int

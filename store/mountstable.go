@@ -86,7 +86,7 @@ func (s *Store) readMounts(next *state, held *lockfile.Held) error {
 	if errors.Is(err, fs.ErrPermission) {
 		return err
 	}
-	ms := mountsState{stamp: kindStamp{token: token, own: [2]fileStamp{stamp}}}
+	ms := mountsState{stamp: kindStamp{token: token, own: [numFiles]fileStamp{stamp}}}
 	if err != nil {
 		ms.broken = errno.New(errno.ErrDamaged, "what is mounted is not known: %w", err)
 	} else {
@@ -180,6 +180,6 @@ func (s *Store) writeMounts(ms *mountsState, table mountTable, held *lockfile.He
 		return fmt.Errorf("save the table of mounts: %w", err)
 	}
 	stamp, err := stampPath(s.mountsPath)
-	*ms = mountsState{stamp: kindStamp{token: token, own: [2]fileStamp{stamp}}, table: table}
+	*ms = mountsState{stamp: kindStamp{token: token, own: [numFiles]fileStamp{stamp}}, table: table}
 	return err
 }

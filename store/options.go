@@ -19,6 +19,10 @@ type Options struct {
 	GraphRoot, RunRoot string
 	// ImageStores are graph roots of additional read-only image stores.
 	ImageStores []string
+	// ImageStore is the graph root of images and their layers, made when
+	// missing; "" when they are in GraphRoot. Layers go there if they are made
+	// read-only; GraphRoot's own images are then shown, and are read-only.
+	ImageStore string
 	// NewDriver makes the driver; with nil the store only has records, and
 	// whatever needs a driver is not supported.
 	NewDriver func(drivers.Config) (drivers.Driver, error)

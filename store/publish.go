@@ -93,20 +93,34 @@ func (w *WriteTx) retire(entry *stageEntry, id string) error {
 	if w.s.driver == nil {
 		return w.s.writable()
 	}
-	return errors.Join(
-		w.s.driver.Retire(entry.stage(), id),
-		entry.trash(w.s.splitPath(id)),
-		entry.trash(w.s.objectDir(KindLayer, id)),
-	)
+	split, data := w.s.splitPath(id), w.s.objectDir(KindLayer, id)
+	on, err := entry.on(w.s.layerRoot(id))
+	if err != nil {
+		return err
+	}
+	return errors.Join(w.s.driver.Retire(on.stage(), id), on.trash(split), on.trash(data))
 }
 
 // splitPath is where a layer's tar-split record is.
 func (s *Store) splitPath(id string) string {
-	return filepath.Join(s.kindDir(KindLayer), id+"."+splitFile)
+	return s.layerPath(id, id+"."+splitFile)
 }
 
 // objectDir is the directory of an object's big data.
-func (s *Store) objectDir(k Kind, id string) string { return filepath.Join(s.kindDir(k), id) }
+func (s *Store) objectDir(k Kind, id string) string {
+	if k == KindLayer {
+		return s.layerPath(id, id)
+	}
+	return filepath.Join(s.kindDir(k), id)
+}
+
+// layerPath is a path in the directory of the records that layer id is among.
+func (s *Store) layerPath(id, name string) string {
+	if s.layerRoot(id) != s.opts.GraphRoot {
+		return filepath.Join(s.imageLayersDir(), name)
+	}
+	return filepath.Join(s.kindDir(KindLayer), name)
+}
 
 // runObjectDir is the directory of an object in the run root.
 func (s *Store) runObjectDir(k Kind, id string) string { return filepath.Join(s.runDir(k), id) }

@@ -24,7 +24,7 @@ func (w *WriteTx) saveAll() error {
 // Update fails later.
 func (w *WriteTx) save(kinds ...Kind) error {
 	for _, k := range kinds {
-		if w.dirty[k] == [2]bool{} {
+		if w.dirty[k] == [numFiles]bool{} {
 			continue
 		}
 		var err error
@@ -51,7 +51,7 @@ func saveKind[R record[R]](w *WriteTx, at func(*state) **set[R]) error {
 	if err := w.writable(k); err != nil {
 		return err
 	}
-	var texts [2][]string
+	var texts [numFiles][]string
 	for file, dirty := range w.dirty[k] {
 		if dirty {
 			var err error
@@ -61,8 +61,8 @@ func saveKind[R record[R]](w *WriteTx, at func(*state) **set[R]) error {
 		}
 	}
 	stamp := &w.st.kinds[k].stamp
-	var err error
-	if stamp.token, err = w.held[k].Touch(); err != nil {
+	err := w.touchLocks(k, stamp)
+	if err != nil {
 		return err
 	}
 	for file, dirty := range w.dirty[k] {
@@ -83,11 +83,24 @@ func saveKind[R record[R]](w *WriteTx, at func(*state) **set[R]) error {
 	return nil
 }
 
+// touchLocks writes fresh tokens into the lock files of the files to be saved.
+func (w *WriteTx) touchLocks(k Kind, stamp *kindStamp) (err error) {
+	if w.dirty[k][fileImages] {
+		if stamp.images, err = w.held[heldImages].Touch(); err != nil {
+			return err
+		}
+	}
+	if w.dirty[k][fileMain] || w.dirty[k][fileVolatile] {
+		stamp.token, err = w.held[k].Touch()
+	}
+	return err
+}
+
 // settled makes what was saved of kind k part of base.
 func (w *WriteTx) settled(k Kind, keep func()) {
 	keep()
 	w.base.kinds[k] = w.st.kinds[k]
-	w.own[k], w.dirty[k], w.gone[k] = false, [2]bool{}, false
+	w.own[k], w.dirty[k], w.gone[k] = false, [numFiles]bool{}, false
 	w.saved = true
 }
 

@@ -35,7 +35,7 @@ func (s *Store) Seal(ctx context.Context, ref string) (*Layer, error) {
 	if err != nil {
 		return nil, err
 	}
-	entry, err := s.newEntry()
+	entry, err := s.newEntryIn(s.layerRoot(l.ID))
 	if err != nil {
 		return nil, err
 	}

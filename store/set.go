@@ -25,7 +25,7 @@ type set[R record[R]] struct {
 	// opaque holds the elements of each own file that are no usable record
 	// (no ID, an unsafe one, one that a later record has too); they are
 	// written back as they are, before the others.
-	opaque [2][]opaque
+	opaque [numFiles][]opaque
 }
 
 // opaque is an element of a file that is kept but not understood.

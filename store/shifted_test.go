@@ -122,3 +122,44 @@ func TestIDMapDisabled(t *testing.T) {
 	}
 	want(t, drivers.Shutdown(context.Background(), d), nil)
 }
+
+// podman runs a container with ID maps on our image; what it wrote is in our
+// diff with the container's owners, and it starts a container that we made.
+func TestShiftedContainersOfPodman(t *testing.T) {
+	t.Parallel()
+	needs(t, "podman")
+	e := newLifeEnv(t, "overlay")
+	s := e.open()
+	ctx := context.Background()
+	importLayer(t, s, store.LayerSpec{ID: strings.Repeat("ab", 32)}, busyboxTar(t))
+	img, err := s.CreateMinimalImage(ctx, store.ImageSpec{Layer: strings.Repeat("ab", 32), Names: []string{"localhost/app:latest"}})
+	want(t, err, nil)
+	out := e.podman("run", "--name", "mapped", "--network=none", "--uidmap", "0:100000:65536", "--gidmap", "0:200000:65536",
+		"--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024", "localhost/app", "/bin/busybox", "sh", "-c",
+		"busybox touch /tmp/mine && busybox chown 3:4 /tmp/mine && busybox stat -c %u:%g /bin/busybox /tmp/mine")
+	if strings.Join(strings.Fields(out), " ") != "0:0 3:4" {
+		t.Errorf("inside: %q", out)
+	}
+	var layer string
+	view(t, s, func(tx *store.Tx) error {
+		c, err := tx.Container("mapped")
+		if err != nil {
+			return err
+		}
+		layer = c.Layer
+		if c.Image != img.ID || len(c.Maps.UIDs) == 0 || c.Maps.UIDs[0].HostID != 100000 {
+			t.Errorf("podman's container is %+v", c)
+		}
+		return nil
+	})
+	if got := tarOwners(t, s, layer); !slices.Contains(got, "tmp/mine 3:4") {
+		t.Errorf("diff: %v", got)
+	}
+	mounted(t, s, "mapped", func(dir string) {
+		got := owners(t, dir)
+		if !slices.ContainsFunc(got, func(l string) bool { return strings.HasPrefix(l, "bin/busybox ") && strings.HasSuffix(l, " 100000:200000") }) {
+			t.Errorf("our mount shows %v", got)
+		}
+	})
+	e.podman("rm", "mapped")
+}

@@ -57,7 +57,11 @@ func (s *Store) StageLayer(ctx context.Context, spec LayerSpec) (*StagedLayer, e
 
 // stage makes the entry and has the driver make the layer.
 func (s *Store) stage(ctx context.Context, spec LayerSpec, base *baseState) (*StagedLayer, error) {
-	entry, err := s.newEntry()
+	root := s.rootOf(spec)
+	if base != nil {
+		root = s.layerRoot(spec.ID)
+	}
+	entry, err := s.newEntryIn(root)
 	if err != nil {
 		return nil, err
 	}
@@ -364,6 +368,9 @@ func (st *StagedLayer) record() *Layer {
 		ID: st.spec.ID, Names: st.spec.Names, Parent: st.spec.Parent,
 		Metadata: st.spec.Metadata, MountLabel: st.spec.Label,
 		Maps: st.spec.Maps, Volatile: st.spec.Volatile, Created: time.Now().UTC(),
+	}
+	if st.entry.root != st.s.opts.GraphRoot {
+		rec.file = fileImages
 	}
 	if st.result != nil {
 		contentOfResult(*st.result).set(rec)

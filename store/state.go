@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io/fs"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/plyfs/plyfs/internal/errno"
@@ -72,7 +73,7 @@ func (s *set[R]) len() int            { return len(s.list) }
 func (s *set[R]) sortedIDs() []string { return s.ids }
 
 func (s *set[R]) odd() []opaque {
-	return append(append([]opaque(nil), s.opaque[0]...), s.opaque[1]...)
+	return slices.Concat(s.opaque[:]...)
 }
 
 // incomplete returns the IDs of own records that a dead writer left half made.
@@ -113,7 +114,7 @@ func (s *Store) loadKind(next *state, k Kind, token lockfile.Token) error {
 
 func loadSet[R record[R]](s *Store, ks *kindState, k Kind, old *set[R], decode func(*scanner) (R, error), token lockfile.Token) (*set[R], error) {
 	ks.stamp.token, ks.broken = token, nil
-	var own [2]parsed[R]
+	var own [numFiles]parsed[R]
 	for file, path := range s.paths[k].own {
 		if path == "" {
 			continue
@@ -168,22 +169,18 @@ func loadFile[R record[R]](k Kind, path string, old *set[R], from origin, decode
 }
 
 func (m *meta) origin() origin {
-	o := origin{shadow: m.shadow}
-	if m.inVolatile {
-		o.file = 1
-	}
-	return o
+	return origin{file: m.file, shadow: m.shadow}
 }
 
 func (m *meta) settle(from origin) {
 	m.shadow = from.shadow
-	m.inVolatile = from.file == 1
+	m.file = from.file
 }
 
 func (l *Layer) settle(from origin) {
 	l.meta.settle(from)
 	l.ReadOnly = from.shadow > 0
-	l.Volatile = from.file == 1
+	l.Volatile = from.file == fileVolatile
 }
 
 func (i *Image) settle(from origin) {
@@ -193,14 +190,14 @@ func (i *Image) settle(from origin) {
 
 func (c *Container) settle(from origin) {
 	c.meta.settle(from)
-	c.Volatile = c.Volatile || from.file == 1
+	c.Volatile = c.Volatile || from.file == fileVolatile
 }
 
 // modifiedAt dates the last change to the set of objects and names: the
 // newest file's time when it changed, else what is known already.
 func modifiedAt[R record[R]](old, now *set[R], ks *kindState) time.Time {
 	newest := ks.stamp.own[0].time()
-	for _, f := range append([]fileStamp{ks.stamp.own[1]}, ks.shadows...) {
+	for _, f := range append(ks.stamp.own[1:], ks.shadows...) {
 		if t := f.time(); t.After(newest) {
 			newest = t
 		}
@@ -229,22 +226,34 @@ func sameNames[R record[R]](a, b *set[R]) bool {
 	return true
 }
 
+// The own files of a kind: its main one, that of volatile objects and, of
+// layers, that of a separate image store.
+const (
+	fileMain = iota
+	fileVolatile
+	fileImages
+	numFiles
+)
+
 // storePaths are the record files of one kind.
 type storePaths struct {
-	// own are the main and the volatile file; "" where a kind has none.
-	own     [2]string
+	// own are the kind's files; "" where it has none of a sort.
+	own     [numFiles]string
 	shadows []string
 }
 
 func (s *Store) pathsOf(k Kind) storePaths {
-	p := storePaths{own: [2]string{filepath.Join(s.kindDir(k), k.Plural()+".json")}}
+	p := storePaths{own: [numFiles]string{filepath.Join(s.kindDir(k), k.Plural()+".json")}}
 	if k != KindImage {
-		p.own[1] = filepath.Join(s.volatileDir(k), "volatile-"+k.Plural()+".json")
+		p.own[fileVolatile] = filepath.Join(s.volatileDir(k), "volatile-"+k.Plural()+".json")
+	}
+	if k == KindLayer && s.split() {
+		p.own[fileImages] = filepath.Join(s.imageLayersDir(), k.Plural()+".json")
 	}
 	if k == KindContainer {
 		return p
 	}
-	for nth := range s.opts.ImageStores {
+	for nth := range s.shadowRoots(k) {
 		p.shadows = append(p.shadows, s.shadowPath(k, nth+1, k.Plural()+".json"))
 	}
 	return p

@@ -29,6 +29,10 @@ type Store struct {
 	bare   *os.File // the graph root without the mounts below it; nil when read-only
 	paths  [numKinds]storePaths
 	locks  [numKinds]*lockfile.File
+	// imageLayers and bareImages are a separate image store's lock of layers
+	// and its root; nil without one.
+	imageLayers *lockfile.File
+	bareImages  *os.File
 	// mountsPath and mountsLock are of the run root's table of mounts.
 	mountsPath string
 	mountsLock *lockfile.File
@@ -113,7 +117,7 @@ func checkOptions(o *Options) error {
 	if o.subIDFiles == [2]string{} {
 		o.subIDFiles = subIDFiles()
 	}
-	if err := o.Sync.check(); err != nil {
+	if err := errors.Join(o.Sync.check(), checkImageStore(o)); err != nil {
 		return err
 	}
 	if o.LockTimeout <= 0 {
@@ -146,6 +150,9 @@ func (s *Store) makeDirs() error {
 	for k := range Kind(numKinds) {
 		dirs = append(dirs, s.kindDir(k))
 	}
+	if s.split() {
+		dirs = append(dirs, s.imageLayersDir())
+	}
 	for _, d := range dirs {
 		if err := os.MkdirAll(d, 0o700); err != nil {
 			return fmt.Errorf("make the store's directories: %w", err)
@@ -156,7 +163,11 @@ func (s *Store) makeDirs() error {
 
 // kindDir is the directory of a kind's records and data.
 func (s *Store) kindDir(k Kind) string {
-	return filepath.Join(s.opts.GraphRoot, s.opts.DriverName+"-"+k.Plural())
+	root := s.opts.GraphRoot
+	if k == KindImage {
+		root = s.imageRoot()
+	}
+	return filepath.Join(root, s.opts.DriverName+"-"+k.Plural())
 }
 
 // runDir is the directory of a kind's data that a restart forgets.
@@ -188,6 +199,9 @@ func (s *Store) recordDirs() []string {
 	if s.opts.Transient {
 		dirs = append(dirs, s.runDir(KindContainer))
 	}
+	if s.split() {
+		dirs = append(dirs, s.imageLayersDir())
+	}
 	for k := range Kind(numKinds) {
 		dirs = append(dirs, s.kindDir(k))
 		for _, path := range s.paths[k].shadows {
@@ -209,6 +223,9 @@ func (s *Store) setPaths() {
 		s.paths[k] = s.pathsOf(k)
 		s.locks[k] = lockfile.New(filepath.Join(s.lockDir(k), k.Plural()+".lock"), o)
 	}
+	if s.split() {
+		s.imageLayers = lockfile.New(filepath.Join(s.imageLayersDir(), KindLayer.Plural()+".lock"), o)
+	}
 	s.mountsPath = filepath.Join(s.runDir(KindLayer), "mountpoints.json")
 	s.mountsLock = lockfile.New(filepath.Join(s.runDir(KindLayer), "mountpoints.lock"), o)
 }
@@ -222,14 +239,18 @@ func (s *Store) openDriver() (err error) {
 	if s.opts.NewDriver == nil {
 		return nil
 	}
-	s.driver, err = s.opts.NewDriver(drivers.Config{
+	c := drivers.Config{
 		Root:        s.opts.GraphRoot,
 		RunRoot:     s.opts.RunRoot,
 		Bare:        s.bare,
 		ImageStores: s.opts.ImageStores,
 		Options:     s.opts.DriverOptions,
 		Log:         s.log,
-	})
+	}
+	if s.split() {
+		return s.openSplit(c)
+	}
+	s.driver, err = s.opts.NewDriver(c)
 	if err != nil {
 		return fmt.Errorf("driver %s: %w", s.opts.DriverName, err)
 	}
@@ -243,7 +264,11 @@ func (s *Store) sweep(ctx context.Context) error {
 	st := s.cur.Load()
 	for k := range Kind(numKinds) {
 		needed = needed || len(st.of(k).incomplete()) > 0
-		for _, dir := range []string{s.kindDir(k), s.volatileDir(k)} {
+		dirs := []string{s.kindDir(k), s.volatileDir(k)}
+		if k == KindLayer && s.split() {
+			dirs = append(dirs, s.imageLayersDir())
+		}
+		for _, dir := range dirs {
 			entries, err := os.ReadDir(dir)
 			if err != nil && dir == s.kindDir(k) {
 				return fmt.Errorf("look for leftovers: %w", err)
@@ -285,11 +310,17 @@ func (s *Store) Close() error {
 	s.events.close()
 	err = errors.Join(err, s.quiet.close())
 	err = errors.Join(err, s.closeExtract())
-	for _, l := range append(s.locks[:], s.mountsLock) {
+	locks := append(s.locks[:], s.mountsLock)
+	if s.imageLayers != nil {
+		locks = append(locks, s.imageLayers)
+	}
+	for _, l := range locks {
 		err = errors.Join(err, l.Close())
 	}
-	if s.bare != nil {
-		err = errors.Join(err, s.bare.Close())
+	for _, f := range []*os.File{s.bare, s.bareImages} {
+		if f != nil {
+			err = errors.Join(err, f.Close())
+		}
 	}
 	return err
 }

@@ -134,7 +134,9 @@ type LayerSpec struct {
 	Names    []string
 	Metadata string
 	// Label is the SELinux mount label.
-	Label    string
+	Label string
+	// ReadOnly says that it will not be mounted for writing; such layers go to
+	// a separate image store, where there is one.
 	ReadOnly bool
 	// Maps are the layer's owners' ID maps; without any it has its parent's,
 	// or, with HostIDs, none. A driver that maps when it mounts records none.

@@ -81,6 +81,11 @@ func (s *Store) unchangedKind(k Kind, ks *kindState) (bool, error) {
 	if err != nil || token != ks.stamp.token {
 		return false, err
 	}
+	if k == KindLayer && s.split() {
+		if token, err = s.imageLayers.Token(); err != nil || token != ks.stamp.images {
+			return false, err
+		}
+	}
 	for file, path := range s.paths[k].own {
 		if path == "" {
 			continue
@@ -163,8 +168,12 @@ func (s *Store) enter(ctx context.Context) error {
 
 func (s *Store) leave() { <-s.gate }
 
-// heldLocks are the locks of the kinds, nil where not held.
-type heldLocks [numKinds]*lockfile.Held
+// heldLocks are the locks of the kinds, and that of a separate image store's
+// layers; nil where not held.
+type heldLocks [numKinds + 1]*lockfile.Held
+
+// heldImages is the place of the image store's lock in heldLocks.
+const heldImages = numKinds
 
 // lockAll takes the locks of all kinds in their order, nested: for writing
 // when what says what for, else for reading. What it took so far is returned
@@ -180,21 +189,29 @@ func (s *Store) lockAll(ctx context.Context, what string) (*heldLocks, error) {
 	}
 	for k := range Kind(numKinds) {
 		var err error
-		if what == "" {
-			held[k], err = s.locks[k].RLock(ctx)
-		} else {
-			held[k], err = s.locks[k].Lock(ctx, what)
-		}
-		if err != nil {
+		if held[k], err = acquire(ctx, s.locks[k], what); err != nil {
 			return held, fmt.Errorf("lock %s: %w", k.Plural(), err)
+		}
+		if k == KindLayer && s.split() {
+			if held[heldImages], err = acquire(ctx, s.imageLayers, what); err != nil {
+				return held, fmt.Errorf("lock %s of the image store: %w", k.Plural(), err)
+			}
 		}
 	}
 	return held, nil
 }
 
+// acquire takes a lock for writing when what says what for, else for reading.
+func acquire(ctx context.Context, f *lockfile.File, what string) (*lockfile.Held, error) {
+	if what == "" {
+		return f.RLock(ctx)
+	}
+	return f.Lock(ctx, what)
+}
+
 func unlockAll(held *heldLocks) error {
 	var err error
-	for k := numKinds - 1; k >= 0; k-- {
+	for k := len(held) - 1; k >= 0; k-- {
 		if held[k] != nil {
 			err = errors.Join(err, held[k].Unlock())
 		}
@@ -219,6 +236,9 @@ func (s *Store) loadLocked(ctx context.Context, held *heldLocks) (*state, error)
 			continue
 		}
 		token, err := held[k].Token()
+		if err == nil && k == KindLayer && s.split() {
+			next.kinds[k].stamp.images, err = held[heldImages].Token()
+		}
 		if errs[k] = err; err != nil {
 			continue
 		}

@@ -21,7 +21,7 @@ type WriteTx struct {
 	own [numKinds]bool
 	// dirty tells which files (main, volatile) must be saved, gone which
 	// kinds lost a record since the last save.
-	dirty [numKinds][2]bool
+	dirty [numKinds][numFiles]bool
 	gone  [numKinds]bool
 	saved bool
 	later []func()
@@ -123,7 +123,7 @@ func (w *WriteTx) ctx() context.Context { return w.cx }
 func (w *WriteTx) rollback() {
 	*w.st = *w.base
 	w.own = [numKinds]bool{}
-	w.dirty = [numKinds][2]bool{}
+	w.dirty = [numKinds][numFiles]bool{}
 	w.gone = [numKinds]bool{}
 }
 
@@ -177,7 +177,7 @@ func add[R record[R]](w *WriteTx, at func(*state) **set[R], r R) error {
 	}
 	*r.fields().names = names
 	m := r.m()
-	*m = meta{inVolatile: m.inVolatile, extra: m.extra}
+	*m = meta{file: m.file, extra: m.extra}
 	mutableSet(w, at).add(r)
 	w.touch(k, m)
 	w.changedSet(k)
@@ -188,7 +188,9 @@ func add[R record[R]](w *WriteTx, at func(*state) **set[R], r R) error {
 // ErrDuplicate for a taken ID or name, ErrBadValue or ErrNameTooLong for an
 // unfit one, ErrDamaged when the kind is read-only.
 func (w *WriteTx) addLayer(l *Layer) error {
-	l.inVolatile = l.Volatile
+	if l.Volatile {
+		l.file = fileVolatile
+	}
 	return add(w, layerSet, l)
 }
 
@@ -198,7 +200,9 @@ func (w *WriteTx) addImage(i *Image) error { return add(w, imageSet, i) }
 // addContainer is addLayer for containers. The flags are made as the peers
 // make them.
 func (w *WriteTx) addContainer(c *Container) error {
-	c.inVolatile = c.Volatile
+	if c.Volatile {
+		c.file = fileVolatile
+	}
 	flags := map[string]any{"MountLabel": "", "ProcessLabel": ""}
 	if c.Volatile {
 		flags["Volatile"] = true
