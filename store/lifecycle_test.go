@@ -261,14 +261,14 @@ func TestIDMaps(t *testing.T) {
 		}
 		get(t, s.CreateMinimalImage, ctx, store.ImageSpec{ID: "img", Layer: "ours"})
 		c := get(t, s.CreateContainer, ctx, store.ContainerSpec{Image: "img", Maps: maps})
-		if l, err := layerOf(s, c); err != nil || l.Parent != "ours" {
+		if l, err := ownLayer(s, c); err != nil || l.Parent != "ours" {
 			t.Errorf("the container's layer is %+v %v: its image has these maps already", l, err)
 		}
 		get(t, s.CreateContainer, ctx, store.ContainerSpec{Maps: maps})
 	})
 }
 
-func layerOf(s *store.Store, c *store.Container) (l *store.Layer, err error) {
+func ownLayer(s *store.Store, c *store.Container) (l *store.Layer, err error) {
 	err = s.View(context.Background(), func(tx *store.Tx) error {
 		l, err = tx.Layer(c.Layer)
 		return err

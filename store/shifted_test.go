@@ -157,9 +157,12 @@ func TestShiftedContainersOfPodman(t *testing.T) {
 	}
 	mounted(t, s, "mapped", func(dir string) {
 		got := owners(t, dir)
-		if !slices.ContainsFunc(got, func(l string) bool { return strings.HasPrefix(l, "bin/busybox ") && strings.HasSuffix(l, " 100000:200000") }) {
+		if !slices.ContainsFunc(got, func(l string) bool {
+			return strings.HasPrefix(l, "bin/busybox ") && strings.HasSuffix(l, " 100000:200000")
+		}) {
 			t.Errorf("our mount shows %v", got)
 		}
 	})
+	e.podman("container", "cleanup", "mapped")
 	e.podman("rm", "mapped")
 }
