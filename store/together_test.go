@@ -163,35 +163,126 @@ func (w *worker) mountOne(ctx context.Context) {
 	w.ok("unmount", err)
 }
 
-// TestTogether lets four processes and a peer work on one store at once: no
-// update is lost, nothing is left over.
+// peerWorker is a worker whose every operation is a command of the peer's. It
+// makes images on the way, and deletes them: podman wants more of an image.
+type peerWorker struct {
+	e      *lifeEnv
+	name   string
+	n      int
+	rnd    *rand.Rand
+	layers []string
+	images []string
+	ctrs   []string
+	names  map[string]string
+}
+
+func (w *peerWorker) id(kind string) string {
+	w.n++
+	return w.name + "-" + kind + "-" + strconv.Itoa(w.n)
+}
+
+func (w *peerWorker) pick(list []string) string {
+	if len(list) == 0 {
+		return ""
+	}
+	return list[w.rnd.IntN(len(list))]
+}
+
+func (w *peerWorker) round() {
+	switch w.rnd.IntN(9) {
+	case 0, 1:
+		id, name := w.id("layer"), w.id("name")
+		w.e.peer("create-layer", "--id", id, "-n", name, "base")
+		w.layers, w.names[id] = append(w.layers, id), name
+	case 2:
+		if id := w.pick(w.layers); id != "" {
+			w.e.peer("delete-layer", id)
+			w.layers = without(w.layers, id)
+			delete(w.names, id)
+		}
+	case 3:
+		id := w.id("image")
+		w.e.peer("create-image", "--id", id, "base")
+		w.images = append(w.images, id)
+	case 4:
+		w.dropImage(w.pick(w.images))
+	case 5:
+		id := w.id("ctr")
+		w.e.peer("create-container", "--id", id, "-m", "{}", "baseimage")
+		w.ctrs = append(w.ctrs, id)
+	case 6:
+		if id := w.pick(w.ctrs); id != "" {
+			w.e.peer("delete-container", id)
+			w.ctrs = without(w.ctrs, id)
+		}
+	case 7:
+		if id := w.pick(w.layers); id != "" {
+			name := w.id("name")
+			w.e.peer("set-names", "-n", name, id)
+			w.names[id] = name
+		}
+	case 8:
+		if id := w.pick(w.ctrs); id != "" {
+			w.e.peer("mount", id)
+			w.e.peer("unmount", id)
+		}
+	}
+}
+
+func (w *peerWorker) dropImage(id string) {
+	if id != "" {
+		w.e.peer("delete-image", id)
+		w.images = without(w.images, id)
+	}
+}
+
+// run makes all rounds and says what it kept, as TestTogetherChild does.
+func (w *peerWorker) run(rounds int) string {
+	for range rounds {
+		w.round()
+	}
+	for len(w.images) > 0 {
+		w.dropImage(w.images[0])
+	}
+	b, err := json.Marshal(map[string]any{"layers": w.layers, "containers": w.ctrs, "names": w.names})
+	if err != nil {
+		w.e.t.Error(err)
+	}
+	return string(b)
+}
+
+// TestTogether lets processes of ours and the peer's commands work on one
+// store at once: no update is lost, nothing is left over. With PLYFS_LONG set
+// there are eight of them, two of the peer's, of a thousand operations each.
 func TestTogether(t *testing.T) {
 	t.Parallel()
 	onDrivers(t, func(t *testing.T, e *lifeEnv) {
+		needs(t, "containers-storage")
 		s := e.open()
 		importLayer(t, s, store.LayerSpec{ID: "base"}, makeTar(t, entry{name: "base"}))
 		get(t, s.CreateMinimalImage, context.Background(), store.ImageSpec{ID: "baseimage", Layer: "base"})
-		rounds := 25
+		ours, rounds, theirRounds := 4, 25, 8
 		if long() {
-			rounds = 300
+			ours, rounds, theirRounds = 6, 1000, 1000
 		}
 		var wg sync.WaitGroup
-		outs := make([]string, 4)
+		outs := make([]string, ours+2)
 		for i := range outs {
-			wg.Go(func() { outs[i] = togetherChild(t, e, string(rune('a'+i)), rounds) })
-		}
-		var theirs []string
-		for i := range rounds / 5 {
-			id := "peer-" + strconv.Itoa(i)
-			e.peer("create-layer", "--id", id, "-n", "name-"+id, "base")
-			if i%3 == 0 {
-				e.peer("delete-layer", id)
-			} else {
-				theirs = append(theirs, id)
-			}
+			name := string(rune('a' + i))
+			wg.Go(func() {
+				if i < ours {
+					outs[i] = togetherChild(t, e, name, rounds)
+					return
+				}
+				w := &peerWorker{e: e, name: name, rnd: rand.New(rand.NewPCG(uint64(i), 7)), names: map[string]string{}}
+				outs[i] = w.run(theirRounds)
+			})
 		}
 		wg.Wait()
-		checkTogether(t, e, s, outs, theirs)
+		checkTogether(t, e, s, outs, nil)
+		if got := check(t, s, store.CheckOptions{Level: store.CheckData, UnreferencedAge: -1}); got != "" {
+			t.Errorf("damage:\n%s", got)
+		}
 	})
 }
 
