@@ -29,7 +29,7 @@ func disks() []disk {
 				t.Fatal(err)
 			}
 		}, known: map[string]string{"statfs": "it is the upper's", "fallocate-zero": "tmpfs cannot"}},
-		{name: "overlay", mount: func(t *testing.T, dir string) {
+		{name: "overlay", long: true, mount: func(t *testing.T, dir string) {
 			base := t.TempDir()
 			for _, d := range []string{"l", "u", "w"} {
 				if err := os.Mkdir(filepath.Join(base, d), 0o755); err != nil {
