@@ -29,16 +29,29 @@ type baseState struct {
 	empty bool           // it had no content of its own
 	token lockfile.Token // of mountpoints.lock, before print was taken
 	print uint64         // fingerprint of dir
+	check func(*Tx, *Layer) error
 }
 
 // StageDiff makes a private copy of a layer's own content, for a stream to be
 // added to it; Commit then puts it in the layer's place. ErrInUse when the
 // layer is mounted, a parent, or used by an image or a container.
 func (s *Store) StageDiff(ctx context.Context, ref string) (*StagedLayer, error) {
+	return s.stageDiff(ctx, ref, (*Tx).checkSwappable)
+}
+
+// StageSharedDiff is StageDiff for a layer that others may stand on already, as
+// scripts do that make a chain of layers first and fill them then: what is
+// added shows in layers above, images and containers, except where a driver has
+// copied the layer before. ErrInUse when the layer or one above it is mounted.
+func (s *Store) StageSharedDiff(ctx context.Context, ref string) (*StagedLayer, error) {
+	return s.stageDiff(ctx, ref, (*Tx).checkFillable)
+}
+
+func (s *Store) stageDiff(ctx context.Context, ref string, check func(*Tx, *Layer) error) (*StagedLayer, error) {
 	if err := s.writable(); err != nil {
 		return nil, err
 	}
-	base, err := s.observe(ctx, ref, (*Tx).checkSwappable)
+	base, err := s.observe(ctx, ref, check)
 	if err != nil {
 		return nil, err
 	}
@@ -55,7 +68,7 @@ func (s *Store) observe(ctx context.Context, ref string, check func(*Tx, *Layer)
 	if err != nil {
 		return nil, err
 	}
-	base := &baseState{token: token}
+	base := &baseState{token: token, check: check}
 	err = s.View(ctx, func(t *Tx) error {
 		if base.rec, err = t.Layer(ref); err != nil {
 			return err
@@ -86,6 +99,28 @@ func (t *Tx) checkSwappable(l *Layer) error {
 		return errno.New(errno.ErrInUse, "layer %s is the parent of %s, so its content cannot change; make a child layer instead", l.ID, t.Children(l.ID)[0].ID)
 	}
 	return err
+}
+
+// checkFillable refuses a layer that is mounted, or that one above it is.
+// Damaged records may go round in a circle; each layer is looked at once.
+func (t *Tx) checkFillable(l *Layer) error {
+	if l.ReadOnly {
+		return errno.New(errno.ErrReadOnly, "layer %s belongs to a read-only store", l.ID)
+	}
+	seen := map[string]bool{}
+	for todo := []*Layer{l}; len(todo) > 0; {
+		one := todo[len(todo)-1]
+		todo = todo[:len(todo)-1]
+		if seen[one.ID] {
+			continue
+		}
+		seen[one.ID] = true
+		if err := t.checkUnmounted(one.ID); err != nil {
+			return err
+		}
+		todo = append(todo, t.Children(one.ID)...)
+	}
+	return nil
 }
 
 // errChanged ends a walk over changes at the first.
@@ -121,7 +156,7 @@ func (st *StagedLayer) swap(ctx context.Context) (rec *Layer, err error) {
 		return nil, err
 	}
 	st.s.fail("swap:3")
-	return st.s.whenUnchanged(ctx, base, (*Tx).checkSwappable, func(w *WriteTx) error {
+	return st.s.whenUnchanged(ctx, base, base.check, func(w *WriteTx) error {
 		return w.exchange(st.entry, j)
 	})
 }

@@ -92,6 +92,7 @@ func (a *app) dedup() *verb {
 		long: `Lets equal files of all layers share their blocks, where the filesystem can, and
 prints how many bytes are shared.`,
 		example: "  containers-storage dedup --hash-method sha256",
+		values:  map[string][]string{"hash-method": {"crc", "size", "sha256"}},
 		flags: func(f *pflag.FlagSet) {
 			f.StringVar(&method, "hash-method", "crc", "find files that may be equal by `METHOD`: crc, size or sha256")
 		},

@@ -132,6 +132,13 @@ func (a *app) completeFlags(root *cobra.Command) {
 	a.completeFlag(root, "storage-driver", cobra.FixedCompletions([]string{"overlay", "vfs"}, cobra.ShellCompDirectiveNoFileComp))
 }
 
+// completeValues completes a flag of a verb from a list.
+func (a *app) completeValues(cmd *cobra.Command, values map[string][]string) {
+	for name, list := range values {
+		a.completeFlag(cmd, name, cobra.FixedCompletions(list, cobra.ShellCompDirectiveNoFileComp))
+	}
+}
+
 // completeFlag fails only for a flag that is not there, which a test would see.
 func (a *app) completeFlag(cmd *cobra.Command, name string, fn cobra.CompletionFunc) {
 	_ = cmd.RegisterFlagCompletionFunc(name, fn)

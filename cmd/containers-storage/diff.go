@@ -174,8 +174,8 @@ func (a *app) applyDiff() *verb {
 		short: "Apply a diff to a layer",
 		long: `Extracts an archive into a layer: a tar, plain or compressed with gzip, bzip2, xz
 or zstd, from standard input or --file. What the layer has stays, unless the
-archive replaces or removes it. A layer that is mounted, or that others build on,
-takes none. A broken archive changes nothing.`,
+archive replaces or removes it, and shows in the layers above. A layer that is
+mounted, or below one that is, takes none. A broken archive changes nothing.`,
 		example: `  containers-storage applydiff top <changes.tar
   containers-storage diff one | containers-storage applydiff other`,
 		flags: func(f *pflag.FlagSet) {
@@ -194,7 +194,7 @@ takes none. A broken archive changes nothing.`,
 }
 
 func (a *app) applyTo(ctx context.Context, ref string, in io.Reader) error {
-	st, err := a.st.StageDiff(ctx, ref)
+	st, err := a.st.StageSharedDiff(ctx, ref)
 	if err != nil {
 		return about(store.KindLayer, err)
 	}

@@ -356,6 +356,21 @@ help
 
 // overlayScript follows on the overlay driver.
 const overlayScript = `
+# A chain of layers that is filled when it is there.
+create-layer -i f1
+create-layer -i f2 f1
+create-layer -i f3 f2
+create-image -i fi f3
+applydiff f1 <a.tar
+apply-diff -f plain.tar f2
+apply-diff -f b.tar f3
+layer -j f1 f2 f3
+diff f1
+diff f2
+diff f3
+image fi
+delete-image fi
+
 import-layer -i o1 <a.tar
 create-layer -i o2 o1
 create-image -i oi -n oin o2

@@ -93,6 +93,7 @@ func newPlace(t *testing.T, driver string) *place {
 		mkdir -p tree/d && echo hi >tree/d/f && ln -s f tree/d/s && mkdir tree/d/sub &&
 		tar --sort=name --mtime=@1700000000 --owner=0 --group=0 -C tree -cf a.tar ./d && gzip -nk a.tar && zstd -q a.tar && bzip2 -k a.tar && xz -k a.tar &&
 		mkdir -p over/d && echo more >over/d/g && touch over/d/.wh.s && tar --sort=name --mtime=@1700000001 --owner=0 --group=0 -C over -cf b.tar d &&
+		mkdir plain && echo p >plain/p && tar --sort=name --mtime=@1700000002 --owner=5 --group=6 -C plain -cf plain.tar p &&
 		head -c 600 a.tar >short.tar && head -c 3000 /bin/sh >rubbish && gzip -nc a.tar | head -c 100 >short.gz &&
 		printf meta >mf && echo some-data >dat && : >empty`
 	cmd := exec.Command("sh", "-ec", script)

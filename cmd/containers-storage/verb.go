@@ -21,6 +21,8 @@ type verb struct {
 	// long says what short does not; example is one or more command lines.
 	long, example string
 	flags         func(*pflag.FlagSet)
+	// values are what flags are completed with.
+	values map[string][]string
 	// json tells that there are --json and --format.
 	json bool
 	// complete are what the arguments are completed with, by position; the
@@ -83,6 +85,7 @@ func (a *app) command(v *verb) *cobra.Command {
 	if v.flags != nil {
 		v.flags(cmd.Flags())
 	}
+	a.completeValues(cmd, v.values)
 	return cmd
 }
 
