@@ -19,7 +19,7 @@ func betweenRows() []Row {
 	return []Row{
 		{Path: "/diff", Kind: Dir, Mode: modeDir, Valid: vnode.ValidForever, Doc: "Differences between any two objects, by name; lists nothing.",
 			rowOps: rowOps{find: findPair}},
-		{Path: dir, Kind: Dir, Mode: modeDir, Valid: gen, Doc: "From a to b: each is an ID, or the unique beginning of one, or `layer:NAME`, `image:NAME` or `container:NAME`, encoded as entries are, with `..` in a name as `%2E%2E`."},
+		{Path: dir, Kind: Dir, Mode: modeDir, Valid: gen, Doc: "From a to b: each is an ID, or `layer:NAME`, `image:NAME` or `container:NAME`, encoded as entries are, with `..` in a name as `%2E%2E`."},
 		{Path: dir + "/changes", Kind: Stream, Mode: modeRead, Valid: gen, Listed: Sized, Doc: "`Add`, `Modify` or `Delete` and a quoted path a line: what leads from a's tree to b's.",
 			rowOps: rowOps{blob: pairBlob(changesBetween)}},
 		{Path: dir + "/tar", Kind: Stream, Mode: modeRead, Valid: gen, Listed: Sized, Doc: "The same as a layer's tar archive, with whiteouts; where a is b's parent it is b's diff.tar.",
@@ -68,32 +68,27 @@ func (p place) pairLayer(ref string) (string, error) {
 	return layer, nil
 }
 
+// pairObject finds what one half means: an ID of any kind, or a name or ID of
+// the kind before its colon. Beginnings of IDs mean nothing here: they are
+// resolved below by-id/ only.
 func (p place) pairObject(ref string) (store.Kind, string, error) {
 	for kind := store.KindLayer; kind <= store.KindContainer; kind++ {
-		if name, ok := strings.CutPrefix(ref, kind.String()+":"); ok {
-			id, err := p.tx.Resolve(kind, name)
-			return kind, id, err
-		}
-	}
-	var found string
-	var of store.Kind
-	for kind := store.KindLayer; kind <= store.KindContainer; kind++ {
-		for _, id := range p.index().kinds[kind].ids {
-			switch {
-			case id == ref:
-				return kind, id, nil
-			case !strings.HasPrefix(id, ref):
-			case found != "":
-				return 0, "", unknown("%q is the beginning of several IDs: give more digits", clip(ref))
-			default:
-				found, of = id, kind
+		name, prefixed := strings.CutPrefix(ref, kind.String()+":")
+		if !prefixed {
+			if _, ok := p.tx.Names(kind, ref); ok {
+				return kind, ref, nil
 			}
+			continue
 		}
+		if id, ok := p.tx.ByName(kind, name); ok {
+			return kind, id, nil
+		}
+		if _, ok := p.tx.Names(kind, name); ok {
+			return kind, name, nil
+		}
+		return 0, "", unknown("no %s is called %q", kind, clip(name))
 	}
-	if found == "" {
-		return 0, "", unknown("nothing has an ID that begins with %q: write a name as layer:NAME, image:NAME or container:NAME", clip(ref))
-	}
-	return of, found, nil
+	return 0, "", unknown("nothing has the ID %q: write a name as layer:NAME, image:NAME or container:NAME", clip(ref))
 }
 
 // pairBlob gives a maker of content the two layers of the place's pair.

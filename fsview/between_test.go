@@ -72,7 +72,7 @@ func TestDiffBetween(t *testing.T) {
 				{"layer:base..layer:to%2E%2Ep", "base", top},
 				{"layer:to%2E%2Ep..layer:base", top, "base"},
 				{top + ".." + els, top, els},
-				{els[:12] + ".." + top[:12], els, top},
+				{"layer:" + els + ".." + top, els, top},
 				{"image:localhost%2Fapp:1..layer:else", top, els},
 				{"layer:else..container:web", els, web},
 				{"layer:mid..container:web", "mid", web},
@@ -98,7 +98,9 @@ func TestDiffBetweenNothing(t *testing.T) {
 	w.mkdir("layers/a")
 	w.mkdir("layers/b")
 	w.mkdir("images/empty")
+	w.mkdir("layers/" + strings.Repeat("a", 64))
 	for name, want := range map[string]string{
+		"aaaa..aaaa": "ENOENT", "layer:aaaa..layer:a": "ENOENT", // beginnings of an ID
 		"layer:a": "EINVAL", "..": "OK", "layer:a..": "EINVAL", "..layer:a": "EINVAL", "layer:a...layer:b": "EINVAL",
 		"layer:a..layer:b..layer:a": "EINVAL", "layer:a..layer:%zz": "EINVAL", "layer:a..image:empty": "EINVAL",
 		"layer:a..layer:none": "ENOENT", "a..b": "ENOENT", "layer:a..container:a": "ENOENT",
