@@ -27,6 +27,8 @@ type creation struct {
 	make func(d *safefs.Dir, name string, mode uint32) error
 	// over: a whiteout was in its place.
 	over bool
+	// acl is whether dir has a default ACL, found out by making.
+	acl aclState
 	// keepOwner: a further link of a file that has an owner.
 	keepOwner bool
 }
@@ -48,8 +50,29 @@ func (o *Overlay) mknod(ctx context.Context, dir *node, name string, mode, rdev 
 	if typ == unix.S_IFCHR && rdev == 0 {
 		return nil, safefs.Stat{}, errno.New(errno.ErrForbidden, "%q: a character device 0:0 is a mark of deletion and cannot be made", name)
 	}
+	if typ == unix.S_IFREG {
+		return o.mkfile(ctx, dir, name, mode&0o7777, who)
+	}
 	return o.create(ctx, &creation{dir: dir, name: name, typ: typ, mode: mode & 0o7777, who: who,
 		make: func(d *safefs.Dir, name string, mode uint32) error { return d.Mknod(name, typ|mode, uint64(rdev)) }})
+}
+
+// mkfile makes a regular file, and keeps it open: it is about to be written.
+func (o *Overlay) mkfile(ctx context.Context, dir *node, name string, mode uint32, who caller) (*node, safefs.Stat, error) {
+	fd := -1
+	n, st, err := o.create(ctx, &creation{dir: dir, name: name, typ: unix.S_IFREG, mode: mode, who: who,
+		make: func(d *safefs.Dir, name string, mode uint32) (err error) {
+			fd, err = d.OpenFD(name, unix.O_CREAT|unix.O_EXCL|unix.O_RDWR, mode)
+			return err
+		}})
+	if err != nil {
+		if fd >= 0 {
+			closeFDs([]int{fd})
+		}
+		return nil, st, err
+	}
+	o.fds.put(n, &backing{fd: fd, write: true, upper: true})
+	return n, st, nil
 }
 
 // symlink makes a symlink.
@@ -84,6 +107,7 @@ func (o *Overlay) create(ctx context.Context, c *creation) (*node, safefs.Stat, 
 		n.setStack([]*place{{tree: o.tree, layer: o.tree.layers[0], up: c.dir.upper(), name: c.name, dev: st.Dev, ino: st.Ino}})
 		n.dir.acl = c.dir.dir.acl // a default ACL is inherited
 	}
+	n.bare.Store(c.typ == unix.S_IFREG && c.acl != aclSome)
 	st.Ino = n.ino
 	o.treeMu.Lock()
 	defer o.treeMu.Unlock()
@@ -116,6 +140,7 @@ func (o *Overlay) inUpperLocked(dir *node, f func(d *safefs.Dir) error) error {
 // makeLocked makes the file in d, the upper directory of c.dir.
 func (o *Overlay) makeLocked(d *safefs.Dir, c *creation) (st safefs.Stat, err error) {
 	acl := o.defaultACLLocked(c.dir, d)
+	c.acl = acl
 	mode := c.mode
 	if acl != aclSome {
 		mode &^= c.who.umask

@@ -19,6 +19,9 @@ type node struct {
 	ino uint64 // st_ino
 	typ uint32 // type bits
 	up  atomic.Bool
+	// bare: made by this mount, and no extended attribute was set since. The
+	// kernel asks for the capability at each first write and chown.
+	bare atomic.Bool
 
 	// lower is where a file that is not upper has its content and attributes.
 	// It never changes; the place is nil when nothing of the node is below.

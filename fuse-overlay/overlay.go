@@ -33,6 +33,10 @@ type Overlay struct {
 	quota  *quota // nil: no bound
 	counters
 
+	// modeChanged is told of modes that change without the kernel's asking; nil
+	// before there is a mount.
+	modeChanged func(n *node)
+
 	renameMu sync.RWMutex
 	treeMu   sync.Mutex
 	table    table // guarded by treeMu

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
+	"github.com/sirupsen/logrus"
 	"golang.org/x/sys/unix"
 
 	"github.com/plyfs/plyfs/internal/errno"
@@ -42,13 +43,27 @@ func newRaw(o *Overlay) *raw {
 
 func (r *raw) String() string { return Subtype }
 
+// Init comes before all other requests. The kernel believes a mode for good and
+// leaves it to the server to clear set-ID bits on a write: it is told that its
+// attributes are no longer true. Such a notice, of attributes only, takes no
+// lock of the kernel's that the request holds.
+func (r *raw) Init(s *fuse.Server) {
+	r.o.modeChanged = func(n *node) {
+		if st := s.InodeNotify(n.id, -1, 0); !st.Ok() {
+			r.o.log.Debugf("tell of a changed mode: %v", st)
+		}
+	}
+}
+
 // status turns an error into an answer.
 func (r *raw) status(op string, err error) fuse.Status {
 	if err == nil {
 		return fuse.OK
 	}
 	no := errno.Of(err)
-	r.o.log.WithField("op", op).Debugf("%v (%s)", err, unix.ErrnoName(no))
+	if r.o.log.Logger.IsLevelEnabled(logrus.DebugLevel) {
+		r.o.log.WithField("op", op).Debugf("%v (%s)", err, unix.ErrnoName(no))
+	}
 	return fuse.Status(no)
 }
 

@@ -95,7 +95,8 @@ func (o *Overlay) truncate(n *node, size int64, killPriv bool) error {
 	}
 	o.quota.settle(b.fd)
 	if killPriv {
-		return dropPrivileges(b.fd)
+		_, err := dropPrivileges(b.fd)
+		return err
 	}
 	return nil
 }
@@ -110,11 +111,11 @@ func retryEINTR(f func() error) error {
 
 // dropPrivileges clears what a write by someone without privilege clears:
 // set-user-ID, set-group-ID where the group may execute. The capability goes
-// with the write itself.
-func dropPrivileges(fd int) error {
+// with the write itself. It tells whether there was anything.
+func dropPrivileges(fd int) (bool, error) {
 	st, err := safefs.StatFD(fd)
 	if err != nil {
-		return err
+		return false, err
 	}
 	mode := st.Mode & 0o7777
 	keep := mode &^ unix.S_ISUID
@@ -122,9 +123,9 @@ func dropPrivileges(fd int) error {
 		keep &^= unix.S_ISGID
 	}
 	if keep == mode {
-		return nil
+		return false, nil
 	}
-	return unix.Fchmod(fd, keep)
+	return true, unix.Fchmod(fd, keep)
 }
 
 // read reads at off.
@@ -176,10 +177,14 @@ func (o *Overlay) write(ctx context.Context, n *node, p []byte, off int64, killP
 		}
 		total += k
 	}
-	if killPriv {
-		return total, dropPrivileges(b.fd)
+	if !killPriv {
+		return total, nil
 	}
-	return total, nil
+	changed, err := dropPrivileges(b.fd)
+	if changed && o.modeChanged != nil {
+		o.modeChanged(n)
+	}
+	return total, err
 }
 
 // openWrite is open for writing, with what must come before it.

@@ -14,6 +14,9 @@ func (o *Overlay) getxattr(n *node, name string) (v []byte, err error) {
 	if err := o.xattrName(name, syscall.ENODATA); err != nil {
 		return nil, err
 	}
+	if n.bare.Load() && (name == "security.capability" || name == accessACL) {
+		return nil, syscall.ENODATA
+	}
 	err = o.with(n, func(a access) (err error) {
 		v, err = a.getxattr(o.escape(name))
 		return err
@@ -89,6 +92,7 @@ func (o *Overlay) changeXattr(ctx context.Context, n *node, name string, do func
 	if err := o.metaUp(ctx, n); err != nil {
 		return err
 	}
+	n.bare.Store(false)
 	if err := o.with(n, do); err != nil {
 		return err
 	}
