@@ -163,6 +163,4 @@ func TestShiftedContainersOfPodman(t *testing.T) {
 			t.Errorf("our mount shows %v", got)
 		}
 	})
-	e.podman("container", "cleanup", "mapped")
-	e.podman("rm", "mapped")
 }
