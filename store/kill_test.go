@@ -195,6 +195,10 @@ func TestKillChild(t *testing.T) {
 	})
 	s := get(t, store.Open, context.Background(), o)
 	ops := killOps(t)
+	ops["nothing"] = func(s *store.Store) error {
+		s.WaitRemovals()
+		return nil
+	}
 	ops["wipe"] = func(s *store.Store) error { return s.Wipe(context.Background()) }
 	ops["mount"] = func(s *store.Store) error {
 		_, err := s.Mount(context.Background(), "full", drivers.MountOptions{})
