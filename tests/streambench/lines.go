@@ -171,7 +171,7 @@ func (b *bench) changesOn(s *storage) error {
 	}
 	ours := *s
 	ours.program = b.ours
-	what := strings.Join(append([]string{s.driver}, s.options...), " ")
+	what := "(" + strings.Join(append([]string{s.args()[2]}, s.options...), ", ") + ")"
 	for _, verb := range []string{"changes", "diffsize", "diff"} {
 		if err := b.compare(fmt.Sprintf("%s of a container with 100 changes on %d files %s", verb, b.image, what),
 			contestant{name: "ours", command: ours.args(verb, "top")},
