@@ -94,8 +94,10 @@ func applyBeside(b *testing.B, e *lifeEnv, program string) {
 	for range 30 {
 		idle = append(idle, layers())
 	}
+	// A command that waits until the apply is over yields one time an apply.
+	const mostApplies = 3
 	rounds := 0
-	for ; len(busy) < 100; rounds++ {
+	for ; len(busy) < 100 && rounds < mostApplies; rounds++ {
 		done := make(chan error, 1)
 		go func() {
 			done <- importBig(program, append(slices.Clone(args), "import-layer", "--id", fmt.Sprint("big", rounds)))
@@ -113,10 +115,10 @@ func applyBeside(b *testing.B, e *lifeEnv, program string) {
 			}
 		}
 	}
-	busy = busy[:100]
+	busy = busy[:min(100, len(busy))]
 	calm := median(idle)
-	b.Logf("`layers` alone %.3g ms; beside an apply of 2 GiB %+.3g ms median, %+.3g ms worst of 100 (%d applies)",
-		ms(calm), ms(median(busy)-calm), ms(slices.Max(busy)-calm), rounds)
+	b.Logf("`layers` alone %.3g ms; beside an apply of 2 GiB %+.3g ms median, %+.3g ms worst of %d (%d applies)",
+		ms(calm), ms(median(busy)-calm), ms(slices.Max(busy)-calm), len(busy), rounds)
 	b.ReportMetric(ms(median(busy)-calm), "median-delay-ms")
 	b.ReportMetric(ms(slices.Max(busy)-calm), "worst-delay-ms")
 }
