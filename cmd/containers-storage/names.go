@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/spf13/pflag"
 
@@ -71,7 +72,7 @@ func (a *app) metadata() *verb {
 	return &verb{
 		name: "metadata", args: "[LayerOrImageOrContainerNameOrID [...]]", least: 1, most: many, json: true,
 		short:    "Retrieve layer, image, or container metadata",
-		long:     `Prints each object's metadata after its name.`,
+		long:     `Prints each object's metadata after its name, and a newline where it does not end with one.`,
 		example:  "  containers-storage metadata --quiet app:latest",
 		flags:    func(f *pflag.FlagSet) { f.BoolVarP(&quiet, "quiet", "q", false, "print no names") },
 		complete: []completer{anyRefs},
@@ -98,7 +99,7 @@ func (a *app) metadata() *verb {
 					if !quiet {
 						fmt.Fprintf(w, "%s: ", ref)
 					}
-					fmt.Fprintln(w, known[ref])
+					fmt.Fprintln(w, strings.TrimSuffix(known[ref], "\n"))
 				}
 			})
 			return errors.Join(perr, status)

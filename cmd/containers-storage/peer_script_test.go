@@ -202,6 +202,10 @@ set-metadata i1
 set-metadata -m new i1
 setmetadata -f mf kc1
 metadata i1 kc1
+set-metadata -f tree/d/f kc1
+metadata -q kc1 i1
+metadata kc1
+set-metadata -f mf kc1
 set-metadata -m x nope
 set-metadata -m a -f mf l1
 metadata l1
