@@ -139,7 +139,6 @@ func Load(m Machine, f Flags) (*Config, error) {
 		func() error { return l.options(f) },
 		func() error { return l.modes(f) },
 		l.remap,
-		l.c.refuse,
 	} {
 		if err := step(); err != nil {
 			return nil, err
@@ -155,14 +154,6 @@ func (c *Config) Strict() error {
 		if w.Unknown {
 			return errno.New(errno.ErrBadValue, "%s: correct it or take it out, or name another file with %s", w, envConf)
 		}
-	}
-	return nil
-}
-
-// refuse tells of settings that mean a store of a form that cannot be opened.
-func (c *Config) refuse() error {
-	if v := c.ImageStore; v.Text != "" {
-		return errno.New(errno.ErrNotSupported, "%s: storage.imagestore is set, and plyfs cannot open such a store: unset it or name another store with --root", v.From)
 	}
 	return nil
 }

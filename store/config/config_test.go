@@ -177,8 +177,6 @@ func TestLoadRefuses(t *testing.T) {
 		{conf: "[storage.options]\nadditionalimagestores = 'x'\n", want: `@/usr/storage.conf:2: the key "storage.options.additionalimagestores" wants a list of strings, not x`},
 		{conf: "[storage.options]\nadditionalimagestores = ['x']\n", want: `@/usr/storage.conf:2: the image store "x" is not an absolute path`},
 		{conf: "[storage]\ngraphroot = 'rel'\n", want: `@/usr/storage.conf:2: "rel" is not an absolute path`},
-		{conf: "\n[storage]\nimagestore = '@/is'\n", want: "@/usr/storage.conf:3: storage.imagestore is set, and plyfs cannot open such a store"},
-		{flags: Flags{ImageStore: "is"}, want: "--image-store: storage.imagestore is set, and plyfs cannot open such a store"},
 		{conf: "[storage]\ngraphroot = '@/g'\nimagestore = '@/g/'\n", want: "@/usr/storage.conf:3: the image store is the graph root @/g itself"},
 		{conf: "[storage]\ntransient_store = 'maybe'\n", want: `@/usr/storage.conf:2: the key "storage.transient_store" wants true or false, or "true" or "false", not maybe`},
 		{conf: "[storage]\ndriver_priority = ['vfs', 'nope']\n", want: `@/usr/storage.conf:2: there is no storage driver "nope"`},
