@@ -69,6 +69,10 @@ func (t *Tx) damagedLayer(l *Layer) error {
 	return nil
 }
 
+// Unreadable returns what is wrong with the record file of kind k (ErrDamaged),
+// of which only a part could be read, or nil. It costs nothing.
+func (t *Tx) Unreadable(k Kind) error { return t.st.kinds[k].broken }
+
 // Damaged lists what is wrong with kind k: files that cannot be read, elements
 // that are no records, damaged objects, and what is on disk without a record.
 // It looks at every object, so it is slow; nothing is changed.

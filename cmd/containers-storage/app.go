@@ -33,6 +33,7 @@ type app struct {
 	timeout time.Duration
 	unshare bool
 	log     *logrus.Entry
+	warned  bool // of record files that can be read only in part
 	// ephemeral tells that mounts made here end with this process.
 	ephemeral bool
 	// args are the program's arguments as they came, for another start of it
@@ -183,5 +184,23 @@ func (a *app) open(ctx context.Context) error {
 	return nil
 }
 
-// view is Store.View, for one question.
-func (a *app) view(ctx context.Context, fn func(*store.Tx) error) error { return a.st.View(ctx, fn) }
+// view is Store.View, for one question. Its first call warns of record files
+// that can be read only in part, since what they hold is missing in the answer.
+func (a *app) view(ctx context.Context, fn func(*store.Tx) error) error {
+	var unreadable []error
+	err := a.st.View(ctx, func(t *store.Tx) error {
+		for _, k := range []store.Kind{store.KindLayer, store.KindImage, store.KindContainer} {
+			if err := t.Unreadable(k); err != nil {
+				unreadable = append(unreadable, err)
+			}
+		}
+		return fn(t)
+	})
+	if !a.warned {
+		a.warned = true
+		for _, w := range unreadable {
+			a.log.Warn(sentence(w))
+		}
+	}
+	return err
+}
