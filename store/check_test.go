@@ -6,6 +6,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -131,6 +132,30 @@ func TestCheckEnds(t *testing.T) {
 		}
 		_, err = s.Check(context.Background(), store.CheckOptions{Kind: store.KindImage, ID: "nope"})
 		wantErr(t, err, errno.ErrUnknown, "nope")
+	})
+}
+
+// TestGarbageCollectOfWhatOpenBegan: a process that only collects garbage leaves
+// none, though opening has begun to remove it already.
+func TestGarbageCollectOfWhatOpenBegan(t *testing.T) {
+	t.Parallel()
+	onDrivers(t, func(t *testing.T, e *lifeEnv) {
+		prepare(t, e)
+		entry := filepath.Join(e.root, "plyfs", "0123456789abcdef")
+		if err := os.MkdirAll(filepath.Join(entry, "d"), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		for i := range 3000 {
+			if err := os.WriteFile(filepath.Join(entry, "d", strconv.Itoa(i)), nil, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if _, err := e.open().GarbageCollect(context.Background()); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := os.Lstat(entry); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("%s: %v", entry, err)
+		}
 	})
 }
 

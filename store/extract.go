@@ -29,6 +29,9 @@ type lifecycle struct {
 	background context.Context    // ends at Close
 	stop       context.CancelFunc // ends background
 	removals   sync.WaitGroup     // removals that go on in the background
+	// atOpen are closed when the removals that Open began end; GarbageCollect
+	// waits for them. Open alone writes it.
+	atOpen []<-chan struct{}
 }
 
 // stageEntry is an entry of the extract area that this process owns. It is
@@ -67,7 +70,7 @@ func (s *Store) openExtract(ctx context.Context) error {
 			e.keep = true
 			s.log.WithError(err).Warnf("what a killed process began cannot be completed; see %s", e.dir())
 		}
-		s.discardLater(e)
+		s.atOpen = append(s.atOpen, s.discardLater(e))
 	}
 	return nil
 }
@@ -232,16 +235,21 @@ func (s *Store) discard(ctx context.Context, e *stageEntry) {
 	s.discardLater(e)
 }
 
-func (s *Store) discardLater(e *stageEntry) {
+// discardLater removes an entry in the background; the channel is closed at its end.
+func (s *Store) discardLater(e *stageEntry) <-chan struct{} {
+	done := make(chan struct{})
 	if e.keep {
 		s.leaveEntry(e, errUnfinished)
-		return
+		close(done)
+		return done
 	}
 	s.removals.Go(func() {
+		defer close(done)
 		if err := e.remove(s.background); err != nil {
 			s.leaveEntry(e, err)
 		}
 	})
+	return done
 }
 
 // leaveEntry logs why an entry could not be removed, and abandons it.

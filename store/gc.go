@@ -34,6 +34,13 @@ func (s *Store) GarbageCollect(ctx context.Context) (sw Swept, err error) {
 	if s.opts.ReadOnly {
 		return sw, s.writable()
 	}
+	for _, done := range s.atOpen { // these entries are ours, not a dead owner's
+		select {
+		case <-done:
+		case <-ctx.Done():
+			return sw, fmt.Errorf("collect garbage: %w", ctx.Err())
+		}
+	}
 	entries, err := s.deadEntries()
 	if err != nil {
 		return sw, fmt.Errorf("look at the extract area: %w", err)
