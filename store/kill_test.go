@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 
@@ -179,9 +180,12 @@ func TestKillChild(t *testing.T) {
 	if err := json.Unmarshal([]byte(text), &job); err != nil {
 		t.Fatal(err)
 	}
+	var mu sync.Mutex // removals in the background go through steps as well
 	steps := 0
 	e := &lifeEnv{t: t, driver: job.Driver, root: job.Root, run: job.Run, noShift: true}
 	o := store.WithFailpoint(e.options(), func(step string) {
+		mu.Lock()
+		defer mu.Unlock()
 		steps++
 		if job.At == 0 {
 			fmt.Println("STEP", step)
