@@ -141,15 +141,7 @@ func TestGarbageCollectOfWhatOpenBegan(t *testing.T) {
 	t.Parallel()
 	onDrivers(t, func(t *testing.T, e *lifeEnv) {
 		prepare(t, e)
-		entry := filepath.Join(e.root, "plyfs", "0123456789abcdef")
-		if err := os.MkdirAll(filepath.Join(entry, "d"), 0o700); err != nil {
-			t.Fatal(err)
-		}
-		for i := range 3000 {
-			if err := os.WriteFile(filepath.Join(entry, "d", strconv.Itoa(i)), nil, 0o600); err != nil {
-				t.Fatal(err)
-			}
-		}
+		entry := e.leaveEntry(t)
 		if _, err := e.open().GarbageCollect(context.Background()); err != nil {
 			t.Fatal(err)
 		}
@@ -157,6 +149,41 @@ func TestGarbageCollectOfWhatOpenBegan(t *testing.T) {
 			t.Errorf("%s: %v", entry, err)
 		}
 	})
+}
+
+// TestBriefLeavesNothing: a command that only opens the store and ends removes
+// all that a killed process left.
+func TestBriefLeavesNothing(t *testing.T) {
+	t.Parallel()
+	onDrivers(t, func(t *testing.T, e *lifeEnv) {
+		prepare(t, e)
+		entry := e.leaveEntry(t)
+		o := e.options()
+		o.Brief = true
+		s := get(t, store.Open, context.Background(), o)
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := os.Lstat(entry); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("%s: %v", entry, err)
+		}
+	})
+}
+
+// leaveEntry makes an entry of the extract area as a killed process leaves it,
+// so large that its removal takes a while.
+func (e *lifeEnv) leaveEntry(t *testing.T) string {
+	t.Helper()
+	entry := filepath.Join(e.root, "plyfs", "0123456789abcdef")
+	if err := os.MkdirAll(filepath.Join(entry, "d"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 3000 {
+		if err := os.WriteFile(filepath.Join(entry, "d", strconv.Itoa(i)), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return entry
 }
 
 // GarbageCollect removes what dead processes left, and says what.

@@ -75,12 +75,19 @@ func (s *Store) openExtract(ctx context.Context) error {
 	return nil
 }
 
-// closeExtract stops the background removals and waits for them.
+// closeExtract stops the background removals, or finishes them where the
+// options say so, and waits for them.
 func (s *Store) closeExtract() error {
-	if s.stop != nil {
-		s.stop()
+	if s.stop == nil {
+		return nil
+	}
+	if s.opts.Brief {
+		// Nobody may open the store for long after it, so what was left is
+		// removed now.
 		s.removals.Wait()
 	}
+	s.stop()
+	s.removals.Wait()
 	return nil
 }
 

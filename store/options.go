@@ -48,7 +48,9 @@ type Options struct {
 	MustExist bool
 	// Brief is for a process that does one thing and ends: nobody is told of
 	// what others write, and each View compares tokens. Watching costs
-	// milliseconds, most of them when it ends.
+	// milliseconds, most of them when it ends. Close removes what killed
+	// processes left, however long that takes, instead of leaving the rest to
+	// the next opening.
 	Brief bool
 	// subIDFiles are those of users and of groups; tests only.
 	subIDFiles [2]string

@@ -298,7 +298,8 @@ func (s *Store) sweepTemps() error {
 
 // Close ends the watching of files and delivers what is still to be told to
 // subscribers. Nothing may be called after it but Close; transactions that
-// run must have ended.
+// run must have ended. Removals that go on in the background are stopped, to be
+// continued by the next opening; of a store opened with Brief they are finished.
 func (s *Store) Close() error {
 	if s.closed.Swap(true) {
 		return nil
