@@ -31,7 +31,7 @@
 // # Side records
 //
 // The kernel knows no process for open-file-description locks, so a holder of
-// a write lock leaves `<lock path>.holder` in Options.SideDir: JSON of pid,
+// a write lock leaves `<file name>.holder` in Options.SideDir: JSON of pid,
 // since, what. It is advice for people (`/locks`, time-out messages), is never
 // synced, may be stale, and is believed only while the file is locked and the
 // process lives.
