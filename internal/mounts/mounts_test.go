@@ -376,3 +376,48 @@ func TestEscapeLaw(t *testing.T) {
 		}
 	})
 }
+
+// TestUnmountBesideStarts: descriptors that children hold while they are being
+// started, closed by this process already, do not make a mount busy.
+func TestUnmountBesideStarts(t *testing.T) {
+	needRoot(t)
+	dir := t.TempDir()
+	stop, ended := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+				_ = exec.Command("true").Run() // it is its start that counts
+			}
+		}
+	}()
+	for range 200 {
+		if err := unix.Mount("none", dir, "tmpfs", 0, "size=64k"); err != nil {
+			t.Fatal(err)
+		}
+		var open []*os.File
+		for i := range 20 {
+			f, err := os.Create(filepath.Join(dir, fmt.Sprint(i)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			open = append(open, f)
+		}
+		for _, f := range open {
+			if err := f.Close(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := Unmount(context.Background(), dir, false); err != nil {
+			t.Error(err)
+			if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	close(stop)
+	<-ended
+}

@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -42,9 +43,22 @@ func Unmount(ctx context.Context, target string, lazy bool) error {
 	return fmt.Errorf("unmounting %s: %w", target, err)
 }
 
+// Who makes a mount busy for a moment only is waited for: so often, so long.
+const (
+	busyTries = 20
+	busyPause = 5 * time.Millisecond
+)
+
 // unmountNow is umount2; a mount that went by itself meanwhile is no error.
+// What is busy is tried again for a tenth of a second: a child that is being
+// started holds, until it has executed its program, descriptors that its parent
+// has closed already; and a FUSE daemon may be finishing a request.
 func unmountNow(target string) error {
 	err := unix.Unmount(target, unix.UMOUNT_NOFOLLOW)
+	for i := 0; i < busyTries && errors.Is(err, unix.EBUSY); i++ {
+		time.Sleep(busyPause)
+		err = unix.Unmount(target, unix.UMOUNT_NOFOLLOW)
+	}
 	if errors.Is(err, unix.EINVAL) {
 		if is, merr := IsMountPoint(target); merr == nil && !is {
 			return nil
