@@ -27,12 +27,27 @@ const (
 // IDs of a user.
 type AutoMaps struct {
 	// User is whose IDs in /etc/subuid and /etc/subgid are given out; "" is
-	// DefaultAutoUser.
+	// that of Options.Auto, else DefaultAutoUser.
 	User string
 	// Size is how many IDs the container gets. Zero means as many as the
 	// owners of its image's layers need, at least MinSize; more than MaxSize
-	// is refused. Zero limits are the defaults above.
+	// is refused. Limits of zero or less are those of Options.Auto, else the
+	// defaults above.
 	Size, MinSize, MaxSize int
+}
+
+// or is a, with the user and the limits of b where a leaves them open.
+func (a AutoMaps) or(b AutoMaps) AutoMaps {
+	if a.User == "" {
+		a.User = b.User
+	}
+	if a.MinSize <= 0 {
+		a.MinSize = b.MinSize
+	}
+	if a.MaxSize <= 0 {
+		a.MaxSize = b.MaxSize
+	}
+	return a
 }
 
 // subIDFiles are where subordinate IDs are, of users and of groups.
@@ -50,7 +65,9 @@ var errMapsTaken = errors.New("the ID maps were given to another container")
 // the container is published: so the lock, which peers hold while they choose
 // and create, is not held while the layer is made.
 func (s *Store) createAuto(ctx context.Context, spec ContainerSpec) (*Container, error) {
-	available, err := s.subIDs(*spec.Auto)
+	auto := spec.Auto.or(s.opts.Auto).or(AutoMaps{User: DefaultAutoUser, MinSize: DefaultAutoMinSize, MaxSize: DefaultAutoMaxSize})
+	spec.Auto = &auto // the caller's own stays as it is
+	available, err := s.subIDs(auto)
 	if err != nil {
 		return nil, err
 	}
@@ -73,9 +90,6 @@ func (s *Store) createAuto(ctx context.Context, spec ContainerSpec) (*Container,
 // subIDs are the spans that maps are chosen from, of users and of groups.
 func (s *Store) subIDs(a AutoMaps) (available [2][]idmap.Span, err error) {
 	name := a.User
-	if name == "" {
-		name = DefaultAutoUser
-	}
 	for i, file := range s.opts.subIDFiles {
 		found, err := user.ParseSubIDFileFilter(file, func(e user.SubID) bool { return e.Name == name })
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -113,12 +127,6 @@ func (t *Tx) chooseMaps(spec ContainerSpec, available [2][]idmap.Span) (m idmap.
 // autoSize is how many IDs the container is to have.
 func (t *Tx) autoSize(spec ContainerSpec) (int, error) {
 	a := *spec.Auto
-	if a.MinSize <= 0 {
-		a.MinSize = DefaultAutoMinSize
-	}
-	if a.MaxSize <= 0 {
-		a.MaxSize = DefaultAutoMaxSize
-	}
 	size := a.Size
 	if size <= 0 {
 		size = a.MinSize

@@ -76,6 +76,40 @@ func TestAutoMaps(t *testing.T) {
 	}
 }
 
+// What a container's AutoMaps leave open is as the store's options say, and
+// what they say is not.
+func TestAutoMapsOfTheStore(t *testing.T) {
+	t.Parallel()
+	e, subs := autoEnv(t, "vfs")
+	ctx := context.Background()
+	s := e.openWith(func(o store.Options) store.Options {
+		o.Auto = store.AutoMaps{User: "other", MinSize: 1500, MaxSize: 2000, Size: 7}
+		return subs(o)
+	})
+	for _, c := range []struct {
+		id    string
+		asked store.AutoMaps
+		want  idmap.Range
+		err   error
+	}{
+		{"open", store.AutoMaps{}, idmap.Range{HostID: 1, Size: 1500}, nil},
+		{"user", store.AutoMaps{User: "containers"}, idmap.Range{HostID: 100000, Size: 1500}, nil},
+		{"min", store.AutoMaps{MinSize: 20}, idmap.Range{HostID: 1501, Size: 20}, nil},
+		{"most", store.AutoMaps{Size: 2001}, idmap.Range{}, errno.ErrBadValue},
+		{"max", store.AutoMaps{Size: 2001, MaxSize: 3000}, idmap.Range{HostID: 1521, Size: 2001}, nil},
+	} {
+		asked := c.asked
+		got, err := s.CreateContainer(ctx, store.ContainerSpec{ID: c.id, Auto: &asked})
+		want(t, err, c.err)
+		if asked != c.asked {
+			t.Errorf("%s: the caller's AutoMaps are %v now", c.id, asked)
+		}
+		if err == nil && (got.Maps.UIDs[0] != c.want || got.Maps.GIDs[0] != c.want) {
+			t.Errorf("%s: maps %v, want %v", c.id, got.Maps, c.want)
+		}
+	}
+}
+
 // Containers that are made at once, by several processes as it were, never
 // share an ID, and wait for a peer that is choosing.
 func TestAutoMapsTogether(t *testing.T) {

@@ -32,6 +32,10 @@ type Options struct {
 	// Maps are the ID maps of new layers without a parent for which no others
 	// are named (remap-uids and its like in storage.conf).
 	Maps idmap.Maps
+	// Auto is what ContainerSpec.Auto means where it leaves a user or a limit
+	// open (root-auto-userns-user and its like in storage.conf); its Size is
+	// not looked at.
+	Auto AutoMaps
 	// DisableVolatile mounts volatile containers as the others are.
 	DisableVolatile bool
 	// LockTimeout bounds each wait for a lock; 0 is DefaultLockTimeout.

@@ -167,6 +167,7 @@ func (c *Config) StoreOptions(newDriver func(drivers.Config) (drivers.Driver, er
 	// The schema saw that they are booleans; empty is false.
 	o.DisableVolatile, _ = strconv.ParseBool(c.DisableVolatile.Text)
 	o.Transient, _ = strconv.ParseBool(c.TransientStore.Text)
+	o.Auto = c.AutoUserns.maps()
 	o.ImageStore = c.ImageStore.Text
 	for _, s := range c.ImageStores {
 		o.ImageStores = append(o.ImageStores, s.Text)

@@ -12,6 +12,7 @@ import (
 
 	"github.com/plyfs/plyfs/internal/errno"
 	"github.com/plyfs/plyfs/internal/idmap"
+	"github.com/plyfs/plyfs/store"
 )
 
 // Remap is the ID map that layers get when nobody names another one.
@@ -25,6 +26,15 @@ type Remap struct {
 // AutoUserns are the settings of user namespaces that are allotted by
 // themselves. Numbers that are not set are the manual page's.
 type AutoUserns struct{ User, MinSize, MaxSize Value }
+
+// maps are the settings as the store takes them. The schema saw that the
+// numbers are such; one that is not set is zero.
+func (a AutoUserns) maps() store.AutoMaps {
+	m := store.AutoMaps{User: a.User.Text}
+	m.MinSize, _ = strconv.Atoi(a.MinSize.Text)
+	m.MaxSize, _ = strconv.Atoi(a.MaxSize.Text)
+	return m
+}
 
 // remap settles the ID maps: remap-uids and remap-gids, each where it is set,
 // else the subordinate IDs of remap-user and remap-group; of those two names

@@ -13,6 +13,7 @@ import (
 
 	"github.com/plyfs/plyfs/drivers"
 	"github.com/plyfs/plyfs/internal/errno"
+	"github.com/plyfs/plyfs/store"
 )
 
 func (s sandbox) load(uid int, f Flags, env ...string) *Config {
@@ -54,7 +55,7 @@ additionalimagestores = ["@/ro"]
 remap-uids = "0:7:5"
 remap-user = "bob"
 remap-group = "grp"
-root-auto-userns-user = "containers"
+root-auto-userns-user = "autos"
 auto-userns-min-size = 10
 auto-userns-max-size = "20"
 disable-volatile = true
@@ -82,7 +83,7 @@ mountopt = "x"
 .options.remap-uids=0:7:5 (@/usr/storage.conf:10)
 .options.remap-user=bob (@/usr/storage.conf:11)
 .options.remap-group=grp (@/usr/storage.conf:12)
-.options.root-auto-userns-user=containers (@/usr/storage.conf:13)
+.options.root-auto-userns-user=autos (@/usr/storage.conf:13)
 .options.auto-userns-min-size=10 (@/usr/storage.conf:14)
 .options.auto-userns-max-size=20 (@/usr/storage.conf:15)
 .options.disable-volatile=true (@/usr/storage.conf:16)
@@ -104,6 +105,9 @@ mountopt = "x"
 	o := c.StoreOptions(nil, 0, nil)
 	if d := cmp.Diff(c.Remap.Maps, o.Maps); d != "" || !o.DisableVolatile || len(o.ImageStores) != 1 || len(o.DriverOptions) != 4 {
 		t.Errorf("the store's options are %+v", o)
+	}
+	if d := cmp.Diff(store.AutoMaps{User: "autos", MinSize: 10, MaxSize: 20}, o.Auto); d != "" {
+		t.Error(d)
 	}
 }
 
