@@ -33,7 +33,11 @@ rsync rsync
 vim vim
 inotifywait inotify-tools
 bsdtar libarchive-tools
-stress-ng stress-ng"
+stress-ng stress-ng
+mkfs.btrfs btrfs-progs
+mkfs.xfs xfsprogs
+filefrag e2fsprogs
+python3 python3"
 
 case $purpose in
 run) list=$for_run ;;
