@@ -22,7 +22,7 @@ func storeVerbs() []verbSpec {
 
 func runGC(ctx context.Context, p place, _ string) error {
 	return p.fs.run("gc", func(j *job) error {
-		sw, err := p.fs.store.GarbageCollect(ctx)
+		sw, err := p.fs.store.GarbageCollect(ctx, j.steps("entry"))
 		j.at("entries %d files %d layers %d images %d containers %d", sw.Entries, sw.Files, len(sw.Layers), len(sw.Images), len(sw.Containers))
 		return err
 	})
@@ -92,7 +92,7 @@ func runDedup(ctx context.Context, p place, _ string) error {
 
 func runShutdown(ctx context.Context, p place, how string) error {
 	return p.fs.run("shutdown", func(j *job) error {
-		mounted, err := p.fs.store.Shutdown(ctx, how == "force")
+		mounted, err := p.fs.store.Shutdown(ctx, how == "force", j.steps("layer"))
 		for _, id := range mounted {
 			j.found("layer " + id + " is mounted")
 		}
@@ -103,7 +103,7 @@ func runShutdown(ctx context.Context, p place, how string) error {
 
 func runWipe(ctx context.Context, p place, _ string) error {
 	return p.fs.run("wipe", func(j *job) error {
-		if err := p.fs.store.Wipe(ctx); err != nil {
+		if err := p.fs.store.Wipe(ctx, j.steps("object")); err != nil {
 			return err
 		}
 		j.at("everything is deleted")

@@ -61,7 +61,7 @@ func (d *draft) get(key string) []byte {
 
 // staging are the files that cannot change any more once diff.tar was taken.
 func staging(key string) bool {
-	return key == "id" || key == "parent" || strings.HasPrefix(key, "idmap/")
+	return key == "id" || key == "parent" || key == "readonly" || key == "volatile" || strings.HasPrefix(key, "idmap/")
 }
 
 func (d *draft) put(key string, v []byte) error {
@@ -231,7 +231,15 @@ type draftSpec struct {
 	digest   digest.Digest
 	created  time.Time
 	volatile bool
+	readOnly bool
 	maps     idmap.Maps
+}
+
+// layerSpec is the layer that the draft describes, but for what can change
+// after its content was taken: names and data items.
+func (s *draftSpec) layerSpec() store.LayerSpec {
+	return store.LayerSpec{ID: s.id, Parent: s.parent, Metadata: s.metadata, Label: s.label,
+		Maps: s.maps, Volatile: s.volatile, ReadOnly: s.readOnly, Seal: s.readOnly}
 }
 
 // commit makes the object. The draft is over only when that worked.
@@ -275,8 +283,8 @@ func (d *draft) bigDataLocked() []store.BigDataItem {
 
 func (d *draft) commitLayerLocked(ctx context.Context, p place, spec draftSpec) error {
 	if d.staged == nil {
-		ls := store.LayerSpec{ID: spec.id, Parent: spec.parent, Names: spec.names,
-			Metadata: spec.metadata, Label: spec.label, Maps: spec.maps, Volatile: spec.volatile}
+		ls := spec.layerSpec()
+		ls.Names, ls.BigData = spec.names, d.bigDataLocked()
 		if d.archive != "" {
 			_, err := d.stageArchive(ctx, p.fs.store, ls)
 			return err
@@ -287,7 +295,7 @@ func (d *draft) commitLayerLocked(ctx context.Context, p place, spec draftSpec) 
 	if spec.id != "" && spec.id != d.staged.ID() {
 		return errno.New(errno.ErrBadValue, "the draft's diff.tar was taken for the ID %s: move the draft to a name, not to another ID", short(d.staged.ID()))
 	}
-	d.staged.Describe(spec.names, spec.metadata, spec.label)
+	d.staged.Describe(spec.names, spec.metadata, spec.label, d.bigDataLocked())
 	st := d.staged
 	d.staged = nil // a failed commit drops the stage
 	if _, err := st.Commit(ctx); err != nil {
@@ -307,9 +315,6 @@ func (d *draft) checkFilesLocked(kind store.Kind) error {
 	if kind != store.KindLayer && (d.staged != nil || d.archive != "") {
 		return errno.New(errno.ErrBadValue, "the draft has a diff.tar, which only a layer can have: move it into /layers and build on that")
 	}
-	if kind == store.KindLayer && len(d.items) > 0 {
-		return errno.New(errno.ErrBadValue, "the draft has data items, which a new layer cannot take: write them into its bigdata/ later")
-	}
 	return nil
 }
 
@@ -318,7 +323,7 @@ func draftFiles(kind store.Kind) []string {
 	common := []string{"id", "names", "metadata"}
 	switch kind {
 	case store.KindLayer:
-		return append(common, "parent", "label", "volatile", "idmap/uid", "idmap/gid")
+		return append(common, "parent", "label", "volatile", "readonly", "idmap/uid", "idmap/gid")
 	case store.KindImage:
 		return append(common, "layer", "digest", "created")
 	}
@@ -329,7 +334,7 @@ func draftFiles(kind store.Kind) []string {
 // and what it refers to is looked up again.
 func (d *draft) specLocked(p place, newEntry string) (draftSpec, error) {
 	var s draftSpec
-	var errs [12]error
+	var errs [13]error
 	s.id, errs[0] = parseValue(d.values["id"])
 	s.names, errs[1] = parseNames(d.values["names"], nil)
 	s.parent, errs[2] = p.reference(store.KindLayer, d.values["parent"])
@@ -342,6 +347,7 @@ func (d *draft) specLocked(p place, newEntry string) (draftSpec, error) {
 	s.volatile, errs[9] = parseBool(d.values["volatile"])
 	s.maps.UIDs, errs[10] = parseIDMap(d.values["idmap/uid"])
 	s.maps.GIDs, errs[11] = parseIDMap(d.values["idmap/gid"])
+	s.readOnly, errs[12] = parseBool(d.values["readonly"])
 	for _, err := range errs {
 		if err != nil {
 			return s, err
@@ -394,8 +400,7 @@ func openDraftSink(ctx context.Context, p place) (sink, error) {
 	if err != nil {
 		return nil, err
 	}
-	staged, err := p.fs.store.StageLayer(ctx, store.LayerSpec{ID: spec.id, Parent: spec.parent, Maps: spec.maps,
-		Label: spec.label, Metadata: spec.metadata, Volatile: spec.volatile})
+	staged, err := p.fs.store.StageLayer(ctx, spec.layerSpec())
 	if err != nil {
 		return nil, err
 	}

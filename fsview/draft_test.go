@@ -136,3 +136,38 @@ func TestDraftReplacesItsDiff(t *testing.T) {
 	w.same(w.ls("layers/l/diff"), []string{"b"}, "content")
 	w.nothingStaged()
 }
+
+// TestDraftLayerWithData: data items come with the layer, and one that is made
+// read-only stays as it is; the peers' program keeps both.
+func TestDraftLayerWithData(t *testing.T) {
+	t.Parallel()
+	for _, streamed := range []bool{false, true} {
+		w := newWorld(t, "overlay")
+		w.fill("x", map[string]string{"readonly": "true\n", "bigdata/one%2Fkey": "data", "metadata": "m"})
+		if streamed {
+			if err := w.write("drafts/x/diff.tar", string(tarOf(t, "f=hello"))); err != nil {
+				t.Fatal(err)
+			}
+			w.is(w.write("drafts/x/readonly", "false\n"), "EBUSY", "readonly after diff.tar")
+			w.is(w.write("drafts/x/volatile", "true\n"), "EBUSY", "volatile after diff.tar")
+			if err := w.write("drafts/x/bigdata/two", "more"); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := w.mv("drafts/x", "layers/l"); err != nil {
+			t.Fatal(err)
+		}
+		w.same(w.read("layers/l/bigdata/one%2Fkey"), "data", "an item")
+		w.same(len(w.ls("layers/l/bigdata")), map[bool]int{false: 1, true: 2}[streamed], "items")
+		w.same(w.peer("get-layer-data", "l", "one/key"), "data", "the item, as the peers see it")
+		w.peer("set-metadata", "-m", "theirs", "l") // rewrites the record
+		w.same(w.read("layers/l/readonly"), "true\n", "readonly")
+		w.is(w.write("layers/l/ctl", "mount\n"), "EROFS", "mounting it")
+		w.is(w.write("layers/l/diff.tar", string(tarOf(t, "g=x"))), "EROFS", "filling it")
+		w.mkdir("layers/l/children/top")
+		w.same(w.read("layers/top/readonly"), "false\n", "readonly of a child")
+		w.rmdir("layers/top")
+		w.rmdir("layers/l")
+		w.nothingStaged()
+	}
+}

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/plyfs/plyfs/internal/errno"
+	"github.com/plyfs/plyfs/store"
 )
 
 const (
@@ -160,6 +161,11 @@ func (j *job) at(format string, args ...any) {
 	j.jobs.mu.Lock()
 	defer j.jobs.mu.Unlock()
 	j.now, j.jobs.changed = text, time.Now()
+}
+
+// steps says where the verb is as a count of what is named.
+func (j *job) steps(what string) store.Progress {
+	return func(done, all int) { j.at("%s %d of %d", what, done+1, all) }
 }
 
 // found keeps a line for whoever reads progress.

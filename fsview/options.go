@@ -1,6 +1,8 @@
 package fsview
 
 import (
+	"time"
+
 	"github.com/sirupsen/logrus"
 
 	"github.com/plyfs/plyfs/internal/vnode"
@@ -48,6 +50,14 @@ type Config struct {
 	StorageConf []byte
 }
 
+// RequestCount is how many requests of a kind a server answered, how long that
+// took it in all, and the longest.
+type RequestCount struct {
+	Kind           string
+	Count          uint64
+	Total, Longest time.Duration
+}
+
 // Options are the settings of a control tree.
 type Options struct {
 	// Store is the store to show; it stays the caller's.
@@ -59,6 +69,9 @@ type Options struct {
 	Version string
 	// Log is where warnings go; nil means nowhere.
 	Log *logrus.Entry
+	// Requests, when set, returns what stats/requests shows of the server: a
+	// line for each kind, always the same ones.
+	Requests func() []RequestCount
 	// HideTrees leaves tree/, diff/ and diff.tar out of listings.
 	HideTrees bool
 	// ShowStreams lists files whose size is not known beforehand too.

@@ -184,6 +184,8 @@ func checkDiffWrite(p place) error {
 		return errno.New(errno.ErrDamaged, "the layer %s is missing", short(id))
 	case l.ReadOnly:
 		return errno.New(errno.ErrReadOnly, "the layer is in a read-only store: make a child layer and write there")
+	case l.Sealed():
+		return errno.New(errno.ErrReadOnly, "the layer was made read-only: make a child layer and write there")
 	case m.Count > 0:
 		return errno.New(errno.ErrInUse, "the layer is mounted: `echo umount > ctl` first")
 	case len(p.tx.Children(id)) > 0 || len(p.tx.ImagesOn(id)) > 0 || len(p.tx.MappedBy(id)) > 0:

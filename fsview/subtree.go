@@ -73,7 +73,7 @@ func (p place) mayChange(l *store.Layer) bool {
 	if m, ok := p.tx.Mountpoint(l.ID); ok && m.Count > 0 {
 		return true
 	}
-	return !l.ReadOnly && len(p.tx.Children(l.ID)) == 0 && len(p.tx.ImagesOn(l.ID)) == 0 && len(p.tx.MappedBy(l.ID)) == 0
+	return !readOnlyLayer(l) && len(p.tx.Children(l.ID)) == 0 && len(p.tx.ImagesOn(l.ID)) == 0 && len(p.tx.MappedBy(l.ID)) == 0
 }
 
 // treeLayers returns the directories of the place's layer, top first.

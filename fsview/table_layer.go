@@ -119,7 +119,7 @@ func sizeText(l *store.Layer, n int64) []byte {
 func boolText(b bool) []byte { return line(strconv.FormatBool(b)) }
 
 // readOnlyLayer tells whether a layer's record forbids mounting for writing.
-func readOnlyLayer(l *store.Layer) bool { return l.ReadOnly }
+func readOnlyLayer(l *store.Layer) bool { return l.ReadOnly || l.Sealed() }
 
 func mountText(p place) ([]byte, error) {
 	id, ok := p.layerID()

@@ -74,6 +74,8 @@ func statRows() []Row {
 		{Path: "/stats", Kind: Dir, Mode: modeDir, Valid: vnode.ValidForever, Doc: "Numbers about this mount, `key value` a line."},
 		{Path: "/stats/process", Kind: Text, Mode: modeRead, Valid: none, Doc: "The server: pid, uptime in seconds, goroutines, bytes of Go's heap, resident bytes, open descriptors.",
 			rowOps: rowOps{get: processStats}},
+		{Path: "/stats/requests", Kind: Text, Mode: modeRead, Valid: none, Doc: "The kernel's requests by kind: how many were answered, how many microseconds that took, and the longest. Empty without a mount.",
+			rowOps: rowOps{get: func(p place) ([]byte, error) { return p.fs.requestStats(), nil }}},
 		{Path: "/stats/errors", Kind: Text, Mode: modeRead, Valid: none, Doc: "Failed changes, by errno.",
 			rowOps: rowOps{get: func(p place) ([]byte, error) { return p.fs.errs.counts(), nil }}},
 	}
@@ -97,6 +99,19 @@ func processStats(p place) ([]byte, error) {
 		fmt.Fprintf(&b, "%-14s %*d\n", l.key, usageWidth, l.n)
 	}
 	return []byte(b.String()), nil
+}
+
+// requestStats has lines of a fixed width, so that the file's size is true while
+// the numbers grow.
+func (f *FS) requestStats() []byte {
+	if f.opts.Requests == nil {
+		return nil
+	}
+	var b bytes.Buffer
+	for _, r := range f.opts.Requests() {
+		fmt.Fprintf(&b, "%-14s %*d %*d %*d\n", r.Kind, usageWidth, r.Count, usageWidth, r.Total.Microseconds(), usageWidth, r.Longest.Microseconds())
+	}
+	return b.Bytes()
 }
 
 // resident is this process's memory that is in use, in bytes; 0 if unknown.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -142,7 +143,7 @@ func TestGarbageCollectOfWhatOpenBegan(t *testing.T) {
 	onDrivers(t, func(t *testing.T, e *lifeEnv) {
 		prepare(t, e)
 		entry := e.leaveEntry(t)
-		if _, err := e.open().GarbageCollect(context.Background()); err != nil {
+		if _, err := e.open().GarbageCollect(context.Background(), nil); err != nil {
 			t.Fatal(err)
 		}
 		if _, err := os.Lstat(entry); !errors.Is(err, os.ErrNotExist) {
@@ -206,12 +207,16 @@ func TestGarbageCollect(t *testing.T) {
 		}
 		get(t, s.CreateLayer, context.Background(), store.LayerSpec{ID: "half"})
 		e.markIncomplete(t, "layers", "half")
-		got, err := s.GarbageCollect(context.Background())
+		var steps []string
+		got, err := s.GarbageCollect(context.Background(), func(done, all int) { steps = append(steps, fmt.Sprintf("%d/%d", done, all)) })
 		if err != nil {
 			t.Fatal(err)
 		}
 		if diff := cmp.Diff(store.Swept{Layers: []string{"half"}, Entries: 1, Files: 2}, got); diff != "" {
 			t.Error(diff)
+		}
+		if len(steps) != 1 || steps[0] != "0/1" {
+			t.Errorf("progress: %v", steps)
 		}
 		s.WaitRemovals() // of the half-made layer's directories
 		for _, f := range files {
@@ -222,7 +227,7 @@ func TestGarbageCollect(t *testing.T) {
 		if diff := cmp.Diff(before, e.snapshot(t)); diff != "" {
 			t.Error(diff)
 		}
-		if got, err = s.GarbageCollect(context.Background()); err != nil || got.Entries+got.Files+len(got.Layers) != 0 {
+		if got, err = s.GarbageCollect(context.Background(), nil); err != nil || got.Entries+got.Files+len(got.Layers) != 0 {
 			t.Errorf("again: %+v, %v", got, err)
 		}
 	})

@@ -31,14 +31,16 @@
 //	create:2  the driver makes the layer in d/      swept
 //	create:3  the stream is extracted into it, its  swept
 //	          tar-split record written to s/, all
-//	          of it synced (syncfs)
+//	          of it synced (syncfs); its data items
+//	          in s/data, synced
 //	          --- locks: layers → images → containers
 //	          the parent is looked up again, ID and names must be free
 //	create:4  the record is saved, incomplete       a record without directories: swept
 //	create:5  the driver renames d/<id> into its    a record with directories, still
 //	          home and links it                     incomplete: swept, also by the peers
 //	create:6  the tar-split file is renamed to      as create:5
-//	          <id>.tar-split.gz
+//	          <id>.tar-split.gz, and s/data with
+//	          its data items to <id>/
 //	create:7  the record is saved, complete         the layer is there, whole
 //	          --- locks let go
 //	create:8  the entry is removed                  an empty entry: swept

@@ -12,6 +12,16 @@ import (
 	"github.com/plyfs/plyfs/internal/durable"
 )
 
+// Progress is told, now and then, how many of all steps are done; nil is told
+// nothing. It is called under store locks and must return at once.
+type Progress func(done, all int)
+
+func (p Progress) tell(done, all int) {
+	if p != nil {
+		p(done, all)
+	}
+}
+
 // Swept is what GarbageCollect removed.
 type Swept struct {
 	// Layers, Images and Containers are the IDs of records that dead
@@ -28,9 +38,10 @@ type Swept struct {
 // extract area, temporary files of record files), and temporary files of big
 // data. What has no record otherwise is damage, which Check shows and only
 // Repair removes. An entry whose operation can neither be completed nor undone
-// stays, and is told in the error beside what was removed. ErrReadOnly for a
+// stays, and is told in the error beside what was removed. at is told of each
+// entry. ErrReadOnly for a
 // store opened read-only.
-func (s *Store) GarbageCollect(ctx context.Context) (sw Swept, err error) {
+func (s *Store) GarbageCollect(ctx context.Context, at Progress) (sw Swept, err error) {
 	if s.opts.ReadOnly {
 		return sw, s.writable()
 	}
@@ -46,7 +57,8 @@ func (s *Store) GarbageCollect(ctx context.Context) (sw Swept, err error) {
 		return sw, fmt.Errorf("look at the extract area: %w", err)
 	}
 	var errs []error
-	for _, e := range entries {
+	for i, e := range entries {
+		at.tell(i, len(entries))
 		err := s.settle(ctx, e)
 		if err == nil && !e.keep {
 			if err = e.remove(ctx); err == nil {

@@ -114,7 +114,7 @@ func TestImageStoreApart(t *testing.T) {
 		if len(deleted) == 0 || deleted[0] != "top" {
 			t.Errorf("deleted %v", deleted)
 		}
-		want(t, s.Wipe(ctx), nil)
+		want(t, s.Wipe(ctx, nil), nil)
 		s.WaitRemovals()
 		images.onlyEmpty(t)
 		for _, pattern := range []string{"plyfs/*", "*-layers/*.gz", "vfs/dir/*", "overlay/l/*"} {

@@ -57,7 +57,8 @@ func killOps(t testing.TB) map[string]func(s *store.Store) error {
 			return err
 		},
 		"import-layer": func(s *store.Store) error {
-			return stage(s.StageLayer(ctx, store.LayerSpec{ID: "new", Parent: "base"}))
+			return stage(s.StageLayer(ctx, store.LayerSpec{ID: "new", Parent: "base",
+				BigData: []store.BigDataItem{{Key: "item", Data: []byte("x")}}}))
 		},
 		"delete-layer": func(s *store.Store) error { return s.DeleteLayer(ctx, "full") },
 		"create-image": func(s *store.Store) error {
@@ -203,7 +204,7 @@ func TestKillChild(t *testing.T) {
 		s.WaitRemovals()
 		return nil
 	}
-	ops["wipe"] = func(s *store.Store) error { return s.Wipe(context.Background()) }
+	ops["wipe"] = func(s *store.Store) error { return s.Wipe(context.Background(), nil) }
 	ops["mount"] = func(s *store.Store) error {
 		_, err := s.Mount(context.Background(), "full", drivers.MountOptions{})
 		return err

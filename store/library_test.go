@@ -426,19 +426,25 @@ func TestShutdownAndWipe(t *testing.T) {
 				})
 			}
 		}
-		mounted, err := s.Shutdown(ctx, false)
+		mounted, err := s.Shutdown(ctx, false, nil)
 		want(t, err, errno.ErrInUse)
 		if len(mounted) != 2 || !strings.Contains(e.peer("mounted", "c1"), "c1 mounted") {
 			t.Errorf("mounted: %v", mounted)
 		}
-		mounted, err = s.Shutdown(ctx, true)
+		var steps []string
+		at := func(done, all int) { steps = append(steps, fmt.Sprintf("%d/%d", done, all)) }
+		mounted, err = s.Shutdown(ctx, true, at)
 		want(t, err, nil)
 		if len(mounted) != 0 || len(mountsBelow(t, e.root)) > 0 || strings.Contains(e.peer("mounted", "c1"), "c1 mounted") {
 			t.Errorf("still mounted: %v %v", mounted, mountsBelow(t, e.root))
 		}
 		_, err = s.Mount(ctx, "c2", drivers.MountOptions{})
 		want(t, err, nil)
-		want(t, s.Wipe(ctx), nil)
+		want(t, s.Wipe(ctx, at), nil)
+		// two mounts; then two containers with their layers, an image, three layers
+		if got := strings.Join(steps, " "); got != "0/2 1/2 0/8 1/8 2/8 3/8 4/8 5/8" {
+			t.Errorf("progress: %s", got)
+		}
 		for _, what := range []string{"layers", "images", "containers"} {
 			if out := e.peer(what); out != "" {
 				t.Errorf("%s are left: %s", what, out)

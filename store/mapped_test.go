@@ -177,7 +177,7 @@ func TestMappedContainers(t *testing.T) {
 		if len(deleted) != 3 {
 			t.Errorf("deleted %v", deleted)
 		}
-		want(t, s.Wipe(ctx), nil)
+		want(t, s.Wipe(ctx, nil), nil)
 		e.onlyEmpty(t)
 	})
 }

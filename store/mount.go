@@ -73,6 +73,8 @@ func (t *Tx) checkWritable(m mountTarget) error {
 		return errno.New(errno.ErrReadOnly, "an image is mounted read-only; make a container of it to write")
 	case m.layer.ReadOnly:
 		return errno.New(errno.ErrReadOnly, "layer %s belongs to a read-only store and cannot be mounted for writing", id)
+	case m.layer.Sealed():
+		return errno.New(errno.ErrReadOnly, "layer %s was made read-only and cannot be mounted for writing; make a child layer", id)
 	case len(t.Children(id)) > 0:
 		return errno.New(errno.ErrReadOnly, "layer %s has children and cannot be mounted for writing; make a child layer of your own", id)
 	case len(t.ImagesOn(id)) > 0 || len(t.MappedBy(id)) > 0:

@@ -70,6 +70,11 @@ func (w *WriteTx) putInPlace(entry *stageEntry, id string, split bool) error {
 			return err
 		}
 	}
+	if l := w.LayerByID(id); l != nil && len(l.BigDataNames) > 0 {
+		if err := os.Rename(entry.own(dataDir), w.s.objectDir(KindLayer, id)); err != nil {
+			return err
+		}
+	}
 	w.s.fail("create:6")
 	return nil
 }

@@ -63,6 +63,10 @@ type indexKey struct {
 
 const flagIncomplete = "incomplete"
 
+// flagSealed marks a layer that is not written to once it is made. It is
+// plyfs's own; the peers keep flags that they do not know.
+const flagSealed = "plyfs-read-only"
+
 func indexFlags(flags map[string]any, yield func(indexKey)) {
 	if on, ok := flags[flagIncomplete].(bool); ok && on {
 		yield(indexKey{relIncomplete, ""})

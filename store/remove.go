@@ -93,15 +93,24 @@ func (t *Tx) Deletable(imageRef string) ([]string, error) {
 // Wipe deletes every container, image and layer of the store, detaching what
 // is mounted; those of additional stores stay. Objects that others make in the
 // meantime may stay. A kill leaves what it had not come to. What cannot be
-// deleted is reported at the end, all the rest is gone.
-func (s *Store) Wipe(ctx context.Context) error {
+// deleted is reported at the end, all the rest is gone. at counts objects.
+func (s *Store) Wipe(ctx context.Context, at Progress) error {
 	var errs []error
-	for _, k := range []Kind{KindContainer, KindImage} {
+	var lists [numKinds][]string
+	all := 0
+	for k := range Kind(numKinds) {
 		ids, err := s.ownIDs(ctx, k)
 		if err != nil {
 			return err
 		}
-		for _, id := range ids {
+		lists[k] = ids
+		all += len(ids)
+	}
+	done := 0
+	for _, k := range []Kind{KindContainer, KindImage} {
+		for _, id := range lists[k] {
+			at.tell(done, all)
+			done++
 			err := s.withEntry(ctx, func(entry *stageEntry) error {
 				return s.Update(ctx, func(w *WriteTx) error {
 					if _, there := w.Names(k, id); !there {
@@ -116,7 +125,7 @@ func (s *Store) Wipe(ctx context.Context) error {
 			errs = append(errs, err)
 		}
 	}
-	return errors.Join(append(errs, s.wipeLayers(ctx))...)
+	return errors.Join(append(errs, s.wipeLayers(ctx, func(layers, _ int) { at.tell(done+layers, all) }))...)
 }
 
 // ownIDs are the IDs of a kind but for those of additional stores.
@@ -134,7 +143,7 @@ func (s *Store) ownIDs(ctx context.Context, k Kind) (ids []string, err error) {
 
 // wipeLayers deletes all layers in one transaction: the steps delete:2 to
 // delete:4 of doc_lifecycle.go, each for all of them.
-func (s *Store) wipeLayers(ctx context.Context) error {
+func (s *Store) wipeLayers(ctx context.Context, at Progress) error {
 	return s.withEntry(ctx, func(entry *stageEntry) error {
 		return s.Update(ctx, func(w *WriteTx) error {
 			var ids []string
@@ -153,20 +162,21 @@ func (s *Store) wipeLayers(ctx context.Context) error {
 				return fmt.Errorf("delete all layers: %w", err)
 			}
 			w.s.fail("delete:2")
-			return w.dropLayers(entry, ids)
+			return w.dropLayers(entry, ids, at)
 		})
 	})
 }
 
 // dropLayers is delete:3 and delete:4 for layers that are flagged. Where a
 // layer is mounted is told by those below it, so mounts go first.
-func (w *WriteTx) dropLayers(entry *stageEntry, ids []string) error {
+func (w *WriteTx) dropLayers(entry *stageEntry, ids []string, at Progress) error {
 	for _, id := range ids {
 		w.unmountStray(id)
 	}
 	var errs []error
 	gone := map[string]bool{}
-	for _, id := range ids {
+	for i, id := range ids {
+		at.tell(i, len(ids))
 		if err := w.retire(entry, id); err != nil {
 			errs = append(errs, fmt.Errorf("delete layer %s: %w", id, err))
 			continue

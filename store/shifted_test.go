@@ -80,7 +80,7 @@ func TestShiftedContainersAsPeer(t *testing.T) {
 	if left := mountsBelow(t, e.root+"/overlay"); len(left) > 0 {
 		t.Errorf("still mounted: %v", left)
 	}
-	want(t, s.Wipe(ctx), nil)
+	want(t, s.Wipe(ctx, nil), nil)
 	e.onlyEmpty(t)
 }
 

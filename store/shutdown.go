@@ -16,8 +16,8 @@ import (
 // any, and without force, ErrInUse and nothing is done; with force they are
 // unmounted first (busy mounts are detached, whatever their counts), and those
 // returned are the ones for which that failed. The store stays open and usable;
-// see Close.
-func (s *Store) Shutdown(ctx context.Context, force bool) (mounted []string, err error) {
+// see Close. at counts the layers that are unmounted.
+func (s *Store) Shutdown(ctx context.Context, force bool, at Progress) (mounted []string, err error) {
 	if err := s.writable(); err != nil {
 		return nil, err
 	}
@@ -29,7 +29,8 @@ func (s *Store) Shutdown(ctx context.Context, force bool) (mounted []string, err
 			return errno.New(errno.ErrInUse, "%d layers of %s are mounted, %s first; unmount them, or use force", len(ids), s.opts.GraphRoot, ids[0])
 		}
 		var errs []error
-		for _, id := range ids {
+		for i, id := range ids {
+			at.tell(i, len(ids))
 			if err := w.letGo(id); err != nil {
 				mounted = append(mounted, id)
 				errs = append(errs, fmt.Errorf("unmount layer %s: %w", id, err))

@@ -314,6 +314,9 @@ func (st *StagedLayer) Commit(ctx context.Context) (*Layer, error) {
 	if err == nil {
 		err = st.syncContent()
 	}
+	if err == nil && st.base == nil {
+		_, _, _, err = st.entry.stageData(st.spec.BigData)
+	}
 	if err == nil {
 		if st.base != nil {
 			rec, err = st.swap(ctx)
@@ -371,6 +374,12 @@ func (st *StagedLayer) record() *Layer {
 	}
 	if st.entry.root != st.s.opts.GraphRoot {
 		rec.file = fileImages
+	}
+	if st.spec.Seal {
+		rec.Flags = map[string]any{flagSealed: true}
+	}
+	for _, item := range st.spec.BigData {
+		rec.BigDataNames = append(rec.BigDataNames, item.Key)
 	}
 	if st.result != nil {
 		contentOfResult(*st.result).set(rec)

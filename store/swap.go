@@ -107,6 +107,9 @@ func (t *Tx) checkFillable(l *Layer) error {
 	if l.ReadOnly {
 		return errno.New(errno.ErrReadOnly, "layer %s belongs to a read-only store", l.ID)
 	}
+	if l.Sealed() {
+		return errno.New(errno.ErrReadOnly, "layer %s was made read-only; make a child layer and write there", l.ID)
+	}
 	seen := map[string]bool{}
 	for todo := []*Layer{l}; len(todo) > 0; {
 		one := todo[len(todo)-1]

@@ -71,6 +71,12 @@ type Layer struct {
 	meta
 }
 
+// Sealed tells whether the layer was made not to be written to.
+func (l *Layer) Sealed() bool {
+	on, ok := l.Flags[flagSealed].(bool)
+	return ok && on
+}
+
 // Image is the record of an image. See Layer on sharing.
 type Image struct {
 	ID string
@@ -138,6 +144,11 @@ type LayerSpec struct {
 	// ReadOnly says that it will not be mounted for writing; such layers go to
 	// a separate image store, where there is one.
 	ReadOnly bool
+	// Seal records that: the layer is never mounted for writing, and takes no
+	// further archive (a flag that the peers keep and do not know).
+	Seal bool
+	// BigData are the layer's data items.
+	BigData []BigDataItem
 	// Maps are the layer's owners' ID maps; without any it has its parent's,
 	// or, with HostIDs, none. A driver that maps when it mounts records none.
 	Maps     idmap.Maps

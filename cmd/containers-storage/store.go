@@ -84,7 +84,7 @@ func (a *app) wipe() *verb {
 		short:   "Wipe all layers, images, and containers",
 		long:    `Deletes everything in the store, mounted or not; additional stores stay as they are.`,
 		example: "  containers-storage --graph ./scratch --run ./scratch.run wipe",
-		run:     func(ctx context.Context, _ []string) error { return a.oneError(a.st.Wipe(ctx)) },
+		run:     func(ctx context.Context, _ []string) error { return a.oneError(a.st.Wipe(ctx, nil)) },
 	}
 }
 
@@ -97,7 +97,7 @@ func (a *app) shutdown() *verb {
 		example: "  containers-storage shutdown --force",
 		flags:   func(f *pflag.FlagSet) { f.BoolVarP(&force, "force", "f", false, "unmount mounted layers first") },
 		run: func(ctx context.Context, _ []string) error {
-			_, err := a.st.Shutdown(ctx, force)
+			_, err := a.st.Shutdown(ctx, force, nil)
 			if errors.Is(err, errno.ErrInUse) {
 				err = withWords("a layer is mounted: layer is in use by a container", err)
 			}
@@ -177,7 +177,7 @@ func (a *app) gc() *verb {
 		long:    `Removes what killed programs left half made.`,
 		example: "  containers-storage gc",
 		run: func(ctx context.Context, _ []string) error {
-			_, err := a.st.GarbageCollect(ctx)
+			_, err := a.st.GarbageCollect(ctx, nil)
 			return err
 		},
 	}

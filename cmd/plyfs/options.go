@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/plyfs/plyfs/fsview"
 	"github.com/plyfs/plyfs/internal/errno"
 	"github.com/plyfs/plyfs/store/config"
 )
@@ -17,7 +18,8 @@ type mountOptions struct {
 	hideTrees                    bool
 	showStreams, showDirs        bool
 	create                       bool
-	keepDrafts                   bool // not an option: commands without a mount
+	keepDrafts                   bool                         // not an option: commands without a mount
+	requests                     func() []fsview.RequestCount // nor this: what the server counts
 	bigDataLimit                 int64
 	lockTimeout                  time.Duration
 	umask                        uint32

@@ -12,6 +12,7 @@ import (
 
 	"github.com/sirupsen/logrus"
 
+	"github.com/plyfs/plyfs/fsview"
 	"github.com/plyfs/plyfs/fsview/fusefs"
 	"github.com/plyfs/plyfs/internal/detach"
 	"github.com/plyfs/plyfs/store"
@@ -33,13 +34,15 @@ func (a *app) serve(ctx context.Context, dir string, o mountOptions, ready func(
 		return err
 	}
 	defer func() { err = errors.Join(err, st.Close()) }()
+	var srv *fusefs.Server
+	o.requests = func() []fsview.RequestCount { return countsOf(srv) }
 	tree, err := openTree(st, conf, o, a.log)
 	if err != nil {
 		return err
 	}
 	// Mounts that were taken are given back even when ctx has ended.
 	defer func() { err = errors.Join(err, tree.Close(context.WithoutCancel(ctx))) }()
-	srv := fusefs.New(tree.Root(), a.serverOptions(ctx, st))
+	srv = fusefs.New(tree.Root(), a.serverOptions(ctx, st))
 	dev, err := a.connect(ctx, dir, o)
 	if err != nil {
 		return err
@@ -64,6 +67,16 @@ func (a *app) serve(ctx context.Context, dir string, o mountOptions, ready func(
 	case <-ctx.Done():
 		return a.unmount(ctx, srv, dir)
 	}
+}
+
+// countsOf are the server's counts, as the tree shows them.
+func countsOf(srv *fusefs.Server) []fsview.RequestCount {
+	list := srv.Requests()
+	counts := make([]fsview.RequestCount, len(list))
+	for i, r := range list {
+		counts[i] = fsview.RequestCount(r)
+	}
+	return counts
 }
 
 // serverOptions differ where the mounter's namespace is not this one: owners

@@ -52,6 +52,8 @@ type Server struct {
 	table *table
 	files handles
 
+	counts [numOps]counter
+
 	fuse *fuse.Server // set by Serve before the first request
 	dev  *os.File     // the device, for notices go-fuse has no method for
 
@@ -100,7 +102,8 @@ func (s *Server) Start(dev *os.File) (err error) {
 		return errors.Join(fmt.Errorf("serve: %w", err), dev.Close())
 	}
 	logw := s.log.WriterLevel(logrus.WarnLevel)
-	srv, err := fuse.NewServer(&raw{RawFileSystem: fuse.NewDefaultRawFileSystem(), s: s}, fmt.Sprintf("/dev/fd/%d", fd), s.mountOptions(log.New(logw, "", 0)))
+	r := &raw{RawFileSystem: fuse.NewDefaultRawFileSystem(), s: s}
+	srv, err := fuse.NewServer(counted{r, &s.counts}, fmt.Sprintf("/dev/fd/%d", fd), s.mountOptions(log.New(logw, "", 0)))
 	if err != nil {
 		return errors.Join(fmt.Errorf("serve: greet the kernel: %w", err), dev.Close(), logw.Close())
 	}
