@@ -17,6 +17,7 @@ LINT := bin/tools/golangci-lint
 # How long `make fuzz` spends on each fuzz target.
 FUZZTIME ?= 20s
 # For `make bench-streams`: -rounds 9, -slopes 1000000, -only apply, …
+# For `make bench-overlay`: -on tmpfs, -only untar,find, -rounds 3, -with kernel,ours, -write docs/benchmarks.md, …
 BENCHFLAGS ?=
 
 .PHONY: help
@@ -68,6 +69,13 @@ bench-streams: ## layers in and out beside containers-storage, tar, gzip, zstd a
 	@scripts/need.sh test
 	@$(MAKE) --no-print-directory build-binary
 	@$(GO) run ./tests/streambench $(BENCHFLAGS)
+
+.PHONY: bench-overlay
+bench-overlay: ## fuse-overlay beside the kernel's overlay, fuse-overlayfs, OVERLAY_PEERS, a bare loopback
+	@scripts/need.sh test
+	@$(MAKE) --no-print-directory build-binary
+	@$(GO) build -o bin/tools/overlaybench ./tests/overlaybench
+	@bin/tools/overlaybench $(BENCHFLAGS)
 
 .PHONY: fuzz
 fuzz: ## each fuzz target for FUZZTIME (20s)

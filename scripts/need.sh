@@ -37,7 +37,9 @@ stress-ng stress-ng
 mkfs.btrfs btrfs-progs
 mkfs.xfs xfsprogs
 filefrag e2fsprogs
-python3 python3"
+python3 python3
+fio fio
+git git"
 
 case $purpose in
 run) list=$for_run ;;

@@ -9,6 +9,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/plyfs/plyfs/tests/internal/timing"
 )
 
 // storage is a store for one of the two programs.
@@ -27,7 +29,7 @@ func (s *storage) make() error {
 	if err := os.MkdirAll(s.dir, 0o755); err != nil {
 		return err
 	}
-	return tool(s.args("layers")...)
+	return timing.Tool(s.args("layers")...)
 }
 
 func (s *storage) args(args ...string) []string {
@@ -64,9 +66,9 @@ func (b *bench) sources() (plain, gz, zst string, err error) {
 	if _, err := os.Stat(zst); err == nil {
 		return plain, gz, zst, nil
 	}
-	err = tool("tar", "cf", plain, "-C", src, "cmd", "net", "runtime", "crypto")
+	err = timing.Tool("tar", "cf", plain, "-C", src, "cmd", "net", "runtime", "crypto")
 	if err == nil {
-		err = tool("sh", "-c", fmt.Sprintf("gzip -1c %[1]s >%[2]s && zstd -qc %[1]s >%[3]s", plain, gz, zst))
+		err = timing.Tool("sh", "-c", fmt.Sprintf("gzip -1c %[1]s >%[2]s && zstd -qc %[1]s >%[3]s", plain, gz, zst))
 	}
 	return plain, gz, zst, err
 }
@@ -121,10 +123,10 @@ func (b *bench) export() (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, s.remove()) }()
-	if err := tool(s.args("create-layer", "-i", "base")...); err != nil {
+	if err := timing.Tool(s.args("create-layer", "-i", "base")...); err != nil {
 		return err
 	}
-	if err := tool(s.args("applydiff", "-f", plain, "base")...); err != nil {
+	if err := timing.Tool(s.args("applydiff", "-f", plain, "base")...); err != nil {
 		return err
 	}
 	ours := storage{program: b.ours, dir: s.dir}
@@ -190,13 +192,13 @@ func (b *bench) changed(s *storage) error {
 	if err := writeStream(file, b.image, 100); err != nil {
 		return err
 	}
-	if err := tool(s.args("import-layer", "-i", "base", "-f", file)...); err != nil {
+	if err := timing.Tool(s.args("import-layer", "-i", "base", "-f", file)...); err != nil {
 		return err
 	}
-	if err := tool(s.args("create-layer", "-i", "top", "base")...); err != nil {
+	if err := timing.Tool(s.args("create-layer", "-i", "top", "base")...); err != nil {
 		return err
 	}
 	edit := `d=$(` + strings.Join(s.args("mount", "top"), " ") + `) && cd $d && for i in $(seq 0 39); do echo new >d$i/f$i; echo more >d$i/new; done &&
 		for i in $(seq 40 59); do rm d$i/f$i; done && cd / && ` + strings.Join(s.args("unmount", "top"), " ")
-	return errors.Join(tool("sh", "-ec", edit), os.Remove(file))
+	return errors.Join(timing.Tool("sh", "-ec", edit), os.Remove(file))
 }

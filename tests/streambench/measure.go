@@ -5,9 +5,10 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"slices"
 	"syscall"
 	"time"
+
+	"github.com/plyfs/plyfs/tests/internal/timing"
 )
 
 // contestant is one program on one line.
@@ -54,8 +55,7 @@ func median(s []sample, of func(sample) float64) float64 {
 	for _, x := range s {
 		v = append(v, of(x))
 	}
-	slices.Sort(v)
-	return v[len(v)/2]
+	return timing.Median(v)
 }
 
 func measure(c *contestant) (s sample, err error) {
@@ -87,14 +87,4 @@ func measure(c *contestant) (s sample, err error) {
 		err = c.after()
 	}
 	return s, err
-}
-
-// tool runs a command that is not measured.
-func tool(args ...string) error {
-	cmd := exec.Command(args[0], args[1:]...)
-	cmd.Dir = "/"
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("%q: %w: %s", args, err, out)
-	}
-	return nil
 }

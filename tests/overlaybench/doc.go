@@ -1,0 +1,21 @@
+// Command overlaybench measures fuse-overlay beside the kernel's overlay,
+// beside fuse-overlayfs and whatever OVERLAY_PEERS names, beside a plain
+// directory and beside the floor, a bare loopback on go-fuse with the same
+// caching (floor.go, kept for this alone): `make bench-overlay`.
+//
+// A line is a workload of one or more steps on one mount. Each round runs every
+// side once, in an order that turns, on layers that are the same and an upper
+// directory that is new; the resulting tree must hash to what the first side's
+// did, or nothing is counted. Printed are medians, ratios to the kernel's
+// overlay, and the CPU seconds of the serving process. Nothing is asserted
+// about times.
+//
+//	OVERLAY_PEERS=NAME=PROGRAM,…   further programs that take fuse-overlayfs's
+//	                               command line
+//
+// All is on a filesystem of the program's own: a tmpfs, where the programs' own
+// cost shows, or ext4 on a loop file, which is what a user has. It needs root.
+// As `overlaybench work NAME ARGS…` it is the child that carries out a step for
+// which there is no common program, and as `overlaybench floor DIR MNT` it is
+// the floor.
+package main
