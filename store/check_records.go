@@ -122,7 +122,7 @@ func (c *checker) found(o object, k Kind, p Problem, subject, text, detail strin
 // files reports record files that cannot be read.
 func (c *checker) files() {
 	for k := range Kind(numKinds) {
-		if err := c.t.st.kinds[k].broken; err != nil {
+		if err := c.t.st.part(k).broken(); err != nil {
 			c.report.add(Finding{Kind: k, Problem: ProblemFile, Detail: err.Error(), text: string(ProblemFile)})
 		}
 	}
@@ -300,7 +300,7 @@ func (c *checker) data(ctx context.Context, o object, k Kind, keys []string, siz
 // unrecorded reports what is on disk and has no record. While the records
 // cannot all be read nothing is: it would be taken for what may be removed.
 func (c *checker) unrecorded(k Kind) {
-	if c.t.st.kinds[k].broken != nil {
+	if c.t.st.part(k).broken() != nil {
 		return
 	}
 	seen := map[string]bool{}

@@ -39,12 +39,22 @@ type meta struct {
 // member is one member of a JSON object, as text; key has its quotes.
 type member struct{ key, value string }
 
-// decoder collects what went wrong while members are decoded.
+// decoder collects what went wrong while the members of one record are decoded.
 type decoder struct {
 	wrong []string
-	odd   []member                  // ID maps with more in them than we know
-	flags map[string]map[string]any // the scanner's
+	odd   []member // ID maps with more in them than we know
+	seen  *seen    // nil where there is one record only
 }
+
+// seen holds values of the records before, by their text: many have the same
+// ones, and nobody changes them.
+type seen struct {
+	flags map[string]map[string]any
+	ids   map[string][]uint32
+}
+
+// maxSeen bounds how many different values of a sort are remembered.
+const maxSeen = 64
 
 func (d *decoder) fail(key string, err error) {
 	if err != nil {
@@ -99,6 +109,13 @@ func (d *decoder) ids(key, raw string, to *[]uint32) {
 	if isNull(raw) {
 		return
 	}
+	if d.seen != nil {
+		if known, ok := d.seen.ids[raw]; ok {
+			*to = known
+			return
+		}
+	}
+	before := len(d.wrong)
 	p := scanner{s: raw}
 	d.fail(key, p.array(0, func(v string) error {
 		n, err := strconv.ParseUint(v, 10, 32)
@@ -108,6 +125,9 @@ func (d *decoder) ids(key, raw string, to *[]uint32) {
 		*to = append(*to, uint32(n))
 		return nil
 	}))
+	if d.seen != nil && len(d.seen.ids) < maxSeen && len(d.wrong) == before {
+		put(&d.seen.ids, raw, *to)
+	}
 }
 
 func (d *decoder) time(key, raw string, to *time.Time) {
@@ -133,19 +153,18 @@ func (d *decoder) any(key, raw string, to any) {
 	d.fail(key, dec.Decode(to))
 }
 
-// maxFlags bounds how many different flags are remembered.
-const maxFlags = 64
-
 // flagsOf decodes flags, or shares those of a record that had the same text.
 func (d *decoder) flagsOf(key, raw string, to *map[string]any) {
-	if known, ok := d.flags[raw]; ok {
-		*to = known
-		return
+	if d.seen != nil {
+		if known, ok := d.seen.flags[raw]; ok {
+			*to = known
+			return
+		}
 	}
 	before := len(d.wrong)
 	d.any(key, raw, to)
-	if d.flags != nil && len(d.flags) < maxFlags && len(d.wrong) == before {
-		d.flags[raw] = *to
+	if d.seen != nil && len(d.seen.flags) < maxSeen && len(d.wrong) == before {
+		put(&d.seen.flags, raw, *to)
 	}
 }
 
@@ -203,7 +222,8 @@ func (d *decoder) ranges(key, raw string, to *[]idmap.Range) {
 // one and tells whether it knows the key. The result goes into m. The error is
 // one of syntax.
 func decodeRecord(p *scanner, m *meta, known func(d *decoder, key, value string) bool) error {
-	d := decoder{flags: p.flags}
+	d := &p.dec
+	*d = decoder{seen: p.seen}
 	p.space()
 	start := p.i
 	err := p.object(1, func(key, value string) error {
@@ -211,7 +231,7 @@ func decodeRecord(p *scanner, m *meta, known func(d *decoder, key, value string)
 		if err != nil {
 			return err
 		}
-		if !known(&d, name, value) {
+		if !known(d, name, value) {
 			m.extra = append(m.extra, member{key, value})
 		}
 		return nil

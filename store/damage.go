@@ -69,16 +69,25 @@ func (t *Tx) damagedLayer(l *Layer) error {
 	return nil
 }
 
-// Unreadable returns what is wrong with the record file of kind k (ErrDamaged),
-// of which only a part could be read, or nil. It costs nothing.
-func (t *Tx) Unreadable(k Kind) error { return t.st.kinds[k].broken }
+// Unreadable returns what is wrong (ErrDamaged) with the record files of which
+// only a part could be read, in the order of kinds; of kinds that nobody has
+// asked for anything yet it says nothing, and reads nothing.
+func (t *Tx) Unreadable() []error {
+	var out []error
+	for k := range Kind(numKinds) {
+		if p := t.st.part(k); p.asked() && p.broken() != nil {
+			out = append(out, p.broken())
+		}
+	}
+	return out
+}
 
 // Damaged lists what is wrong with kind k: files that cannot be read, elements
 // that are no records, damaged objects, and what is on disk without a record.
 // It looks at every object, so it is slow; nothing is changed.
 func (t *Tx) Damaged(k Kind) []Broken {
 	var out []Broken
-	if err := t.st.kinds[k].broken; err != nil {
+	if err := t.st.part(k).broken(); err != nil {
 		out = append(out, Broken{Kind: k, Err: err})
 	}
 	if err := t.st.mounts.broken; err != nil && k == KindLayer {

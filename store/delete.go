@@ -67,7 +67,7 @@ func (t *Tx) checkUnused(l *Layer) error {
 // part of a file that cannot be read.
 func (t *Tx) allRead(k Kind, id string, users ...Kind) error {
 	for _, user := range users {
-		if t.st.kinds[user].broken != nil {
+		if t.st.part(user).broken() != nil {
 			return errno.New(errno.ErrDamaged, "whether a %s needs %s %s is not known, since not all %ss can be read; repair their file first", user, k, id, user)
 		}
 	}
@@ -114,11 +114,19 @@ func (w *WriteTx) finishDrop(entry *stageEntry, id string) error {
 		return err
 	}
 	w.s.fail("delete:4")
-	if _, counted := w.Mountpoint(id); !counted {
+	return w.forgetMounts([]string{id})
+}
+
+// forgetMounts drops what the table of mounts says of layers that are gone.
+func (w *WriteTx) forgetMounts(ids []string) error {
+	counted := func(id string) bool { _, ok := w.Mountpoint(id); return ok }
+	if !slices.ContainsFunc(ids, counted) {
 		return nil
 	}
 	return w.editMounts(func(t mountTable) error {
-		delete(t, id)
+		for _, id := range ids {
+			delete(t, id)
+		}
 		return nil
 	})
 }
@@ -248,7 +256,7 @@ func (t *Tx) onlyOf(l *Layer, containerID string) bool {
 	return !l.ReadOnly && len(t.Children(l.ID)) == 0 && len(t.ImagesOn(l.ID)) == 0 && len(t.MappedBy(l.ID)) == 0
 }
 
-// dropObject is drop:2 to drop:5.
+// dropObject is drop:2 to drop:6.
 func (w *WriteTx) dropObject(entry *stageEntry, k Kind, id string, layers []string) error {
 	if err := entry.writeJournal(journal{Op: journalDelete, Kind: journalKind(k), ID: id, Layers: layers}); err != nil {
 		return err
@@ -265,24 +273,48 @@ func (w *WriteTx) dropObject(entry *stageEntry, k Kind, id string, layers []stri
 }
 
 // finishObjectDrop removes what belonged to an object whose record is gone,
-// also when a killed process began it: so layers that got a use meanwhile, or
-// are gone, are passed over.
+// also when a killed process began it. Layers that got a use meanwhile are
+// passed over; of those without a record the directories may still be there.
 func (w *WriteTx) finishObjectDrop(entry *stageEntry, k Kind, id string, layers []string) error {
 	errs := []error{entry.trash(w.s.objectDir(k, id)), w.trashRunDir(k, id)}
 	w.s.fail("drop:4")
-	for _, layer := range layers {
-		l := w.LayerByID(layer)
-		if l == nil || w.checkUnused(l) != nil {
-			continue
-		}
-		errs = append(errs, w.dropLayer(entry, layer))
-	}
+	gone, err := w.dropRecords(layers)
+	errs = append(errs, err)
 	w.s.fail("drop:5")
+	for _, layer := range gone {
+		errs = append(errs, w.retireLeft(entry, layer))
+	}
+	w.s.fail("drop:6")
 	if err := errors.Join(errs...); err != nil {
 		entry.keep = true
 		return fmt.Errorf("delete %s %s: %w", k, id, err)
 	}
 	return nil
+}
+
+// dropRecords drops the records of the layers that nothing uses, top first,
+// with one save, and returns those layers that then have none.
+func (w *WriteTx) dropRecords(layers []string) (gone []string, err error) {
+	if len(layers) > 0 && w.s.driver == nil {
+		return nil, w.s.writable()
+	}
+	for _, id := range layers {
+		l := w.LayerByID(id)
+		if l != nil && w.checkUnused(l) != nil {
+			continue
+		}
+		if l != nil {
+			w.unmountStray(id)
+			if err := w.remove(KindLayer, id); err != nil {
+				return nil, err
+			}
+		}
+		gone = append(gone, id)
+	}
+	if err := w.save(KindLayer); err != nil {
+		return nil, err
+	}
+	return gone, w.forgetMounts(gone)
 }
 
 // trashRunDir removes the object's directory in the run root, another

@@ -13,17 +13,18 @@ import (
 func difference(old, now *state) []Event {
 	at := time.Now().UTC()
 	var out []Event
-	out = diffSets(out, old.layers, now.layers, at)
-	out = diffSets(out, old.images, now.images, at)
-	out = diffSets(out, old.containers, now.containers, at)
+	out = diffParts(out, old.layers, now.layers, at)
+	out = diffParts(out, old.images, now.images, at)
+	out = diffParts(out, old.containers, now.containers, at)
 	out = diffMounts(out, old, now, at)
 	return out
 }
 
-func diffSets[R record[R]](out []Event, old, now *set[R], at time.Time) []Event {
-	if old == now {
+func diffParts[R record[R]](out []Event, was, is *part[R], at time.Time) []Event {
+	if was == is {
 		return out
 	}
+	old, now := was.records(), is.records()
 	for _, r := range old.list {
 		if _, ok := now.byID[r.id()]; !ok {
 			out = append(out, Event{Time: at, Kind: now.kind, Op: OpDelete, ID: r.id(), Names: r.names()})
@@ -105,7 +106,7 @@ func diffMounts(out []Event, old, now *state, at time.Time) []Event {
 
 func mountEvent(st *state, op Op, id string, at time.Time) Event {
 	e := Event{Time: at, Kind: KindLayer, Op: op, ID: id}
-	if l := st.layers.byID[id]; l != nil {
+	if l := st.layers.records().byID[id]; l != nil {
 		e.Names = l.Names
 	}
 	return e

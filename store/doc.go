@@ -48,9 +48,13 @@
 // A View costs one system call while nothing was written in the store's
 // directories (quiet.go), else a comparison of the last-writer tokens and of
 // each file's inode, size and time; only when those differ are read locks
-// taken and the changed files read: token first, then the file. Records whose
-// text is the same are used again, so that a difference between states is
-// found by comparing pointers.
+// taken and the changed files read: token first, then the file. All of them
+// are read under those locks, as text; the records of a kind are decoded when
+// the first question about it is asked (part.go), from that text and with no
+// lock, so that a state is of one moment however late its parts are decoded,
+// and who lists images pays for no layers. Records whose text is the same are
+// used again, so that a difference between states is found by comparing
+// pointers.
 //
 // # Writing
 //
@@ -58,13 +62,15 @@
 //
 //	the gate and the three locks are taken     nothing: the kernel frees them
 //	what others wrote is loaded                nothing
-//	records flagged incomplete are swept       each is gone, or still flagged
+//	records flagged incomplete are swept (a    each is gone, or still flagged
+//	text that lacks the word is not decoded)
 //	the function changes a copy of the sets    nothing
 //	for each kind that changed (layers, images, containers; the other way round
 //	when records went), so that no saved record refers to one that is not there:
 //	  save:1  a fresh token is written         readers load the old file again: no harm
 //	          the text goes to .tmp-layers.json<digits>, is synced
-//	                                           a temporary file: swept at the next open
+//	                                           a temporary file: swept at the next open,
+//	                                           which looks for its usual name
 //	          it is renamed over layers.json   the new file, whole
 //	  save:2  the directory is synced          the same, also after a power loss
 //	the state is published, the locks let go   readers of this process see it

@@ -69,11 +69,12 @@
 // a peer has worked on the store, does no harm.
 //
 //   - create (image, container): the record exists → it was done. Else its data
-//     directory goes to the trash, and the container's layer too unless
-//     something uses it.
+//     directory goes to the trash, and the container's layer too, with its
+//     record if it has one, unless something uses it, or it is still in the
+//     stage (then what has its ID in the driver's home is not ours).
 //   - delete (image, container): the record exists → nothing had happened. Else
 //     its directories go to the trash and those of the named layers that
-//     nothing uses are deleted.
+//     nothing uses are deleted, and of those without a record the directories.
 //   - exchange (additive diff): the published directory has the inode number
 //     that the journal names → the swap was made: the tar-split file is put in
 //     place (or removed) and the record gets the journal's digests, if it has
@@ -95,8 +96,9 @@
 //	        synced; the container's layer in d/
 //	make:2  the journal is written                  swept
 //	        --- locks; what it is made from is looked up again
-//	make:3  (container) the layer is published      the layer is deleted again, having
-//	        as in create:4 to create:7              no container
+//	make:3  (container) the layer is published as   directories without a record, then a
+//	        in create:5 to create:7: the journal    layer without a container: moved to the
+//	        is there in place of create:4           trash, or deleted
 //	make:4  s/data is renamed to <kind>/<id>        moved to the trash, having no record
 //	make:5  the record is saved                     done
 //	        --- locks let go
@@ -124,10 +126,16 @@
 //	drop:4  its directories are renamed into s/     completed
 //	        (that in the run root, another
 //	        filesystem, is removed in place)
-//	drop:5  its layers are deleted, top first, as   completed
-//	        in delete:2 to delete:4
+//	drop:5  the records of its layers are dropped,  completed: the directories are moved
+//	        saved once, and their mount counts
+//	drop:6  the driver renames the layers into d/,  completed
+//	        tar-split and data go to s/
 //	        --- locks let go
-//	drop:6  the entry is removed
+//	        the entry is removed
+//
+// No record of a layer is ever complete without its directories. Directories
+// without a record, which a kill leaves at make:3 and drop:5, are looked at by
+// nobody (peers list them in their check) until the journal is settled.
 //
 // # Additive diffs (StageDiff … Commit)
 //

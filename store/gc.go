@@ -84,7 +84,7 @@ func (s *Store) sweepRecords(ctx context.Context, sw *Swept) error {
 	var temps []string
 	err := s.View(ctx, func(t *Tx) (err error) {
 		for k := range Kind(numKinds) {
-			half[k] = t.st.of(k).incomplete()
+			half[k] = t.st.part(k).incomplete()
 		}
 		temps, err = s.temps(t)
 		return err

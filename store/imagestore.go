@@ -60,7 +60,7 @@ func (s *Store) layerRoot(id string) string {
 	if !s.split() {
 		return s.opts.GraphRoot
 	}
-	if l := s.cur.Load().layers.byID[id]; l != nil && l.shadow == 0 {
+	if l := s.cur.Load().layers.records().byID[id]; l != nil && l.shadow == 0 {
 		return s.rootOfFile(l.file)
 	}
 	if d, ok := s.driver.(*splitDriver); ok { // one that is being made is where its directories are

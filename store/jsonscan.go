@@ -3,6 +3,7 @@ package store
 import (
 	"encoding/json"
 	"fmt"
+	"math/bits"
 	"unicode/utf8"
 )
 
@@ -14,9 +15,10 @@ const jsonDepth = 10000
 type scanner struct {
 	s string
 	i int
-	// flags are those of the records before, by their text: most have one of
-	// few, and nobody changes them. nil where there is one record only.
-	flags map[string]map[string]any
+	// seen is of the records before; nil where there is one record only.
+	seen *seen
+	// dec decodes the record that is being walked.
+	dec decoder
 }
 
 // syntaxError says at which byte of its text a scanner gave up.
@@ -148,29 +150,57 @@ func (p *scanner) array(depth int, element func(value string) error) error {
 
 // quoted returns the text of a string that begins here, with its quotes.
 func (p *scanner) quoted() (string, error) {
-	text, start, i := p.s, p.i, p.i+1
-	for i < len(text) {
-		c := text[i]
-		if c != '"' && c != '\\' && c >= ' ' {
-			i++
-			continue
+	start := p.i
+	p.i++
+	for {
+		p.i += plain(p.s[p.i:])
+		if p.i == len(p.s) {
+			return "", p.fail("")
 		}
-		p.i = i
-		switch c {
-		case '"':
+		switch c := p.s[p.i]; {
+		case c == '"':
 			p.i++
-			return text[start:p.i], nil
-		case '\\':
+			return p.s[start:p.i], nil
+		case c == '\\':
 			if err := p.escape(); err != nil {
 				return "", err
 			}
-			i = p.i
-		default:
+		case c < ' ':
 			return "", p.fail("control byte in a string")
+		default:
+			p.i++
 		}
 	}
-	p.i = i
-	return "", p.fail("")
+}
+
+// plain returns how many of the first bytes of s are ASCII that means itself in
+// a string: no quote, no backslash, no control byte. It looks at eight at a
+// time (https://graphics.stanford.edu/~seander/bithacks.html#ZeroInWord: the
+// lowest byte that is marked is rightly so, and that is the one asked for).
+func plain(s string) int {
+	const (
+		ones  = 0x0101010101010101
+		highs = 0x8080808080808080
+	)
+	i := 0
+	for ; len(s)-i >= 8; i += 8 {
+		b := s[i : i+8]
+		x := uint64(b[0]) | uint64(b[1])<<8 | uint64(b[2])<<16 | uint64(b[3])<<24 |
+			uint64(b[4])<<32 | uint64(b[5])<<40 | uint64(b[6])<<48 | uint64(b[7])<<56
+		quote, slash := x^(ones*'"'), x^(ones*'\\')
+		marked := (quote - ones) &^ quote
+		marked |= (slash - ones) &^ slash
+		marked |= (x - ones*' ') &^ x
+		if marked |= x; marked&highs != 0 {
+			return i + bits.TrailingZeros64(marked&highs)/8
+		}
+	}
+	for ; i < len(s); i++ {
+		if c := s[i]; c < ' ' || c >= utf8.RuneSelf || c == '"' || c == '\\' {
+			break
+		}
+	}
+	return i
 }
 
 func (p *scanner) escape() error {
@@ -270,15 +300,7 @@ func unquote(raw string) (string, error) {
 	if len(raw) < 2 || raw[0] != '"' {
 		return "", fmt.Errorf("%.20s is no string", raw)
 	}
-	body := raw[1 : len(raw)-1]
-	plain := true
-	for i := range len(body) {
-		if body[i] == '\\' || body[i] >= utf8.RuneSelf {
-			plain = false
-			break
-		}
-	}
-	if plain {
+	if body := raw[1 : len(raw)-1]; plain(body) == len(body) {
 		return body, nil
 	}
 	var s string

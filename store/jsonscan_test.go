@@ -93,3 +93,19 @@ func TestScannerDepth(t *testing.T) {
 		}
 	}
 }
+
+// plain finds the first byte that a look at every byte finds.
+func TestPlain(t *testing.T) {
+	t.Parallel()
+	bytes := rapid.SliceOf(rapid.OneOf(rapid.Byte(), rapid.SampledFrom([]byte("aZ !#[]\"\\\x00\x1f\x20\x7f\x80\xff"))))
+	rapid.Check(t, func(t *rapid.T) {
+		s := string(bytes.Draw(t, "s"))
+		want := 0
+		for want < len(s) && s[want] >= ' ' && s[want] < 0x80 && s[want] != '"' && s[want] != '\\' {
+			want++
+		}
+		if got := plain(s); got != want {
+			t.Fatalf("%q: %d, want %d", s, got, want)
+		}
+	})
+}

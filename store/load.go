@@ -19,6 +19,9 @@ import (
 // maxFile bounds a record file, in bytes: a larger one counts as damaged.
 const maxFile = 512 << 20
 
+// readChunk is how much of a record file is read by one call, in bytes.
+const readChunk = 256 << 10
+
 // fileStamp tells one version of a file from another. The zero fileStamp is
 // that of a missing file.
 type fileStamp struct {
@@ -79,7 +82,8 @@ func readText(path string) (_ string, _ fileStamp, err error) {
 	}
 	var b strings.Builder
 	b.Grow(int(st.Size))
-	if _, err := io.Copy(&b, io.LimitReader(f, maxFile)); err != nil {
+	buf := make([]byte, min(st.Size+1, readChunk))
+	if _, err := io.CopyBuffer(&b, io.LimitReader(f, maxFile), buf); err != nil {
 		return "", stamp, fmt.Errorf("read %s: %w", path, err)
 	}
 	return b.String(), stamp, nil
@@ -106,7 +110,7 @@ type parser[R record[R]] struct {
 }
 
 func (p *parser[R]) parse(text string) parsed[R] {
-	s := scanner{s: text, flags: map[string]map[string]any{}}
+	s := scanner{s: text, seen: new(seen)}
 	if c := s.peek(); c == 0 && s.i == len(text) {
 		return p.out // an empty file holds nothing
 	}

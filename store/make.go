@@ -226,7 +226,7 @@ func (w *WriteTx) publishContainer(st *StagedLayer, rec *Container, spec Contain
 	if img := w.ImageByID(spec.Image); img != nil && parent != img.TopLayer && !slices.Contains(img.MappedLayers, parent) {
 		return errno.New(errno.ErrInUse, "image %s got another layer while container %s was made; try again", spec.Image, rec.ID)
 	}
-	if err := w.publishLayer(st.entry, st.record(), false); err != nil {
+	if err := w.publishJournaled(st.entry, st.record()); err != nil {
 		return err
 	}
 	w.s.fail("make:3")

@@ -15,7 +15,7 @@ func merge[R record[R]](kind Kind, own [numFiles]parsed[R], shadows []parsed[R])
 	for _, p := range shadows {
 		size += len(p.list)
 	}
-	m := &merger[R]{set: newSet[R](kind, size), taken: make(map[string]bool)}
+	m := &merger[R]{set: newSet[R](kind, size)}
 	m.own(own)
 	for _, p := range shadows {
 		m.shadow(p.list)
@@ -24,37 +24,23 @@ func merge[R record[R]](kind Kind, own [numFiles]parsed[R], shadows []parsed[R])
 	return m.set
 }
 
-type merger[R record[R]] struct {
-	set   *set[R]
-	taken map[string]bool // names that have their owner
-}
+type merger[R record[R]] struct{ set *set[R] }
 
+// own takes the records from the last to the first, so that who comes first
+// here counts.
 func (m *merger[R]) own(files [numFiles]parsed[R]) {
-	type place struct {
-		r    R
-		file int
-	}
-	var all []place
-	last := make(map[string]int)
-	for file, p := range files {
+	for file, p := range slices.Backward(files[:]) {
 		m.set.opaque[file] = p.opaque
-		for _, r := range p.list {
-			last[r.id()] = len(all)
-			all = append(all, place{r, file})
+		for _, r := range slices.Backward(p.list) {
+			if _, later := m.set.byID[r.id()]; later {
+				m.set.opaque[file] = append(slices.Clip(m.set.opaque[file]),
+					opaque{raw: r.m().raw, id: r.id(), why: "a later record has the same ID"})
+				continue
+			}
+			m.set.grow(m.claim(r))
 		}
 	}
-	kept := make([]R, 0, len(all))
-	for i, pl := range slices.Backward(all) {
-		if last[pl.r.id()] != i {
-			m.set.opaque[pl.file] = append(slices.Clip(m.set.opaque[pl.file]),
-				opaque{raw: pl.r.m().raw, id: pl.r.id(), why: "a later record has the same ID"})
-			continue
-		}
-		kept = append(kept, m.claim(pl.r))
-	}
-	for _, r := range slices.Backward(kept) {
-		m.set.grow(r)
-	}
+	slices.Reverse(m.set.list)
 }
 
 func (m *merger[R]) shadow(list []R) {
@@ -65,17 +51,22 @@ func (m *merger[R]) shadow(list []R) {
 	}
 }
 
-// claim takes the record's names; names that others have are trimmed.
+// claim takes the record's names; those that have their owner are trimmed.
 func (m *merger[R]) claim(r R) R {
 	names := r.names()
-	free := make([]string, 0, len(names))
-	for _, n := range names {
-		if !m.taken[n] {
-			m.taken[n] = true
-			free = append(free, n)
+	var free []string // when there is one that is not
+	for i, n := range names {
+		switch _, taken := m.set.byName[n]; {
+		case !taken:
+			m.set.byName[n] = r
+			if free != nil {
+				free = append(free, n)
+			}
+		case free == nil:
+			free = append(make([]string, 0, len(names)), names[:i]...)
 		}
 	}
-	if len(free) == len(names) {
+	if free == nil {
 		return r
 	}
 	r = r.clone()

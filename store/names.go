@@ -157,15 +157,15 @@ func (w *WriteTx) losers(k Kind, id string, names []string) (map[string][]string
 func (w *WriteTx) relink(k Kind, id string) {
 	switch k {
 	case KindLayer:
-		relinkIn(w, layerSet, id)
+		relinkIn(w, layerPart, id)
 	case KindImage:
-		relinkIn(w, imageSet, id)
+		relinkIn(w, imagePart, id)
 	case KindContainer:
-		relinkIn(w, containerSet, id)
+		relinkIn(w, containerPart, id)
 	}
 }
 
-func relinkIn[R record[R]](w *WriteTx, at func(*state) **set[R], id string) {
+func relinkIn[R record[R]](w *WriteTx, at func(*state) **part[R], id string) {
 	set := mutableSet(w, at)
 	for _, n := range set.byID[id].names() {
 		set.byName[n] = set.byID[id]
@@ -201,7 +201,7 @@ func (w *WriteTx) adopt(id string) error {
 	if err := w.writable(KindImage); err != nil {
 		return err
 	}
-	set := mutableSet(w, imageSet)
+	set := mutableSet(w, imagePart)
 	old := set.byID[id]
 	own := old.clone()
 	own.ReadOnly = false

@@ -56,6 +56,32 @@ func (w *WriteTx) publishLayer(entry *stageEntry, rec *Layer, split bool) error 
 	return nil
 }
 
+// publishJournaled is publishLayer for a layer that the entry's journal names,
+// so that a kill before its record is saved leaves no more than directories,
+// which are moved away when the journal is settled: one save instead of two.
+func (w *WriteTx) publishJournaled(entry *stageEntry, rec *Layer) error {
+	if err := w.checkParent(rec.Parent); err != nil {
+		return err
+	}
+	if err := w.freeNames(KindLayer, rec.Names); err != nil {
+		return err
+	}
+	if err := w.addLayer(rec.clone()); err != nil {
+		return err
+	}
+	err := w.putInPlace(entry, rec.ID, false)
+	if err == nil {
+		err = w.save(KindLayer)
+	}
+	if err != nil {
+		undone := w.unpublish(entry, rec.ID)
+		entry.keep = undone != nil // its journal tells the next opening
+		return errors.Join(fmt.Errorf("publish layer %s: %w", rec.ID, err), undone)
+	}
+	w.s.fail("create:7")
+	return nil
+}
+
 // putInPlace moves the directories and the tar-split file.
 func (w *WriteTx) putInPlace(entry *stageEntry, id string, split bool) error {
 	if err := w.s.driver.Publish(entry.stage(), id); err != nil {
@@ -84,7 +110,7 @@ func (w *WriteTx) unpublish(entry *stageEntry, id string) error {
 	// Publish refuses a home that holds foreign directories, and leaves the
 	// layer in the stage: what is in the home then is not ours to retire.
 	var err error
-	if _, serr := os.Lstat(filepath.Join(entry.root, entry.stage(), id)); errors.Is(serr, os.ErrNotExist) {
+	if !entry.staged(id) {
 		err = w.retire(entry, id)
 	}
 	if w.LayerByID(id) != nil {
@@ -104,6 +130,23 @@ func (w *WriteTx) retire(entry *stageEntry, id string) error {
 		return err
 	}
 	return errors.Join(w.s.driver.Retire(on.stage(), id), on.trash(split), on.trash(data))
+}
+
+// retireLeft is retire for a layer whose record is gone and whose directories
+// may be: so it looks everywhere.
+func (w *WriteTx) retireLeft(entry *stageEntry, id string) error {
+	on, err := entry.on(w.s.layerRoot(id))
+	if err == nil {
+		err = w.s.driver.Retire(on.stage(), id)
+	}
+	dirs := []string{w.s.kindDir(KindLayer)}
+	if w.s.split() {
+		dirs = append(dirs, w.s.imageLayersDir())
+	}
+	for _, dir := range dirs {
+		err = errors.Join(err, entry.trash(filepath.Join(dir, id+"."+splitFile)), entry.trash(filepath.Join(dir, id)))
+	}
+	return err
 }
 
 // splitPath is where a layer's tar-split record is.

@@ -52,7 +52,6 @@ const (
 	relImage                      // containers by image
 	relLayer                      // containers by layer
 	relIncomplete                 // records flagged incomplete, key ""
-	numRelations  = iota
 )
 
 // indexKey is one key of a secondary index.

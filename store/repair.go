@@ -199,7 +199,7 @@ func (r *repairer) unrecorded(ctx context.Context, f Finding) error {
 			if w.st.of(f.Kind).anyOf(f.ID) != nil || !w.s.inDriver(f.ID) && !w.s.hasData(f.Kind, f.ID) {
 				return nil
 			}
-			if w.st.kinds[f.Kind].broken != nil {
+			if w.st.part(f.Kind).broken() != nil {
 				return errno.New(errno.ErrDamaged, "its record may be in the part of the file that cannot be read; repair the file first")
 			}
 			var err error

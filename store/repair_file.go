@@ -23,8 +23,7 @@ func damagedStamp() string { return time.Now().UTC().Format(stampLayout) }
 // and the records that could be read are saved.
 func (r *repairer) file(ctx context.Context, f Finding) error {
 	return r.s.Update(ctx, func(w *WriteTx) error {
-		ks := &w.st.kinds[f.Kind]
-		if ks.broken == nil {
+		if w.st.part(f.Kind).broken() == nil {
 			return nil
 		}
 		for file, path := range w.s.paths[f.Kind].own {
@@ -49,30 +48,28 @@ func (r *repairer) file(ctx context.Context, f Finding) error {
 			r.did(f, "kept %s as %s and wrote the records that could be read", filepath.Base(path), filepath.Base(to))
 		}
 		w.s.fail("repair:1")
-		ks.broken = nil
+		w.mutableAny(f.Kind).mend()
 		return w.save(f.Kind)
 	})
 }
 
 // wholeFile tells whether one of a kind's own files can be read to its end.
 func (s *Store) wholeFile(k Kind, file int) (bool, error) {
-	next := kindState{}
-	var err error
-	path := s.paths[k].own[file]
+	f, _, err := loadText(k, s.paths[k].own[file], origin{})
+	if err != nil {
+		return false, err
+	}
 	switch k {
 	case KindLayer:
-		next.broken, err = brokenIn(k, path, newSet[*Layer](k, 0), decodeLayer)
+		return brokenIn(k, f, decodeLayer) == nil, nil
 	case KindImage:
-		next.broken, err = brokenIn(k, path, newSet[*Image](k, 0), decodeImage)
-	case KindContainer:
-		next.broken, err = brokenIn(k, path, newSet[*Container](k, 0), decodeContainer)
+		return brokenIn(k, f, decodeImage) == nil, nil
 	}
-	return next.broken == nil, err
+	return brokenIn(k, f, decodeContainer) == nil, nil
 }
 
-func brokenIn[R record[R]](k Kind, path string, none *set[R], decode func(*scanner) (R, error)) (broken, err error) {
-	p, _, err := loadFile(k, path, none, origin{}, decode)
-	return p.broken, err
+func brokenIn[R record[R]](k Kind, f fileText, decode func(*scanner) (R, error)) error {
+	return parseFile(k, f, newSet[R](k, 0), decode).broken
 }
 
 // stray drops an element that is not shown from its file, of which a copy is
@@ -103,22 +100,22 @@ func (r *repairer) stray(ctx context.Context, f Finding) error {
 func (w *WriteTx) strays(k Kind, file int) []opaque {
 	switch k {
 	case KindLayer:
-		return w.st.layers.opaque[file]
+		return w.st.layers.records().opaque[file]
 	case KindImage:
-		return w.st.images.opaque[file]
+		return w.st.images.records().opaque[file]
 	}
-	return w.st.containers.opaque[file]
+	return w.st.containers.records().opaque[file]
 }
 
 func (w *WriteTx) dropStray(k Kind, file int, raw string) {
 	kept := slices.DeleteFunc(slices.Clone(w.strays(k, file)), func(o opaque) bool { return o.raw == raw })
 	switch k {
 	case KindLayer:
-		mutableSet(w, layerSet).opaque[file] = kept
+		mutableSet(w, layerPart).opaque[file] = kept
 	case KindImage:
-		mutableSet(w, imageSet).opaque[file] = kept
+		mutableSet(w, imagePart).opaque[file] = kept
 	case KindContainer:
-		mutableSet(w, containerSet).opaque[file] = kept
+		mutableSet(w, containerPart).opaque[file] = kept
 	}
 	w.dirty[k][file] = true
 }

@@ -30,11 +30,11 @@ func (w *WriteTx) save(kinds ...Kind) error {
 		var err error
 		switch k {
 		case KindLayer:
-			err = saveKind(w, layerSet)
+			err = saveKind(w, layerPart)
 		case KindImage:
-			err = saveKind(w, imageSet)
+			err = saveKind(w, imagePart)
 		case KindContainer:
-			err = saveKind(w, containerSet)
+			err = saveKind(w, containerPart)
 		}
 		if err != nil {
 			w.s.stale.Store(true)
@@ -45,7 +45,7 @@ func (w *WriteTx) save(kinds ...Kind) error {
 }
 
 // saveKind saves the changed files of a kind: token first, then each file.
-func saveKind[R record[R]](w *WriteTx, at func(*state) **set[R]) error {
+func saveKind[R record[R]](w *WriteTx, at func(*state) **part[R]) error {
 	set := mutableSet(w, at)
 	k := set.kind
 	if err := w.writable(k); err != nil {
@@ -79,7 +79,7 @@ func saveKind[R record[R]](w *WriteTx, at func(*state) **set[R]) error {
 		}
 	}
 	w.s.fail(fmt.Sprintf("save:2 %s", k)) // the kind is saved
-	w.settled(k, func() { *at(w.base) = set })
+	w.settled(k, func() { *at(w.base) = *at(w.st) })
 	return nil
 }
 

@@ -16,10 +16,9 @@ type set[R record[R]] struct {
 	list   []R
 	byID   map[string]R
 	byName map[string]R
-	// many answers relations; the slices are replaced, never changed.
-	many [numRelations]map[string][]R
-	// digests answers relDigest; it is made when it is first asked for.
-	digests *lazyIndex[R]
+	// many answers relations, but for relDigest, and digests that one; each
+	// is made when it is first asked for. Slices are replaced, never changed.
+	many, digests *lazyIndex[R]
 	// ids is sorted, for searches by prefix.
 	ids []string
 	// opaque holds the elements of each own file that are no usable record
@@ -36,37 +35,46 @@ type opaque struct {
 }
 
 func newSet[R record[R]](kind Kind, size int) *set[R] {
-	return &set[R]{
+	s := &set[R]{
 		kind:    kind,
 		list:    make([]R, 0, size),
 		byID:    make(map[string]R, size),
 		byName:  make(map[string]R, size/4),
+		many:    new(lazyIndex[R]),
 		digests: new(lazyIndex[R]),
 	}
+	s.index(false) // so that link keeps it up to date
+	return s
 }
 
-// lazyIndex is an index of an immutable list.
+// lazyIndex is an index of a list that does not change before it is made.
 type lazyIndex[R any] struct {
 	once sync.Once
-	m    map[string][]R
+	m    map[indexKey][]R // valid after once
 }
 
 // related returns the records found under a key; nobody changes the slice.
 func (s *set[R]) related(rel relation, key string) []R {
-	if rel != relDigest {
-		return s.many[rel][key]
+	return s.index(rel == relDigest).m[indexKey{rel, key}]
+}
+
+// index returns the index of digests, or that of the other relations.
+func (s *set[R]) index(digests bool) *lazyIndex[R] {
+	x := s.many
+	if digests {
+		x = s.digests
 	}
-	s.digests.once.Do(func() {
-		s.digests.m = make(map[string][]R)
+	x.once.Do(func() {
+		x.m = make(map[indexKey][]R, len(s.list))
 		for _, r := range s.list {
 			r.index(func(k indexKey) {
-				if k.rel == relDigest {
-					s.digests.m[k.key] = append(s.digests.m[k.key], r)
+				if digests == (k.rel == relDigest) {
+					x.m[k] = append(x.m[k], r)
 				}
 			})
 		}
 	})
-	return s.digests.m[key]
+	return x
 }
 
 // mutable returns a copy that its caller may change.
@@ -76,13 +84,12 @@ func (s *set[R]) mutable() *set[R] {
 		list:    slices.Clone(s.list),
 		byID:    maps.Clone(s.byID),
 		byName:  maps.Clone(s.byName),
+		many:    new(lazyIndex[R]),
 		digests: new(lazyIndex[R]),
 		ids:     slices.Clone(s.ids),
 		opaque:  s.opaque,
 	}
-	for rel, m := range s.many {
-		c.many[rel] = maps.Clone(m)
-	}
+	c.many.once.Do(func() { c.many.m = maps.Clone(s.index(false).m) })
 	return c
 }
 
@@ -117,7 +124,11 @@ func (s *set[R]) link(r R) {
 		s.byName[n] = r
 	}
 	s.digests = new(lazyIndex[R])
-	r.index(func(k indexKey) { s.relate(k, append(slices.Clip(s.many[k.rel][k.key]), r)) })
+	r.index(func(k indexKey) {
+		if m := s.index(false).m; k.rel != relDigest {
+			m[k] = append(slices.Clip(m[k]), r)
+		}
+	})
 }
 
 func (s *set[R]) unlink(r R) {
@@ -129,18 +140,12 @@ func (s *set[R]) unlink(r R) {
 	}
 	s.digests = new(lazyIndex[R])
 	r.index(func(k indexKey) {
-		old := s.many[k.rel][k.key]
-		kept := make([]R, 0, len(old))
-		for _, o := range old {
-			if o != r {
-				kept = append(kept, o)
-			}
+		m := s.index(false).m
+		if kept := slices.DeleteFunc(slices.Clone(m[k]), func(o R) bool { return o == r }); len(kept) > 0 {
+			m[k] = kept
+		} else {
+			delete(m, k)
 		}
-		if len(kept) == 0 {
-			delete(s.many[k.rel], k.key)
-			return
-		}
-		s.relate(k, kept)
 	})
 }
 
@@ -170,8 +175,9 @@ func (s *set[R]) ownerOf(name string) object {
 	return nil
 }
 
-// sorted brings ids up to date after records were added with grow.
+// sorted completes a set after records were added with grow.
 func (s *set[R]) sorted() {
+	s.many = new(lazyIndex[R])
 	s.ids = make([]string, 0, len(s.list))
 	for _, r := range s.list {
 		s.ids = append(s.ids, r.id())
@@ -179,24 +185,11 @@ func (s *set[R]) sorted() {
 	slices.Sort(s.ids)
 }
 
-// grow is add for a set that is being built: sorted must follow, and slices
-// of many are not yet shared.
+// grow is add for a set that is being built: sorted must follow.
 func (s *set[R]) grow(r R) {
 	s.list = append(s.list, r)
 	s.byID[r.id()] = r
 	for _, n := range r.names() {
 		s.byName[n] = r
 	}
-	r.index(func(k indexKey) { s.relate(k, append(s.many[k.rel][k.key], r)) })
-}
-
-// relate sets what is found under a key.
-func (s *set[R]) relate(k indexKey, list []R) {
-	if k.rel == relDigest {
-		return
-	}
-	if s.many[k.rel] == nil {
-		s.many[k.rel] = make(map[string][]R)
-	}
-	s.many[k.rel][k.key] = list
 }

@@ -118,7 +118,7 @@ func checkModel(t *rapid.T, s *set[*Layer], model naive) {
 	if !slices.Equal(s.ids, model.sorted()) || len(s.list) != len(model) || len(s.byID) != len(model) {
 		t.Fatalf("IDs %v, want %v", s.ids, model.sorted())
 	}
-	tx := &Tx{s: new(Store), st: &state{layers: s}}
+	tx := &Tx{s: new(Store), st: &state{layers: known(decoded[*Layer]{set: s})}}
 	refs := []string{"", "a", "b", "ab", "aab", "abab", "bbbb", "c"}
 	for _, ref := range append(refs, model.sorted()...) {
 		got, err := tx.Resolve(KindLayer, ref)
@@ -159,7 +159,7 @@ func TestChainCircle(t *testing.T) {
 	for _, l := range []*Layer{{ID: "x", Parent: "z"}, {ID: "y", Parent: "x"}, {ID: "z", Parent: "y"}, {ID: "w", Parent: "y"}} {
 		s.add(l)
 	}
-	tx := &Tx{s: new(Store), st: &state{layers: s, images: newSet[*Image](KindImage, 0), containers: newSet[*Container](KindContainer, 0)}}
+	tx := &Tx{s: new(Store), st: &state{layers: known(decoded[*Layer]{set: s}), images: nothing[*Image](KindImage), containers: nothing[*Container](KindContainer)}}
 	if c := tx.Chain("w"); len(c) != 4 || c[0].ID != "w" {
 		t.Errorf("chain %v", c)
 	}

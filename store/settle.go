@@ -32,7 +32,11 @@ func (w *WriteTx) settle(e *stageEntry, j *journal) error {
 		if known {
 			return nil
 		}
-		return w.finishObjectDrop(e, j.kind(), j.ID, j.Layers)
+		layers := j.Layers
+		if j.Op == journalCreate { // what was not published is not what is in the home
+			layers = slices.DeleteFunc(layers, e.staged)
+		}
+		return w.finishObjectDrop(e, j.kind(), j.ID, layers)
 	case journalExchange:
 		return w.settleExchange(e, j)
 	case journalSeal:
@@ -45,6 +49,12 @@ func (w *WriteTx) settle(e *stageEntry, j *journal) error {
 		return w.settleMap(e, j)
 	}
 	return errno.New(errno.ErrDamaged, "%s: the operation %q is not known to this version of plyfs", e.own(journalFile), j.Op)
+}
+
+// staged tells whether a layer is in the entry's stage still.
+func (e *stageEntry) staged(id string) bool {
+	_, err := os.Lstat(filepath.Join(e.root, e.stage(), id))
+	return err == nil
 }
 
 // settleMap deletes a mapped layer that its image does not list.

@@ -1,37 +1,26 @@
 package store
 
 import (
-	"errors"
-	"io/fs"
 	"path/filepath"
 	"slices"
-	"time"
-
-	"github.com/plyfs/plyfs/internal/errno"
-	"github.com/plyfs/plyfs/internal/lockfile"
 )
 
 // state is everything that was loaded, at one generation. A published state
 // is immutable.
 type state struct {
 	gen        uint64
-	layers     *set[*Layer]
-	images     *set[*Image]
-	containers *set[*Container]
+	layers     *part[*Layer]
+	images     *part[*Image]
+	containers *part[*Container]
 	kinds      [numKinds]kindState
 	mounts     mountsState
 }
 
-// kindState is what is known of a kind beside its records.
+// kindState tells of which version of a kind's files the records are.
 type kindState struct {
 	stamp kindStamp
 	// shadows are the stamps of the additional stores' files, in their order.
 	shadows []fileStamp
-	// broken says why a file could not be read whole; the kind is then
-	// read-only.
-	broken error
-	// modified is when the set of objects or names last changed.
-	modified time.Time
 }
 
 // mountsState is mountpoints.json.
@@ -43,11 +32,13 @@ type mountsState struct {
 
 func emptyState() *state {
 	return &state{
-		layers:     newSet[*Layer](KindLayer, 0),
-		images:     newSet[*Image](KindImage, 0),
-		containers: newSet[*Container](KindContainer, 0),
+		layers:     nothing[*Layer](KindLayer),
+		images:     nothing[*Image](KindImage),
+		containers: nothing[*Container](KindContainer),
 	}
 }
+
+func nothing[R record[R]](k Kind) *part[R] { return known(decoded[R]{set: newSet[R](k, 0)}) }
 
 // objects is a set without its type.
 type objects interface {
@@ -87,87 +78,6 @@ func (s *set[R]) incomplete() []string {
 	return ids
 }
 
-func (st *state) of(k Kind) objects {
-	switch k {
-	case KindLayer:
-		return st.layers
-	case KindImage:
-		return st.images
-	}
-	return st.containers
-}
-
-// loadKind reads the files of kind k, whose lock is held for reading or
-// writing, into next. now is the stamp's token, read under that lock.
-func (s *Store) loadKind(next *state, k Kind, token lockfile.Token) error {
-	var err error
-	switch k {
-	case KindLayer:
-		next.layers, err = loadSet(s, &next.kinds[k], k, next.layers, decodeLayer, token)
-	case KindImage:
-		next.images, err = loadSet(s, &next.kinds[k], k, next.images, decodeImage, token)
-	case KindContainer:
-		next.containers, err = loadSet(s, &next.kinds[k], k, next.containers, decodeContainer, token)
-	}
-	return err
-}
-
-func loadSet[R record[R]](s *Store, ks *kindState, k Kind, old *set[R], decode func(*scanner) (R, error), token lockfile.Token) (*set[R], error) {
-	ks.stamp.token, ks.broken = token, nil
-	var own [numFiles]parsed[R]
-	for file, path := range s.paths[k].own {
-		if path == "" {
-			continue
-		}
-		var err error
-		own[file], ks.stamp.own[file], err = loadFile(k, path, old, origin{file: file}, decode)
-		if err != nil {
-			return nil, err
-		}
-		ks.broken = errors.Join(ks.broken, own[file].broken)
-	}
-	shadows := make([]parsed[R], len(s.paths[k].shadows))
-	ks.shadows = make([]fileStamp, len(shadows))
-	for i, path := range s.paths[k].shadows {
-		var err error
-		shadows[i], ks.shadows[i], err = loadFile(k, path, old, origin{shadow: i + 1}, decode)
-		if err != nil {
-			s.log.WithError(err).Warnf("additional image store: %s cannot be read", path)
-		}
-	}
-	set := merge(k, own, shadows)
-	ks.modified = modifiedAt(old, set, ks)
-	return set, nil
-}
-
-// origin says which file a record comes from.
-type origin struct{ file, shadow int }
-
-func loadFile[R record[R]](k Kind, path string, old *set[R], from origin, decode func(*scanner) (R, error)) (parsed[R], fileStamp, error) {
-	text, stamp, err := readText(path)
-	if err != nil {
-		if errors.Is(err, fs.ErrPermission) {
-			return parsed[R]{}, stamp, err
-		}
-		broken := errno.New(errno.ErrDamaged, "%ss are read-only and not shown: %w", k, err)
-		return parsed[R]{broken: broken}, stamp, nil
-	}
-	p := parser[R]{kind: k, path: path, oldID: old.byID}
-	for _, r := range old.list {
-		if r.m().origin() == from {
-			p.old = append(p.old, r)
-		}
-	}
-	p.decode = func(at *scanner) (R, error) {
-		r, err := decode(at)
-		if err == nil {
-			r.settle(from)
-		}
-		return r, err
-	}
-	return p.parse(text), stamp, nil
-}
-
 func (m *meta) origin() origin {
 	return origin{file: m.file, shadow: m.shadow}
 }
@@ -191,39 +101,6 @@ func (i *Image) settle(from origin) {
 func (c *Container) settle(from origin) {
 	c.meta.settle(from)
 	c.Volatile = c.Volatile || from.file == fileVolatile
-}
-
-// modifiedAt dates the last change to the set of objects and names: the
-// newest file's time when it changed, else what is known already.
-func modifiedAt[R record[R]](old, now *set[R], ks *kindState) time.Time {
-	newest := ks.stamp.own[0].time()
-	for _, f := range append(ks.stamp.own[1:], ks.shadows...) {
-		if t := f.time(); t.After(newest) {
-			newest = t
-		}
-	}
-	if ks.modified.IsZero() || !sameNames(old, now) {
-		return newest
-	}
-	return ks.modified
-}
-
-// sameNames tells whether two sets hold the same IDs and names.
-func sameNames[R record[R]](a, b *set[R]) bool {
-	if len(a.byID) != len(b.byID) || len(a.byName) != len(b.byName) {
-		return false
-	}
-	for id := range a.byID {
-		if _, ok := b.byID[id]; !ok {
-			return false
-		}
-	}
-	for name, r := range a.byName {
-		if o, ok := b.byName[name]; !ok || o.id() != r.id() {
-			return false
-		}
-	}
-	return true
 }
 
 // The own files of a kind: its main one, that of volatile objects and, of

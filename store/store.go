@@ -48,6 +48,9 @@ type Store struct {
 	// stale tells that the files may hold something else than cur though the
 	// stamps agree (a save failed half way). Set and cleared with gate held.
 	stale atomic.Bool
+	// tempLeft tells that there was a temporary file when the store was opened.
+	// Open alone writes and reads it.
+	tempLeft bool
 
 	lifecycle
 
@@ -260,10 +263,13 @@ func (s *Store) openDriver() (err error) {
 // sweep removes what dead writers left: half-made objects, and temporary
 // files beside the record files.
 func (s *Store) sweep(ctx context.Context) error {
-	needed := false
+	needed := s.tempLeft
 	st := s.cur.Load()
 	for k := range Kind(numKinds) {
-		needed = needed || len(st.of(k).incomplete()) > 0
+		needed = needed || len(st.part(k).incomplete()) > 0
+		if s.opts.Brief { // there can be a file in them for each layer
+			continue
+		}
 		dirs := []string{s.kindDir(k), s.volatileDir(k)}
 		if k == KindLayer && s.split() {
 			dirs = append(dirs, s.imageLayersDir())
@@ -280,6 +286,22 @@ func (s *Store) sweep(ctx context.Context) error {
 		return nil
 	}
 	return s.Update(ctx, func(w *WriteTx) error { return s.sweepTemps() })
+}
+
+// leftTemps tells whether a writer of ours left the temporary file of a record
+// file. Precondition: the locks of all kinds are held, so that it is dead.
+func (s *Store) leftTemps() bool {
+	for _, p := range s.paths {
+		for _, path := range p.own {
+			if path == "" {
+				continue
+			}
+			if _, err := os.Lstat(durable.FirstTemp(path)); err == nil {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // sweepTemps removes temporary files of the record files. Precondition: the

@@ -24,13 +24,13 @@ type Tx struct {
 func (t *Tx) Generation() uint64 { return t.st.gen }
 
 // Layers iterates over the layers in the order of their records.
-func (t *Tx) Layers() iter.Seq[*Layer] { return slices.Values(t.st.layers.list) }
+func (t *Tx) Layers() iter.Seq[*Layer] { return slices.Values(t.st.layers.records().list) }
 
 // Images iterates over the images in the order of their records.
-func (t *Tx) Images() iter.Seq[*Image] { return slices.Values(t.st.images.list) }
+func (t *Tx) Images() iter.Seq[*Image] { return slices.Values(t.st.images.records().list) }
 
 // Containers iterates over the containers in the order of their records.
-func (t *Tx) Containers() iter.Seq[*Container] { return slices.Values(t.st.containers.list) }
+func (t *Tx) Containers() iter.Seq[*Container] { return slices.Values(t.st.containers.records().list) }
 
 // Len returns how many objects of kind k there are.
 func (t *Tx) Len(k Kind) int { return t.st.of(k).len() }
@@ -47,13 +47,13 @@ func (t *Tx) Names(k Kind, id string) ([]string, bool) {
 }
 
 // LayerByID returns the layer with exactly this ID, or nil.
-func (t *Tx) LayerByID(id string) *Layer { return t.st.layers.byID[id] }
+func (t *Tx) LayerByID(id string) *Layer { return t.st.layers.records().byID[id] }
 
 // ImageByID returns the image with exactly this ID, or nil.
-func (t *Tx) ImageByID(id string) *Image { return t.st.images.byID[id] }
+func (t *Tx) ImageByID(id string) *Image { return t.st.images.records().byID[id] }
 
 // ContainerByID returns the container with exactly this ID, or nil.
-func (t *Tx) ContainerByID(id string) *Container { return t.st.containers.byID[id] }
+func (t *Tx) ContainerByID(id string) *Container { return t.st.containers.records().byID[id] }
 
 // ByName returns the ID of the object that has exactly this name.
 func (t *Tx) ByName(k Kind, name string) (id string, ok bool) {
@@ -66,19 +66,19 @@ func (t *Tx) ByName(k Kind, name string) (id string, ok bool) {
 // Layer returns the layer that ref refers to; see Resolve.
 func (t *Tx) Layer(ref string) (*Layer, error) {
 	id, err := t.Resolve(KindLayer, ref)
-	return t.st.layers.byID[id], err
+	return t.st.layers.records().byID[id], err
 }
 
 // Image returns the image that ref refers to; see Resolve.
 func (t *Tx) Image(ref string) (*Image, error) {
 	id, err := t.Resolve(KindImage, ref)
-	return t.st.images.byID[id], err
+	return t.st.images.records().byID[id], err
 }
 
 // Container returns the container that ref refers to; see Resolve.
 func (t *Tx) Container(ref string) (*Container, error) {
 	id, err := t.Resolve(KindContainer, ref)
-	return t.st.containers.byID[id], err
+	return t.st.containers.records().byID[id], err
 }
 
 // Resolve turns a reference into an ID: an ID itself, else a name, else the
@@ -125,39 +125,39 @@ func (t *Tx) unknown(k Kind, id string) error {
 
 // Children returns the layers whose parent is layerID.
 func (t *Tx) Children(layerID string) []*Layer {
-	return t.st.layers.related(relParent, layerID)
+	return t.st.layers.records().related(relParent, layerID)
 }
 
 // ImagesOn returns the images whose top layer is layerID.
 func (t *Tx) ImagesOn(layerID string) []*Image {
-	return t.st.images.related(relTop, layerID)
+	return t.st.images.records().related(relTop, layerID)
 }
 
 // MappedBy returns the images that have layerID among their mapped layers.
 func (t *Tx) MappedBy(layerID string) []*Image {
-	return t.st.images.related(relMapped, layerID)
+	return t.st.images.records().related(relMapped, layerID)
 }
 
 // ContainersOf returns the containers made from an image.
 func (t *Tx) ContainersOf(imageID string) []*Container {
-	return t.st.containers.related(relImage, imageID)
+	return t.st.containers.records().related(relImage, imageID)
 }
 
 // ContainersOnLayer returns the containers whose own layer is layerID.
 func (t *Tx) ContainersOnLayer(layerID string) []*Container {
-	return t.st.containers.related(relLayer, layerID)
+	return t.st.containers.records().related(relLayer, layerID)
 }
 
 // LayersByDigest returns the layers with d as compressed, uncompressed or
 // table-of-contents digest.
 func (t *Tx) LayersByDigest(d digest.Digest) []*Layer {
-	return t.st.layers.related(relDigest, string(d))
+	return t.st.layers.records().related(relDigest, string(d))
 }
 
 // ImagesByDigest returns the images with d as digest or as that of one of
 // their manifests.
 func (t *Tx) ImagesByDigest(d digest.Digest) []*Image {
-	return t.st.images.related(relDigest, string(d))
+	return t.st.images.records().related(relDigest, string(d))
 }
 
 // Chain returns a layer and those below it, top first. It ends where a parent
@@ -181,7 +181,7 @@ func (t *Tx) Mountpoint(layerID string) (Mountpoint, bool) {
 
 // Modified returns when the set of objects or names of a kind last changed,
 // as far as it is known.
-func (t *Tx) Modified(k Kind) time.Time { return t.st.kinds[k].modified }
+func (t *Tx) Modified(k Kind) time.Time { return t.st.part(k).modified() }
 
 // ModTime returns when a record last changed: when a change was last seen,
 // else when the object was created. Zero when there is no such object.

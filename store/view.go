@@ -224,6 +224,9 @@ func unlockAll(held *heldLocks) error {
 func (s *Store) loadLocked(ctx context.Context, held *heldLocks) (*state, error) {
 	cur := s.cur.Load()
 	next := *cur
+	if cur.gen == 0 {
+		s.tempLeft = s.leftTemps()
+	}
 	stale := s.stale.Load() || cur.gen == 0
 	var loads sync.WaitGroup // each writes the part of next that is its kind's
 	var errs [numKinds]error
@@ -262,13 +265,13 @@ func (s *Store) loadLocked(ctx context.Context, held *heldLocks) (*state, error)
 // publish makes next the newest state. Precondition: gate is held.
 func (s *Store) publish(next *state) *state {
 	cur := s.cur.Load()
-	events := difference(cur, next)
+	var events []Event
+	if cur.gen > 0 { // what was there at open is no news
+		events = difference(cur, next)
+	}
 	next.gen = cur.gen
 	if len(events) > 0 || cur.gen == 0 {
 		next.gen++
-	}
-	if cur.gen == 0 {
-		events = nil // what was there at open is no news
 	}
 	s.cur.Store(next)
 	if next.gen != cur.gen {

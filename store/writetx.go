@@ -93,7 +93,7 @@ func (w *WriteTx) run(fn func(*WriteTx) error) (err error) {
 // logged: it must not keep the store from being written.
 func (w *WriteTx) sweepAll() {
 	for k := range Kind(numKinds) {
-		ids := w.st.of(k).incomplete()
+		ids := w.st.part(k).incomplete()
 		if len(ids) == 0 {
 			continue
 		}
@@ -131,18 +131,37 @@ func (w *WriteTx) rollback() {
 func (w *WriteTx) after(fn func()) { w.later = append(w.later, fn) }
 
 // kindSet gives the generic functions below the set of their type.
-func layerSet(st *state) **set[*Layer]         { return &st.layers }
-func imageSet(st *state) **set[*Image]         { return &st.images }
-func containerSet(st *state) **set[*Container] { return &st.containers }
+func layerPart(st *state) **part[*Layer]         { return &st.layers }
+func imagePart(st *state) **part[*Image]         { return &st.images }
+func containerPart(st *state) **part[*Container] { return &st.containers }
 
 // mutableSet returns the transaction's own set of a kind.
-func mutableSet[R record[R]](w *WriteTx, at func(*state) **set[R]) *set[R] {
+func mutableSet[R record[R]](w *WriteTx, at func(*state) **part[R]) *set[R] {
+	return mutablePart(w, at).set
+}
+
+// mutablePart is mutableSet with what is known beside the set.
+func mutablePart[R record[R]](w *WriteTx, at func(*state) **part[R]) *decoded[R] {
 	p := at(w.st)
-	if k := (*p).kind; !w.own[k] {
-		*p = (*p).mutable()
+	d := (*p).get()
+	if k := d.set.kind; !w.own[k] {
+		own := *d
+		own.set = d.set.mutable()
+		*p = known(own)
 		w.own[k] = true
 	}
-	return *p
+	return (*p).get()
+}
+
+// mutableAny is mutablePart without its type.
+func (w *WriteTx) mutableAny(k Kind) anyDecoded {
+	switch k {
+	case KindLayer:
+		return mutablePart(w, layerPart)
+	case KindImage:
+		return mutablePart(w, imagePart)
+	}
+	return mutablePart(w, containerPart)
 }
 
 // touch notes that r's file must be saved.
@@ -153,10 +172,10 @@ func (w *WriteTx) touch(k Kind, m *meta) {
 }
 
 // writable refuses to change a kind whose file is damaged.
-func (w *WriteTx) writable(k Kind) error { return w.st.kinds[k].broken }
+func (w *WriteTx) writable(k Kind) error { return w.st.part(k).broken() }
 
-func add[R record[R]](w *WriteTx, at func(*state) **set[R], r R) error {
-	k := (*at(w.st)).kind
+func add[R record[R]](w *WriteTx, at func(*state) **part[R], r R) error {
+	k := (*at(w.st)).records().kind
 	if err := w.writable(k); err != nil {
 		return err
 	}
@@ -167,7 +186,7 @@ func add[R record[R]](w *WriteTx, at func(*state) **set[R], r R) error {
 	if err != nil {
 		return err
 	}
-	if (*at(w.st)).anyOf(r.id()) != nil {
+	if (*at(w.st)).records().anyOf(r.id()) != nil {
 		return errno.New(errno.ErrDuplicate, "%s %q exists already; choose another ID", k, r.id())
 	}
 	for _, n := range names {
@@ -191,11 +210,11 @@ func (w *WriteTx) addLayer(l *Layer) error {
 	if l.Volatile {
 		l.file = fileVolatile
 	}
-	return add(w, layerSet, l)
+	return add(w, layerPart, l)
 }
 
 // addImage is addLayer for images.
-func (w *WriteTx) addImage(i *Image) error { return add(w, imageSet, i) }
+func (w *WriteTx) addImage(i *Image) error { return add(w, imagePart, i) }
 
 // addContainer is addLayer for containers. The flags are made as the peers
 // make them.
@@ -209,16 +228,16 @@ func (w *WriteTx) addContainer(c *Container) error {
 	}
 	maps.Copy(flags, c.Flags)
 	c.Flags = flags
-	return add(w, containerSet, c)
+	return add(w, containerPart, c)
 }
 
 // edit gives fn a private copy of a record, which then takes its place.
-func edit[R record[R]](w *WriteTx, at func(*state) **set[R], id string, fn func(R) error) error {
-	k := (*at(w.st)).kind
+func edit[R record[R]](w *WriteTx, at func(*state) **part[R], id string, fn func(R) error) error {
+	k := (*at(w.st)).records().kind
 	if err := w.writable(k); err != nil {
 		return err
 	}
-	old, ok := (*at(w.st)).byID[id]
+	old, ok := (*at(w.st)).records().byID[id]
 	if !ok {
 		return w.unknown(k, id)
 	}
@@ -244,36 +263,36 @@ func edit[R record[R]](w *WriteTx, at func(*state) **set[R], id string, fn func(
 // ErrReadOnly (an additional store's), ErrDamaged, or fn's error, upon which
 // nothing changes.
 func (w *WriteTx) editLayer(id string, fn func(*Layer) error) error {
-	return edit(w, layerSet, id, fn)
+	return edit(w, layerPart, id, fn)
 }
 
 // editImage is editLayer for images.
 func (w *WriteTx) editImage(id string, fn func(*Image) error) error {
-	return edit(w, imageSet, id, fn)
+	return edit(w, imagePart, id, fn)
 }
 
 // editContainer is editLayer for containers.
 func (w *WriteTx) editContainer(id string, fn func(*Container) error) error {
-	return edit(w, containerSet, id, fn)
+	return edit(w, containerPart, id, fn)
 }
 
 // editAny is edit for what all kinds have.
 func (w *WriteTx) editAny(k Kind, id string, fn func(fields) error) error {
 	switch k {
 	case KindLayer:
-		return edit(w, layerSet, id, func(l *Layer) error { return fn(l.fields()) })
+		return edit(w, layerPart, id, func(l *Layer) error { return fn(l.fields()) })
 	case KindImage:
-		return edit(w, imageSet, id, func(i *Image) error { return fn(i.fields()) })
+		return edit(w, imagePart, id, func(i *Image) error { return fn(i.fields()) })
 	}
-	return edit(w, containerSet, id, func(c *Container) error { return fn(c.fields()) })
+	return edit(w, containerPart, id, func(c *Container) error { return fn(c.fields()) })
 }
 
-func drop[R record[R]](w *WriteTx, at func(*state) **set[R], id string) error {
-	k := (*at(w.st)).kind
+func drop[R record[R]](w *WriteTx, at func(*state) **part[R], id string) error {
+	k := (*at(w.st)).records().kind
 	if err := w.writable(k); err != nil {
 		return err
 	}
-	r, ok := (*at(w.st)).byID[id]
+	r, ok := (*at(w.st)).records().byID[id]
 	if !ok {
 		return w.unknown(k, id)
 	}
@@ -308,11 +327,11 @@ func drop[R record[R]](w *WriteTx, at func(*state) **set[R], id string) error {
 func (w *WriteTx) remove(k Kind, id string) error {
 	switch k {
 	case KindLayer:
-		return drop(w, layerSet, id)
+		return drop(w, layerPart, id)
 	case KindImage:
-		return drop(w, imageSet, id)
+		return drop(w, imagePart, id)
 	}
-	return drop(w, containerSet, id)
+	return drop(w, containerPart, id)
 }
 
 // setIncomplete sets or drops the flag that has the next writer remove the
@@ -331,7 +350,7 @@ func (w *WriteTx) setIncomplete(k Kind, id string, on bool) error {
 	})
 }
 
-func (w *WriteTx) changedSet(k Kind) { w.st.kinds[k].modified = time.Now() }
+func (w *WriteTx) changedSet(k Kind) { w.mutableAny(k).date(time.Now()) }
 
 // SetMetadata replaces an object's metadata. ErrUnknown, ErrReadOnly,
 // ErrDamaged.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -33,7 +34,7 @@ type app struct {
 	timeout time.Duration
 	unshare bool
 	log     *logrus.Entry
-	warned  bool // of record files that can be read only in part
+	warned  []string // of record files that can be read only in part
 	// ephemeral tells that mounts made here end with this process.
 	ephemeral bool
 	// args are the program's arguments as they came, for another start of it
@@ -184,22 +185,20 @@ func (a *app) open(ctx context.Context) error {
 	return nil
 }
 
-// view is Store.View, for one question. Its first call warns of record files
-// that can be read only in part, since what they hold is missing in the answer.
+// view is Store.View, for one question. It warns, once each, of record files
+// that can be read only in part, since what they hold is missing in the answer;
+// of those that the question did not need, it does not know.
 func (a *app) view(ctx context.Context, fn func(*store.Tx) error) error {
 	var unreadable []error
 	err := a.st.View(ctx, func(t *store.Tx) error {
-		for _, k := range []store.Kind{store.KindLayer, store.KindImage, store.KindContainer} {
-			if err := t.Unreadable(k); err != nil {
-				unreadable = append(unreadable, err)
-			}
-		}
-		return fn(t)
+		err := fn(t)
+		unreadable = t.Unreadable()
+		return err
 	})
-	if !a.warned {
-		a.warned = true
-		for _, w := range unreadable {
-			a.log.Warn(sentence(w))
+	for _, w := range unreadable {
+		if text := sentence(w); !slices.Contains(a.warned, text) {
+			a.warned = append(a.warned, text)
+			a.log.Warn(text)
 		}
 	}
 	return err

@@ -3,8 +3,9 @@
 //
 // WriteFile's steps, and what a kill after each leaves:
 //
-//  1. `.tmp-<base><digits>` is created O_EXCL in the same directory: an empty
-//     temporary file that no reader opens; Sweep removes it later.
+//  1. `.tmp-<base><digits>` is created O_EXCL in the same directory, with the
+//     digit 0 or, where that is taken, random ones: an empty temporary file that
+//     no reader opens; Sweep removes it later.
 //  2. The content is written to it: as after step 1.
 //  3. It is synced and closed: as after step 1.
 //  4. It is renamed over the target: readers see the new content. After a

@@ -53,10 +53,9 @@ func fill(f *os.File, perm os.FileMode, write func(io.Writer) error) error {
 }
 
 func createTemp(path string, perm os.FileMode) (*os.File, error) {
-	dir, base := filepath.Split(path)
+	name := FirstTemp(path)
 	var err error
 	for range tempTries {
-		name := dir + TempPrefix + base + strconv.FormatUint(uint64(rand.Uint32()), 10)
 		var f *os.File
 		f, err = os.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_EXCL, perm)
 		if err == nil {
@@ -65,8 +64,19 @@ func createTemp(path string, perm os.FileMode) (*os.File, error) {
 		if !errors.Is(err, os.ErrExist) {
 			break
 		}
+		dir, base := filepath.Split(path)
+		name = dir + TempPrefix + base + strconv.FormatUint(uint64(rand.Uint32()), 10)
 	}
 	return nil, fmt.Errorf("create temporary file: %w", err)
+}
+
+// FirstTemp is the temporary file that WriteFile of path uses unless that is
+// there. So whoever keeps other writers away finds what a killed one left by
+// looking for one name, where listing a large directory would take long; when
+// it is there, others may be, too (Sweep).
+func FirstTemp(path string) string {
+	dir, base := filepath.Split(path)
+	return dir + TempPrefix + base + "0"
 }
 
 // Rename renames oldpath to newpath and syncs both directories.
