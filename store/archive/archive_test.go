@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/klauspost/compress/zstd"
+	"github.com/opencontainers/go-digest"
 
 	"github.com/plyfs/plyfs/drivers"
 	"github.com/plyfs/plyfs/drivers/vfs"
@@ -310,6 +311,52 @@ func TestBadArchives(t *testing.T) {
 			if left, err := filepath.Glob(other.dir + "/root/plyfs/*/*"); err != nil || len(left) > 0 {
 				t.Errorf("docker=%t, %s: left %q", docker, what, left)
 			}
+		}
+	}
+}
+
+// savedImage is the part of an archive in the form of docker-save for one
+// image of one layer.
+func savedImage(t *testing.T, n int, bad bool) (entry string, members []string) {
+	content := string(layerTar(t, fmt.Sprintf("f%d=content", n)))
+	diff := digest.FromString(content)
+	if bad {
+		diff = digest.FromString("something else")
+	}
+	config := fmt.Sprintf(`{"os":"linux","architecture":"amd64","rootfs":{"type":"layers","diff_ids":[%q]}}`, diff)
+	entry = fmt.Sprintf(`{"Config":"c%d.json","RepoTags":["localhost/app%d:1"],"Layers":["l%d.tar"]}`, n, n, n)
+	return entry, []string{fmt.Sprintf("c%d.json=%s", n, config), fmt.Sprintf("l%d.tar=%s", n, content)}
+}
+
+// TestSeveralImagesOrNone: an archive of several images is taken whole or not
+// at all, names that would have moved included.
+func TestSeveralImagesOrNone(t *testing.T) {
+	t.Parallel()
+	for bad := range 4 { // 3: none
+		w := newWorld(t)
+		mine := w.makeImage("localhost/app0:1", "localhost/mine:1")
+		before := w.layerIDs()
+		var entries, members []string
+		for n := range 3 {
+			e, m := savedImage(t, n, n == bad)
+			entries, members = append(entries, e), append(members, m...)
+		}
+		ids, err := w.load(layerTar(t, append(members, "manifest.json=["+strings.Join(entries, ",")+"]")...))
+		var images int
+		var owner string
+		w.must(w.s.View(w.ctx, func(t *store.Tx) error {
+			images = t.Len(store.KindImage)
+			owner, _ = t.ByName(store.KindImage, "localhost/app0:1")
+			return nil
+		}))
+		if bad == 3 {
+			if err != nil || len(ids) != 3 || images != 4 || owner != ids[0] || len(w.layerIDs()) != len(before)+3 {
+				t.Errorf("all good: %q, %v; %d images, app0 is %s", ids, err, images, owner)
+			}
+			continue
+		}
+		if !errors.Is(err, errno.ErrBadStream) || images != 1 || owner != mine.ID || !slices.Equal(before, w.layerIDs()) {
+			t.Errorf("image %d is bad: %q, %v; %d images, app0 is %s, layers %q", bad, ids, err, images, owner, w.layerIDs())
 		}
 	}
 }

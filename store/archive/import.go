@@ -29,9 +29,8 @@ type Options struct {
 
 // Import takes all images of the archive in f, of size bytes, plain or
 // compressed, and returns their IDs. ErrBadStream when the archive is broken,
-// cut off, or a digest is not what is promised; nothing has changed then, but
-// that of several images those before the bad one are there. f stays the
-// caller's.
+// cut off, or a digest is not what is promised; nothing has changed then, also
+// when only one of several images is bad. f stays the caller's.
 func Import(ctx context.Context, s *store.Store, f *os.File, size int64, o Options) (_ []string, err error) {
 	head := make([]byte, 512)
 	n, err := f.ReadAt(head, 0)
@@ -111,12 +110,17 @@ func (r reading) Read(p []byte) (int, error) {
 	return r.r.Read(p)
 }
 
+// importer takes the images of one archive, all or none: first their layers,
+// then their records without names, then, in one step, all names. A failure
+// removes what was made; a kill leaves layers that the next import of the same
+// archive takes up, or images without their names.
 type importer struct {
-	ctx  context.Context
-	s    *store.Store
-	src  source
-	o    Options
-	made []string // layers, oldest first
+	ctx    context.Context
+	s      *store.Store
+	src    source
+	o      Options
+	layers []string // that were made, oldest first
+	images []string // that were made
 }
 
 func take(ctx context.Context, s *store.Store, src source, o Options) ([]string, error) {
@@ -135,23 +139,56 @@ func take(ctx context.Context, s *store.Store, src source, o Options) ([]string,
 		}
 	}
 	m := &importer{ctx: ctx, s: s, src: src, o: o}
-	var ids []string
-	for _, i := range images {
-		if err := m.image(i); err != nil {
-			return nil, errors.Join(fmt.Errorf("import image %s: %w", i.id, err), m.undo())
-		}
-		ids = append(ids, i.id)
-		m.made = nil
+	ids, err := m.take(images)
+	if err != nil {
+		return nil, errors.Join(err, m.undo())
 	}
 	return ids, nil
 }
 
-// undo removes the layers that were made for an image that failed; one that
-// somebody uses by now stays.
+func (m *importer) take(images []image) ([]string, error) {
+	ids, tops := make([]string, len(images)), make([]string, len(images))
+	for n := range images {
+		i := &images[n]
+		top, err := m.content(i)
+		if err != nil {
+			return nil, fmt.Errorf("import image %s: %w", i.id, err)
+		}
+		ids[n], tops[n] = i.id, top
+	}
+	for n, i := range images {
+		if err := m.record(i, tops[n]); err != nil {
+			return nil, fmt.Errorf("import image %s: %w", i.id, err)
+		}
+	}
+	err := m.s.Update(m.ctx, func(w *store.WriteTx) error {
+		for n, i := range images {
+			if err := name(w, i, tops[n]); err != nil {
+				return fmt.Errorf("import image %s: %w", i.id, err)
+			}
+		}
+		return nil
+	})
+	return ids, err
+}
+
+// undo removes what was made for an import that failed; what somebody uses by
+// now stays.
 func (m *importer) undo() error {
+	ctx := context.WithoutCancel(m.ctx)
 	var errs []error
-	for _, id := range slices.Backward(m.made) {
-		err := m.s.DeleteLayer(context.WithoutCancel(m.ctx), id)
+	for _, id := range m.images {
+		used := false
+		errs = append(errs, m.s.View(ctx, func(t *store.Tx) error {
+			used = t.ImageByID(id) == nil || len(t.ContainersOf(id)) > 0
+			return nil
+		}))
+		if !used {
+			errs = append(errs, m.s.Delete(ctx, id)) // the record; its layers may have been there before
+		}
+	}
+	for _, id := range slices.Backward(m.layers) {
+		err := m.s.DeleteLayer(ctx, id)
 		if err != nil && !errors.Is(err, errno.ErrInUse) && !errors.Is(err, errno.ErrHasChildren) && !errors.Is(err, errno.ErrUnknown) {
 			errs = append(errs, err)
 		}
@@ -159,8 +196,9 @@ func (m *importer) undo() error {
 	return errors.Join(errs...)
 }
 
-func (m *importer) image(i image) error {
-	top := ""
+// content makes the image's layers, returns the top one, and completes the
+// manifest.
+func (m *importer) content(i *image) (top string, err error) {
 	sizes := make([]int64, len(i.layers))
 	for n, l := range i.layers {
 		if m.o.Progress != nil {
@@ -168,7 +206,7 @@ func (m *importer) image(i image) error {
 		}
 		rec, err := m.layer(top, l)
 		if err != nil {
-			return fmt.Errorf("layer %d of %d: %w", n+1, len(i.layers), err)
+			return "", fmt.Errorf("layer %d of %d: %w", n+1, len(i.layers), err)
 		}
 		top, sizes[n] = rec.ID, rec.DiffSize
 	}
@@ -177,43 +215,46 @@ func (m *importer) image(i image) error {
 		for _, l := range i.layers {
 			diffs = append(diffs, l.diff)
 		}
-		var err error
-		if i.manifest, err = manifestOf(i.config, diffs, sizes, nil); err != nil {
-			return err
-		}
+		i.manifest, err = manifestOf(i.config, diffs, sizes, nil)
 	}
-	return m.record(i, top)
+	return top, err
 }
 
-// record makes the image, unless it is there, and gives it its names.
+// record makes the image, without names, unless it is there.
 func (m *importer) record(i image, top string) error {
 	_, err := m.s.CreateImage(m.ctx, store.ImageSpec{ID: i.id, Layer: top, Metadata: "{}", Created: i.created, BigData: []store.BigDataItem{
 		{Key: digest.FromBytes(i.config).String(), Data: i.config},
 		{Key: "manifest-" + digest.FromBytes(i.manifest).String(), Data: i.manifest},
 		{Key: "manifest", Data: i.manifest},
 	}})
-	if err != nil && !errors.Is(err, errno.ErrDuplicate) {
-		return err
+	if errors.Is(err, errno.ErrDuplicate) {
+		return nil
 	}
+	if err == nil {
+		m.images = append(m.images, i.id)
+	}
+	return err
+}
+
+// name gives the image its names.
+func name(w *store.WriteTx, i image, top string) error {
 	if len(i.names) == 0 {
 		return nil
 	}
-	return m.s.Update(m.ctx, func(w *store.WriteTx) error {
-		have := w.ImageByID(i.id)
-		if have == nil || have.TopLayer != top {
-			return errno.New(errno.ErrDuplicate, "another image has the ID %s: remove it first", i.id)
+	have := w.ImageByID(i.id)
+	if have == nil || have.TopLayer != top {
+		return errno.New(errno.ErrDuplicate, "another image has the ID %s: remove it first", i.id)
+	}
+	var fresh []string
+	for _, n := range i.names {
+		if !slices.Contains(have.Names, n) {
+			fresh = append(fresh, n)
 		}
-		var fresh []string
-		for _, n := range i.names {
-			if !slices.Contains(have.Names, n) {
-				fresh = append(fresh, n)
-			}
-		}
-		if len(fresh) == 0 {
-			return nil
-		}
-		return w.AddNames(store.KindImage, i.id, fresh...)
-	})
+	}
+	if len(fresh) == 0 {
+		return nil
+	}
+	return w.AddNames(store.KindImage, i.id, fresh...)
 }
 
 // layer returns the layer over parent with l's content: one that is there, or
@@ -247,7 +288,7 @@ func (m *importer) layer(parent string, l layer) (*store.Layer, error) {
 		return m.layer(parent, l) // somebody imports the same
 	}
 	if err == nil {
-		m.made = append(m.made, rec.ID)
+		m.layers = append(m.layers, rec.ID)
 	}
 	return rec, err
 }
