@@ -8,7 +8,7 @@
 //
 //	plyfs/<16 hex>.lock       locked for writing (OFD) while its owner lives
 //	plyfs/<16 hex>/d/         the driver's: layers on their way in or out
-//	plyfs/<16 hex>/s/         ours: tar-split.gz, journal.json, data/, trash
+//	plyfs/<16 hex>/s/         ours: tar-split.gz, toc, journal.json, data/, trash
 //
 //	entry:1   the lock file is made and locked      an empty entry: swept
 //	entry:2   the entry is in use, and about to go  swept, after its journal is settled
@@ -39,8 +39,10 @@
 //	create:5  the driver renames d/<id> into its    a record with directories, still
 //	          home and links it                     incomplete: swept, also by the peers
 //	create:6  the tar-split file is renamed to      as create:5
-//	          <id>.tar-split.gz, and s/data with
-//	          its data items to <id>/
+//	          <id>.tar-split.gz, s/data with its
+//	          data items to <id>/, and the table
+//	          of contents of a zstd:chunked stream
+//	          to its place among them
 //	create:7  the record is saved, complete         the layer is there, whole
 //	          --- locks let go
 //	create:8  the entry is removed                  an empty entry: swept
@@ -147,8 +149,9 @@
 //	        --- locks; the layer must be as it was when it was copied,
 //	        not mounted, no parent, used by nothing
 //	swap:4  the driver exchanges the two            rolled forward
-//	swap:5  the tar-split file is put in place, or  rolled forward
-//	        the old one moved to s/
+//	swap:5  the tar-split file and the table of     rolled forward
+//	        contents are put in place, or the old
+//	        ones moved to s/
 //	swap:6  the record is saved                     done
 //	        --- locks let go
 //	swap:7  the entry, now with the old content, is removed

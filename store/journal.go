@@ -92,7 +92,7 @@ func contentOf(l *Layer) *layerContent {
 func contentOfResult(r layertar.Result) *layerContent {
 	c := &layerContent{
 		CompressedDigest: r.CompressedDigest, CompressedSize: r.CompressedSize,
-		DiffDigest: r.DiffDigest, DiffSize: r.DiffSize,
+		DiffDigest: r.DiffDigest, DiffSize: r.DiffSize, TOCDigest: r.TOCDigest,
 		Compression: r.Compression, UIDs: r.UIDs, GIDs: r.GIDs,
 	}
 	if r.DiffDigest == "" {

@@ -23,6 +23,7 @@ import (
 
 	"github.com/plyfs/plyfs/drivers"
 	"github.com/plyfs/plyfs/internal/errno"
+	"github.com/plyfs/plyfs/internal/layertar/layertartest"
 	"github.com/plyfs/plyfs/store"
 )
 
@@ -40,7 +41,8 @@ type killJob struct {
 // on the store that prepare made; IDs are fixed so that states compare.
 func killOps(t testing.TB) map[string]func(s *store.Store) error {
 	ctx := context.Background()
-	add := makeTar(t, entry{name: "dir/"}, entry{name: "dir/added", text: "added"}, entry{name: "base", text: "changed"})
+	plain := makeTar(t, entry{name: "dir/"}, entry{name: "dir/added", text: "added"}, entry{name: "base", text: "changed"})
+	add, _ := layertartest.Chunked(t, plain, layertartest.Table(t, layertartest.Entries(t, plain)))
 	stage := func(st *store.StagedLayer, err error) error {
 		if err != nil {
 			return err

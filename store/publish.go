@@ -97,9 +97,13 @@ func (w *WriteTx) putInPlace(entry *stageEntry, id string, split bool) error {
 		}
 	}
 	if l := w.LayerByID(id); l != nil && len(l.BigDataNames) > 0 {
-		if err := os.Rename(entry.own(dataDir), w.s.objectDir(KindLayer, id)); err != nil {
+		// There is no such directory when the table of contents is all.
+		if err := os.Rename(entry.own(dataDir), w.s.objectDir(KindLayer, id)); err != nil && !errors.Is(err, os.ErrNotExist) {
 			return err
 		}
+	}
+	if err := w.putTOC(entry, id); err != nil {
+		return err
 	}
 	w.s.fail("create:6")
 	return nil

@@ -31,6 +31,7 @@ type StagedLayer struct {
 	mu    sync.Mutex // guards what follows; held during Import and Commit
 	entry *stageEntry
 	split *os.File // tar-split.gz of the stream, open until the import ends
+	toc   *os.File // its table of contents, likewise
 	push  *layertar.Push
 	// pushDir is the directory that push extracts to.
 	pushDir *os.File
@@ -191,9 +192,10 @@ func (st *StagedLayer) Import(ctx context.Context, r io.Reader) (layertar.Result
 	if err != nil {
 		return layertar.Result{}, err
 	}
-	res, err := layertar.Import(ctx, dir, r, st.split, st.applyOptions())
+	res, err := layertar.Import(ctx, dir, r, st.split, st.streamOptions())
 	err = errors.Join(err, dir.Close())
-	return res, st.imported(res, err)
+	err = st.imported(ctx, &res, err)
+	return res, err
 }
 
 // Push is Import fed by writes. The caller writes to what it returns, and may
@@ -205,7 +207,7 @@ func (st *StagedLayer) Push(ctx context.Context) (*layertar.Push, error) {
 	if err != nil {
 		return nil, err
 	}
-	st.push = layertar.NewPush(ctx, dir, st.split, st.applyOptions())
+	st.push = layertar.NewPush(ctx, dir, st.split, st.streamOptions())
 	st.pushDir = dir
 	return st.push, nil
 }
@@ -217,6 +219,14 @@ func (st *StagedLayer) applyOptions() layertar.ApplyOptions {
 		OverrideStat:      singleID(),
 		SyncFiles:         st.s.opts.Sync == SyncFile && !st.spec.Volatile,
 	}
+}
+
+// streamOptions are applyOptions for the one stream whose table of contents
+// may be kept. The caller holds mu.
+func (st *StagedLayer) streamOptions() layertar.ApplyOptions {
+	o := st.applyOptions()
+	o.TOC = st.toc
+	return o
 }
 
 // singleID tells whether we can give files no owner but ourselves: an ordinary
@@ -248,32 +258,42 @@ func (st *StagedLayer) begin() (*os.File, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("make the tar-split record: %w", err), dir.Close())
 	}
+	st.toc, err = os.OpenFile(st.entry.own(tocFile), os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("make the table of contents: %w", err), dir.Close(), st.split.Close())
+	}
 	st.filled = true
 	return dir, nil
 }
 
 // imported ends a stream: the caller holds mu.
-func (st *StagedLayer) imported(res layertar.Result, err error) error {
+func (st *StagedLayer) imported(ctx context.Context, res *layertar.Result, err error) error {
 	serr := st.split.Sync()
-	err = errors.Join(err, serr, st.split.Close())
-	st.split = nil
+	if err == nil && res.TOCDigest != "" {
+		serr = errors.Join(serr, st.toc.Sync())
+	}
+	err = errors.Join(err, serr, st.split.Close(), st.toc.Close())
+	st.split, st.toc = nil, nil
+	if err == nil {
+		err = st.keepTOC(ctx, res)
+	}
 	if err != nil {
 		st.failed = fmt.Errorf("layer %s: %w", st.spec.ID, err)
 		return st.failed
 	}
-	st.result = &res
+	st.result = res
 	st.s.fail("create:3")
 	return nil
 }
 
 // finish ends a Push, if there is one, and tells whether the layer is fit to
 // be committed. The caller holds mu.
-func (st *StagedLayer) finish() error {
+func (st *StagedLayer) finish(ctx context.Context) error {
 	if st.push != nil {
 		res, err := st.push.Finish()
 		st.push = nil
 		err = errors.Join(err, st.pushDir.Close())
-		if err = st.imported(res, err); err != nil {
+		if err = st.imported(ctx, &res, err); err != nil {
 			return err
 		}
 	}
@@ -293,7 +313,7 @@ func (st *StagedLayer) Discard(ctx context.Context) error {
 	if st.push != nil {
 		st.push.Abort()
 		st.push = nil
-		err = errors.Join(st.pushDir.Close(), st.split.Close())
+		err = errors.Join(st.pushDir.Close(), st.split.Close(), st.toc.Close())
 	}
 	st.s.discard(ctx, st.entry)
 	return err
@@ -309,7 +329,7 @@ func (st *StagedLayer) Commit(ctx context.Context) (*Layer, error) {
 		return nil, errno.New(errno.ErrBadValue, "layer %s is committed or discarded already", st.spec.ID)
 	}
 	st.over = true
-	err := st.finish()
+	err := st.finish(ctx)
 	var rec *Layer
 	if err == nil {
 		err = st.syncContent()
@@ -383,6 +403,9 @@ func (st *StagedLayer) record() *Layer {
 	}
 	if st.result != nil {
 		contentOfResult(*st.result).set(rec)
+		if rec.TOCDigest != "" {
+			rec.BigDataNames = tocNames(rec.BigDataNames, true)
+		}
 	}
 	return rec
 }

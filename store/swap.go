@@ -263,9 +263,17 @@ func (w *WriteTx) exchanged(entry *stageEntry, j *journal) error {
 	if err := w.exchangeSplit(entry, j); err != nil {
 		return fmt.Errorf("put the tar-split record of layer %s in place: %w", j.ID, err)
 	}
+	if j.Op == journalExchange {
+		if err := w.exchangeTOC(entry, j); err != nil {
+			return fmt.Errorf("put the table of contents of layer %s in place: %w", j.ID, err)
+		}
+	}
 	w.s.fail("swap:5")
 	err := w.editLayer(j.ID, func(l *Layer) error {
 		j.New.set(l)
+		if j.Op == journalExchange {
+			l.BigDataNames = tocNames(l.BigDataNames, l.TOCDigest != "")
+		}
 		return nil
 	})
 	if err == nil {

@@ -27,6 +27,23 @@
 // file that the directory gives back: sparse members are raw, since a file
 // does not tell how its holes were written.
 //
+// # Tables of contents
+//
+// A zstd:chunked stream ends with a table of its contents, by which others fetch
+// single files and tell layers apart. Import keeps it on request (toc.go);
+// CheckTOC (toccheck.go) gives the recorded stream back and compares every
+// member with the table: one that says anything else than its stream is not
+// kept, since others take its word for the layer.
+//
+// # A comparison
+//
+//	names, sorted ─ stats ═╗
+//	                       ╠═ pairs, attributes ─ events
+//	names, sorted ─ stats ═╝
+//
+// Each directory's two listings are read by a goroutine each (names.go), in
+// parts of 64 entries; names take some 20 bytes each, whatever else a directory has.
+//
 // # Locks
 //
 //	Push.writeMu → flow.mu

@@ -60,6 +60,7 @@ type flow struct {
 	inSum, outSum hash.Hash
 	inN, outN     int64
 	plain         bool
+	toc           *tocTracker // nil when no table of contents is wanted
 	dec           *decoder
 
 	mu      sync.Mutex
@@ -225,6 +226,9 @@ func (t tap) Read(b []byte) (int, error) {
 	t.f.inN += int64(n)
 	if !t.f.plain { // else the digest of what comes out is the same
 		t.f.inSum.Write(b[:n])
+	}
+	if t.f.toc != nil {
+		t.f.toc.feed(b[:n])
 	}
 	if t.f.frames != nil {
 		t.f.mu.Lock()

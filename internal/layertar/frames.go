@@ -103,6 +103,14 @@ type zstdWalk struct {
 	state zstdState
 	sum   bool // the frame ends with a checksum
 	bad   bool
+
+	// frame, if set, is told where the content of each skippable frame begins
+	// and its size, and -1 in its place for one of data; skipped gets the content
+	// of those.
+	frame   func(at, size int64)
+	skipped func(b []byte)
+	pos     int64 // of the next byte
+	inside  bool  // what is passed over is a skippable frame's
 }
 
 type zstdState uint8
@@ -121,12 +129,17 @@ func (w *zstdWalk) feed(b []byte) {
 	for len(b) > 0 && !w.bad {
 		if w.skip > 0 {
 			n := min(w.skip, int64(len(b)))
+			if w.inside && w.skipped != nil {
+				w.skipped(b[:n])
+			}
 			w.skip -= n
+			w.pos += n
 			b = b[n:]
 			continue
 		}
 		n := min(w.need-len(w.buf), len(b))
 		w.buf = append(w.buf, b[:n]...)
+		w.pos += int64(n)
 		b = b[n:]
 		if len(w.buf) == w.need {
 			w.step(w.buf)
@@ -142,16 +155,23 @@ func (w *zstdWalk) atEnd() bool {
 func (w *zstdWalk) step(b []byte) {
 	switch w.state {
 	case zstdMagic:
+		w.inside = false
 		switch {
 		case string(b) == "\x28\xb5\x2f\xfd":
 			w.state, w.need = zstdDescriptor, 1
+			if w.frame != nil {
+				w.frame(w.pos, -1)
+			}
 		case b[0]&0xf0 == 0x50 && string(b[1:]) == zstdSkippableHigh:
 			w.state, w.need = zstdSkipSize, 4
 		default:
 			w.bad = true
 		}
 	case zstdSkipSize:
-		w.skip, w.state, w.need = int64(binary.LittleEndian.Uint32(b)), zstdMagic, 4
+		w.skip, w.state, w.need, w.inside = int64(binary.LittleEndian.Uint32(b)), zstdMagic, 4, true
+		if w.frame != nil {
+			w.frame(w.pos, w.skip)
+		}
 	case zstdDescriptor:
 		w.sum = b[0]&4 != 0
 		single := b[0]&0x20 != 0

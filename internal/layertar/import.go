@@ -31,6 +31,11 @@ type ApplyOptions struct {
 	// user.containers.override_stat in place of setting the owner (a rootless
 	// store with a single ID).
 	OverrideStat bool
+	// TOC, if set, gets the table of contents of a zstd:chunked stream,
+	// uncompressed, from where it stands; it stays the caller's. CheckTOC tells
+	// whether the table may be kept. What it has without a Result.TOCDigest is
+	// of no use.
+	TOC *os.File
 	// SyncFiles makes each file durable before it is closed, and every
 	// directory at the end.
 	SyncFiles bool
@@ -44,6 +49,9 @@ type Result struct {
 	CompressedDigest, DiffDigest digest.Digest
 	CompressedSize, DiffSize     int64
 	Compression                  Compression
+	// TOCDigest is that of the table of contents (compressed, as it stood in
+	// the stream), if ApplyOptions.TOC has it.
+	TOCDigest digest.Digest
 	// UIDs and GIDs are the owners named in the stream (container IDs),
 	// sorted, each once.
 	UIDs, GIDs []uint32
@@ -67,6 +75,10 @@ func Import(ctx context.Context, dir *os.File, r io.Reader, split io.Writer, o A
 func runImport(ctx context.Context, f *flow, dir *os.File, split io.Writer, o ApplyOptions, p *parser) (res Result, err error) {
 	release := f.watch(ctx)
 	defer release()
+	if o.TOC != nil {
+		f.toc = newTOCTracker()
+		defer func() { err = errors.Join(err, f.toc.close()) }()
+	}
 	go f.feed()
 	a, err := extract(ctx, f, dir, split, o, p)
 	if err != nil {
@@ -75,6 +87,11 @@ func runImport(ctx context.Context, f *flow, dir *os.File, split io.Writer, o Ap
 	<-f.done
 	if err != nil {
 		return Result{}, err
+	}
+	if f.toc != nil {
+		if res.TOCDigest, err = f.toc.writeTo(o.TOC); err != nil {
+			return Result{}, err
+		}
 	}
 	f.result(&res)
 	res.UIDs, res.GIDs, res.Entries = sorted(a.uids), sorted(a.gids), a.entries
