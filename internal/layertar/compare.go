@@ -26,6 +26,7 @@ type compare struct {
 	// held are directories on the way down that are told only when something
 	// in them is.
 	held []*event
+	buf  [256]byte // for sameXattrs
 }
 
 func walkUnions(ctx context.Context, s *Source, yield func(*event) error) (err error) {
@@ -78,38 +79,18 @@ func (c *compare) dir(path string, a, b *udir) error {
 	if err := context.Cause(c.ctx); err != nil {
 		return err
 	}
-	news, err := c.u.list(a)
-	if err != nil {
-		return err
-	}
-	var olds []uentry
-	if len(b.parts) > 0 {
-		if olds, err = c.old.list(b); err != nil {
+	news, olds := c.u.feed(a), c.old.feed(b)
+	defer news.stop()
+	defer olds.stop()
+	for {
+		n, o, err := nextPair(news, olds)
+		if err != nil || (n == nil && o == nil) {
 			return err
-		}
-	}
-	for len(news) > 0 || len(olds) > 0 {
-		order := 0
-		switch {
-		case len(olds) == 0:
-			order = -1
-		case len(news) == 0:
-			order = 1
-		default:
-			order = strings.Compare(news[0].name, olds[0].name)
-		}
-		var n, o *uentry
-		if order <= 0 {
-			n, news = &news[0], news[1:]
-		}
-		if order >= 0 {
-			o, olds = &olds[0], olds[1:]
 		}
 		if err := c.pair(path, a, b, n, o); err != nil {
 			return err
 		}
 	}
-	return nil
 }
 
 // pair judges one name: n is nil when it is gone, o when it is new.
@@ -220,7 +201,7 @@ func (c *compare) same(n, o *uentry) (bool, error) {
 	if !a.IsDir() && (a.Size != b.Size || !sameTime(a.Mtime, b.Mtime)) {
 		return false, nil
 	}
-	return sameXattrs(n, o)
+	return sameXattrs(n, o, c.buf[:])
 }
 
 // containerOwner translates an owner, or leaves one that has no translation.
@@ -238,15 +219,15 @@ func sameTime(a, b time.Time) bool {
 }
 
 // sameXattrs compares what would be exported.
-func sameXattrs(n, o *uentry) (bool, error) {
+func sameXattrs(n, o *uentry, buf []byte) (bool, error) {
 	if n.st.Type() == unix.S_IFLNK {
 		return true, nil
 	}
-	a, err := exportXattrs(n)
+	a, err := exportXattrs(n, buf)
 	if err != nil {
 		return false, err
 	}
-	b, err := exportXattrs(o)
+	b, err := exportXattrs(o, buf)
 	if err != nil {
 		return false, err
 	}
@@ -255,8 +236,9 @@ func sameXattrs(n, o *uentry) (bool, error) {
 
 // exportXattrs reads the attributes that are content, sorted by name: those of
 // users, file capabilities and ACLs.
-func exportXattrs(e *uentry) ([]xattr, error) {
-	names, err := e.dir.Listxattr(e.name)
+// buf is room for their names.
+func exportXattrs(e *uentry, buf []byte) ([]xattr, error) {
+	names, err := e.dir.ListxattrTo(buf, e.name)
 	if err != nil {
 		if errors.Is(err, syscall.EOPNOTSUPP) {
 			return nil, nil
@@ -264,7 +246,10 @@ func exportXattrs(e *uentry) ([]xattr, error) {
 		return nil, err
 	}
 	var out []xattr
-	for _, n := range names {
+	for len(names) > 0 {
+		first, rest, _ := bytes.Cut(names, []byte{0})
+		names = rest
+		n := string(first)
 		if !exported(n) {
 			continue
 		}

@@ -157,7 +157,7 @@ func (g *generator) xattrs(h *tar.Header, e *event) error {
 	if h.Typeflag == tar.TypeSymlink {
 		return nil
 	}
-	xs, err := exportXattrs(e.ent)
+	xs, err := exportXattrs(e.ent, g.buf)
 	if err != nil {
 		return err
 	}

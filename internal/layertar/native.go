@@ -45,8 +45,11 @@ func (w *nativeWalk) dir(path string, d *safefs.Dir, low *udir) error {
 		return err
 	}
 	own := &udir{parts: []part{{d, 0}}}
-	for i := range ls {
-		l := &ls[i]
+	for {
+		var l listed
+		if more, err := ls.next(&l); !more || err != nil {
+			return err
+		}
 		ent := &uentry{l.name, d, 0, l.st}
 		ev := &event{path: join(path, l.name), u: w.all, dir: own, ent: ent}
 		if l.white {
@@ -59,7 +62,6 @@ func (w *nativeWalk) dir(path string, d *safefs.Dir, low *udir) error {
 			return err
 		}
 	}
-	return nil
 }
 
 func (w *nativeWalk) entry(ev *event, low *udir) error {
@@ -147,7 +149,7 @@ func (w *nativeWalk) sameDir(ev *event, below *uentry) (bool, error) {
 	if a.Mode != b.Mode || a.UID != b.UID || a.GID != b.GID || !a.Mtime.Equal(b.Mtime) {
 		return false, nil
 	}
-	return sameXattrs(ev.ent, below)
+	return sameXattrs(ev.ent, below, make([]byte, 256))
 }
 
 // moved exports a directory with a redirect whole: its content is the union of

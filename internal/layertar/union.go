@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"slices"
 	"strings"
 	"syscall"
 
@@ -165,90 +164,6 @@ func (u *union) isMark(d *safefs.Dir, name string, st *safefs.Stat) (bool, error
 	}
 	v, err := u.attr(d, name, "whiteout")
 	return v != nil, err
-}
-
-// listed is one name of a single share.
-type listed struct {
-	name  string
-	st    safefs.Stat
-	white bool // name is hidden below
-}
-
-// share lists one layer's share of a directory, in the order of the names
-// that entries have or hide. The marks of style Files are taken out.
-func (u *union) share(d *safefs.Dir) ([]listed, error) {
-	entries, err := children(d)
-	if err != nil {
-		return nil, err
-	}
-	out := make([]listed, 0, len(entries))
-	for _, e := range entries {
-		l := listed{name: e.Name}
-		if l.st, err = d.Stat(e.Name); errors.Is(err, syscall.ENOENT) {
-			continue // gone since it was listed
-		}
-		if err != nil {
-			return nil, err
-		}
-		skip, err := u.classify(d, &l)
-		if err != nil {
-			return nil, err
-		}
-		if !skip {
-			out = append(out, l)
-		}
-	}
-	slices.SortFunc(out, func(a, b listed) int { return strings.Compare(a.name, b.name) })
-	return out, nil
-}
-
-func (u *union) classify(d *safefs.Dir, l *listed) (skip bool, err error) {
-	if u.style == whiteout.Files {
-		if l.name == fuseOpaque && whiteout.IsDevice(l.st.Mode, l.st.Rdev) {
-			return true, nil
-		}
-		switch mark, hidden := whiteout.Parse(l.name); mark {
-		case whiteout.Whiteout:
-			l.name, l.white = hidden, true
-			return false, nil
-		case whiteout.Opaque, whiteout.Meta, whiteout.Invalid:
-			return true, nil
-		case whiteout.Plain:
-		}
-	}
-	l.white, err = u.isMark(d, l.name, &l.st)
-	return false, err
-}
-
-// list returns the union's entries of a directory, sorted by name.
-func (u *union) list(dir *udir) ([]uentry, error) {
-	var out []uentry
-	var hidden map[string]struct{}
-	if len(dir.parts) > 1 {
-		hidden = map[string]struct{}{}
-	}
-	for i, p := range dir.parts {
-		ls, err := u.share(p.d)
-		if err != nil {
-			return nil, err
-		}
-		for k := range ls {
-			l := &ls[k]
-			if _, ok := hidden[l.name]; ok {
-				continue
-			}
-			if !l.white {
-				out = append(out, uentry{l.name, p.d, i, l.st})
-			}
-		}
-		for k := range ls {
-			if hidden != nil {
-				hidden[ls[k].name] = struct{}{}
-			}
-		}
-	}
-	slices.SortFunc(out, func(a, b uentry) int { return strings.Compare(a.name, b.name) })
-	return out, nil
 }
 
 // child looks a name up; nil when there is none.

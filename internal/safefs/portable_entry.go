@@ -104,6 +104,12 @@ func (d *Dir) Getxattr(name, attr string) ([]byte, error) {
 	return nil, fail("getxattr "+attr, name, syscall.EOPNOTSUPP)
 }
 
+// ListxattrTo is Listxattr here.
+func (d *Dir) ListxattrTo(_ []byte, name string) ([]byte, error) {
+	_, err := d.Listxattr(name)
+	return nil, err
+}
+
 // Listxattr finds no attributes on this system: EOPNOTSUPP.
 func (d *Dir) Listxattr(name string) ([]string, error) {
 	return nil, fail("listxattr", name, syscall.EOPNOTSUPP)

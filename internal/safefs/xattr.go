@@ -34,6 +34,22 @@ func (d *Dir) Listxattr(name string) ([]string, error) {
 	return splitNames(v), fail("listxattr", name, err)
 }
 
+// ListxattrTo is Listxattr without an allocation where buf is large enough for
+// the names, which it returns one after another, each with a zero byte.
+func (d *Dir) ListxattrTo(buf []byte, name string) ([]byte, error) {
+	if err := checkOrDot("listxattr", name); err != nil {
+		return nil, err
+	}
+	n, err := d.xattr().list(d.fd, name, buf)
+	switch {
+	case err == nil:
+		return buf[:n], nil
+	case errors.Is(err, unix.ERANGE), errors.Is(err, unix.EINTR):
+		buf, err = fetch(func(b []byte) (int, error) { return d.xattr().list(d.fd, name, b) })
+	}
+	return buf, fail("listxattr", name, err)
+}
+
 // Setxattr sets attr of name ("." for d itself). Flags are XATTR_CREATE and
 // XATTR_REPLACE.
 func (d *Dir) Setxattr(name, attr string, value []byte, flags int) error {

@@ -1,0 +1,285 @@
+package layertar
+
+import (
+	"bytes"
+	"errors"
+	"math"
+	"slices"
+	"strings"
+	"syscall"
+
+	"github.com/plyfs/plyfs/internal/errno"
+	"github.com/plyfs/plyfs/internal/safefs"
+	"github.com/plyfs/plyfs/internal/whiteout"
+)
+
+// nameList holds a directory's names, sorted by what they are or hide, in some
+// 20 bytes each: directories may have millions.
+type nameList struct {
+	// text has for each name 1 if it is a whiteout's (style Files), the length
+	// of what follows, and the name, or what the whiteout hides.
+	text []byte
+	at   []uint32 // where each begins, in order
+}
+
+func (n *nameList) add(name string, white byte) error {
+	if len(name) > 255 {
+		return syscall.ENAMETOOLONG
+	}
+	if len(n.text) > math.MaxUint32-256-2 {
+		return errno.New(errno.ErrNotSupported, "a directory has names of more than 4 GiB")
+	}
+	n.at = append(n.at, uint32(len(n.text)))
+	n.text = append(append(n.text, white, byte(len(name))), name...)
+	return nil
+}
+
+func (n *nameList) key(at uint32) []byte { return n.text[at+2:][:n.text[at+1]] }
+
+func (n *nameList) sort() {
+	slices.SortFunc(n.at, func(a, b uint32) int { return bytes.Compare(n.key(a), n.key(b)) })
+}
+
+// share lists one layer's share of a directory, in the order of the names that
+// entries have or hide. The marks of style Files are taken out.
+func (u *union) share(d *safefs.Dir) (*share, error) {
+	s := &share{u: u, d: d}
+	err := d.ReadDir(func(e safefs.Entry) error {
+		if u.style != whiteout.Files {
+			return s.names.add(e.Name, 0)
+		}
+		switch mark, hidden := whiteout.Parse(e.Name); mark {
+		case whiteout.Whiteout:
+			return s.names.add(hidden, 1)
+		case whiteout.Plain:
+			return s.names.add(e.Name, 0)
+		case whiteout.Opaque, whiteout.Meta, whiteout.Invalid:
+		}
+		return nil
+	})
+	s.names.sort()
+	return s, err
+}
+
+// share is the sorted listing of one layer's share of a directory.
+type share struct {
+	u     *union
+	d     *safefs.Dir
+	names nameList
+	pos   int
+}
+
+// listed is one name of a single share.
+type listed struct {
+	name  string
+	st    safefs.Stat
+	white bool // name is hidden below
+}
+
+// next stats the next name; false at the end.
+func (s *share) next(l *listed) (ok bool, err error) {
+	for s.pos < len(s.names.at) {
+		at := s.names.at[s.pos]
+		s.pos++
+		name := string(s.names.key(at))
+		onDisk, white := name, s.names.text[at] == 1
+		if white {
+			onDisk = whiteout.Name(name)
+		}
+		*l = listed{name: name, white: white}
+		l.st, err = s.d.Stat(onDisk)
+		switch {
+		case errors.Is(err, syscall.ENOENT): // gone since it was listed
+		case err != nil:
+			return false, err
+		case white && onDisk == fuseOpaque && whiteout.IsDevice(l.st.Mode, l.st.Rdev):
+		case white:
+			return true, nil
+		default:
+			l.white, err = s.u.isMark(s.d, name, &l.st)
+			return err == nil, err
+		}
+	}
+	return false, nil
+}
+
+// listing yields the union's entries of a directory, sorted by name.
+type listing struct {
+	dir    *udir
+	shares []*share
+	heads  []listed
+	has    []bool
+}
+
+func (u *union) list(dir *udir) (*listing, error) {
+	n := len(dir.parts)
+	l := &listing{dir: dir, shares: make([]*share, n), heads: make([]listed, n), has: make([]bool, n)}
+	for i, p := range dir.parts {
+		var err error
+		if l.shares[i], err = u.share(p.d); err == nil {
+			err = l.advance(i)
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	return l, nil
+}
+
+func (l *listing) advance(i int) (err error) {
+	l.has[i], err = l.shares[i].next(&l.heads[i])
+	return err
+}
+
+// size is how many entries there may be.
+func (l *listing) size() (n int) {
+	for _, s := range l.shares {
+		n += len(s.names.at)
+	}
+	return n
+}
+
+// next yields an entry; false at the end.
+func (l *listing) next(e *uentry) (bool, error) {
+	for {
+		first := -1
+		for i := range l.heads {
+			if l.has[i] && (first < 0 || l.heads[i].name < l.heads[first].name) {
+				first = i
+			}
+		}
+		if first < 0 {
+			return false, nil
+		}
+		found, err := l.take(l.heads[first].name, e)
+		if found || err != nil {
+			return found, err
+		}
+	}
+}
+
+// take passes over a name in all shares; the topmost one that has it decides.
+func (l *listing) take(name string, e *uentry) (found bool, err error) {
+	hidden := false
+	for i := range l.heads {
+		here := false
+		for l.has[i] && l.heads[i].name == name {
+			here = true
+			if h := &l.heads[i]; !hidden && !h.white {
+				*e, found = uentry{name, l.dir.parts[i].d, i, h.st}, true
+			}
+			if err := l.advance(i); err != nil {
+				return false, err
+			}
+		}
+		hidden = hidden || here
+	}
+	return found, nil
+}
+
+// feedChunk is how many entries are handed over at once.
+const feedChunk = 64
+
+// feed yields a listing that another goroutine reads ahead: while its user
+// compares, and another feed goes through another tree.
+type feed struct {
+	chunks chan feedPart
+	quit   chan struct{}
+	cur    []uentry
+}
+
+type feedPart struct {
+	entries []uentry
+	err     error
+}
+
+// feed starts the goroutine. It ends with stop, which must be called before
+// dir is closed.
+func (u *union) feed(dir *udir) *feed {
+	f := &feed{chunks: make(chan feedPart, 2), quit: make(chan struct{})}
+	if len(dir.parts) == 0 {
+		close(f.chunks)
+		return f
+	}
+	go f.run(u, dir)
+	return f
+}
+
+func (f *feed) run(u *union, dir *udir) {
+	defer close(f.chunks)
+	l, err := u.list(dir)
+	for more := err == nil; more; {
+		part := feedPart{entries: make([]uentry, 0, min(feedChunk, l.size()))}
+		for more && err == nil && len(part.entries) < cap(part.entries) {
+			var e uentry
+			if more, err = l.next(&e); more {
+				part.entries = append(part.entries, e)
+			}
+		}
+		if cap(part.entries) == 0 || err != nil {
+			break
+		}
+		select {
+		case f.chunks <- part:
+		case <-f.quit:
+			return
+		}
+	}
+	if err != nil {
+		select {
+		case f.chunks <- feedPart{err: err}:
+		case <-f.quit:
+		}
+	}
+}
+
+// peek returns the next entry, nil at the end.
+func (f *feed) peek() (*uentry, error) {
+	for len(f.cur) == 0 {
+		part, ok := <-f.chunks
+		if !ok {
+			return nil, nil
+		}
+		if part.err != nil {
+			return nil, part.err
+		}
+		f.cur = part.entries
+	}
+	return &f.cur[0], nil
+}
+
+// drop passes over what peek returned.
+func (f *feed) drop() { f.cur = f.cur[1:] }
+
+// stop ends the goroutine and waits for it.
+func (f *feed) stop() {
+	close(f.quit)
+	for range f.chunks { // until it is closed
+	}
+}
+
+// nextPair returns the next name's entry of either feed, nil where it has none
+// of that name; both are nil at the end.
+func nextPair(f, g *feed) (a, b *uentry, err error) {
+	if a, err = f.peek(); err != nil {
+		return nil, nil, err
+	}
+	if b, err = g.peek(); err != nil {
+		return nil, nil, err
+	}
+	if a != nil && b != nil {
+		switch strings.Compare(a.name, b.name) {
+		case -1:
+			b = nil
+		case 1:
+			a = nil
+		}
+	}
+	if a != nil {
+		f.drop()
+	}
+	if b != nil {
+		g.drop()
+	}
+	return a, b, nil
+}
