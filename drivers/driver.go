@@ -73,6 +73,11 @@ type LayerSpec struct {
 	// content the new one starts as a copy of (additive diffs); it then takes
 	// From's place at Exchange and keeps its link.
 	From string
+	// Limits bound the new layer. Writable tells that it is to be written
+	// through mounts; the driver's own limits (its options `size` and `inodes`)
+	// then hold where Limits has none.
+	Limits   Limits
+	Writable bool
 	// Twin, when set, is a published layer with the same parent of whose own
 	// content the new one starts as a copy, to stand beside it.
 	Twin string
