@@ -187,14 +187,17 @@ func output(c *exec.Cmd) (string, error) {
 
 // entry is a member of a test archive: a directory when its name ends in a
 // slash, a symlink when link is set, else a file.
-type entry struct{ name, text, link string }
+type entry struct {
+	name, text, link string
+	uid              int
+}
 
 func makeTar(t testing.TB, entries ...entry) []byte {
 	t.Helper()
 	var b bytes.Buffer
 	w := tar.NewWriter(&b)
 	for _, e := range entries {
-		h := &tar.Header{Name: e.name, Mode: 0o644, Size: int64(len(e.text)), ModTime: time.Unix(1e9, 0), Typeflag: tar.TypeReg}
+		h := &tar.Header{Name: e.name, Mode: 0o644, Uid: e.uid, Size: int64(len(e.text)), ModTime: time.Unix(1e9, 0), Typeflag: tar.TypeReg}
 		switch {
 		case e.link != "":
 			h.Typeflag, h.Linkname = tar.TypeSymlink, e.link

@@ -80,15 +80,27 @@ func (s *Store) stageMapped(ctx context.Context, spec LayerSpec) (*StagedLayer, 
 // takeOver extracts what a published layer shows into the staged one, owners
 // translated from the one's maps to the other's. *idmap.UnmappedError (in
 // ErrBadValue) when a file has an owner that the maps lack.
-func (st *StagedLayer) takeOver(ctx context.Context, from *Layer) (err error) {
+func (st *StagedLayer) takeOver(ctx context.Context, from *Layer) error {
 	src, err := drivers.CompareSource(st.s.driver, from.ID, "")
 	if err != nil {
 		return fmt.Errorf("map layer %s: %w", from.ID, err)
 	}
 	src.Maps = from.Maps
+	if _, err = st.extract(ctx, src); err != nil {
+		var unmapped *idmap.UnmappedError
+		if errors.As(err, &unmapped) {
+			return errno.New(errno.ErrBadValue, "the ID maps have no place for an owner in layer %s; give larger ones: %w", from.ID, err)
+		}
+		return fmt.Errorf("map layer %s: %w", from.ID, err)
+	}
+	return nil
+}
+
+// extract makes a tar of src and extracts it into the staged layer.
+func (st *StagedLayer) extract(ctx context.Context, src layertar.Source) (res layertar.Result, err error) {
 	dir, err := os.Open(st.private.Dir)
 	if err != nil {
-		return fmt.Errorf("map layer %s: %w", from.ID, err)
+		return res, err
 	}
 	defer func() { err = also(err, dir.Close()) }()
 	stream, feed := io.Pipe()
@@ -97,21 +109,16 @@ func (st *StagedLayer) takeOver(ctx context.Context, from *Layer) (err error) {
 		gerr := layertar.Generate(ctx, feed, src)
 		done <- errors.Join(gerr, feed.CloseWithError(gerr))
 	}()
-	_, err = layertar.Import(ctx, dir, stream, io.Discard, st.applyOptions())
+	res, err = layertar.Import(ctx, dir, stream, io.Discard, st.applyOptions())
 	cerr := stream.CloseWithError(errNoReader)
 	gerr := <-done
 	if errors.Is(gerr, errNoReader) {
 		gerr = nil // the reader's error is the cause
 	}
-	if err = errors.Join(gerr, err, cerr); err != nil {
-		var unmapped *idmap.UnmappedError
-		if errors.As(err, &unmapped) {
-			return errno.New(errno.ErrBadValue, "the ID maps have no place for an owner in layer %s; give larger ones: %w", from.ID, err)
-		}
-		return fmt.Errorf("map layer %s: %w", from.ID, err)
+	if err = errors.Join(gerr, err, cerr); err == nil {
+		st.taken = true
 	}
-	st.taken = true
-	return nil
+	return res, err
 }
 
 var errNoReader = errors.New("the extraction ended first")
@@ -120,7 +127,7 @@ var errNoReader = errors.New("the extraction ended first")
 func (s *Store) containerLayer(spec ContainerSpec, parent string) LayerSpec {
 	l := LayerSpec{
 		ID: spec.LayerID, Parent: parent, Label: spec.MountLabel, Volatile: spec.Volatile,
-		Maps: spec.Maps, HostIDs: spec.Maps.Empty(),
+		Maps: spec.Maps, HostIDs: spec.Maps.Empty(), Limits: spec.Limits, writable: true,
 	}
 	if drivers.ShiftOf(s.driver) == drivers.ShiftLowers {
 		l.owner = spec.Maps

@@ -19,6 +19,9 @@ type Options struct {
 	GraphRoot, RunRoot string
 	// ImageStores are graph roots of additional read-only image stores.
 	ImageStores []string
+	// LayerStores are additional layer stores, in the order in which they are
+	// asked; see LookupAdditionalLayer.
+	LayerStores []LayerStore
 	// ImageStore is the graph root of images and their layers, made when
 	// missing; "" when they are in GraphRoot. Layers go there if they are made
 	// read-only; GraphRoot's own images are then shown, and are read-only.

@@ -10,6 +10,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/opencontainers/go-digest"
+
 	"github.com/plyfs/plyfs/internal/unix"
 
 	"github.com/plyfs/plyfs/drivers"
@@ -39,6 +41,9 @@ type StagedLayer struct {
 	filled bool
 	failed error
 	result *layertar.Result
+	// content is what the record says in place of result, toc what beside it.
+	content *layerContent
+	toc     digest.Digest
 	// taken is set when content of another layer was extracted.
 	taken bool
 	over  bool
@@ -68,7 +73,10 @@ func (s *Store) stage(ctx context.Context, spec LayerSpec, base *baseState) (*St
 	}
 	s.fail("create:1")
 	st := &StagedLayer{s: s, spec: spec, base: base, entry: entry}
-	want := drivers.LayerSpec{ID: spec.ID, Parent: spec.Parent, Maps: spec.Maps, Twin: spec.twin}
+	want := drivers.LayerSpec{
+		ID: spec.ID, Parent: spec.Parent, Maps: spec.Maps, Twin: spec.twin,
+		Limits: spec.Limits, Writable: spec.writable,
+	}
 	want.RootUID, want.RootGID = rootOwner(spec.Maps)
 	if spec.Maps.Empty() {
 		want.RootUID, want.RootGID = rootOwner(spec.owner)
@@ -405,7 +413,12 @@ func (st *StagedLayer) record() *Layer {
 		contentOfResult(*st.result).set(rec)
 		if rec.TOCDigest != "" {
 			rec.BigDataNames = tocNames(rec.BigDataNames, true)
+		} else {
+			rec.TOCDigest = st.toc
 		}
+	}
+	if st.content != nil {
+		st.content.set(rec)
 	}
 	return rec
 }

@@ -5,6 +5,7 @@ import (
 
 	"github.com/opencontainers/go-digest"
 
+	"github.com/plyfs/plyfs/drivers"
 	"github.com/plyfs/plyfs/internal/idmap"
 	"github.com/plyfs/plyfs/internal/layertar"
 )
@@ -154,6 +155,10 @@ type LayerSpec struct {
 	Maps     idmap.Maps
 	HostIDs  bool
 	Volatile bool
+	// Limits bound what the layer takes; ErrNotSupported where none can be set.
+	Limits drivers.Limits
+
+	writable bool // a container's: the driver's own limits hold for it
 
 	owner idmap.Maps // gives the root directory its owner, when Maps does not
 	twin  string     // the layer that this one is a mapped copy of
@@ -198,7 +203,10 @@ type ContainerSpec struct {
 	Auto       *AutoMaps
 	MountLabel string
 	Volatile   bool
-	BigData    []BigDataItem
+	// Limits bound what the container's layer takes. Where one is 0 that of the
+	// driver's options `size` and `inodes` holds.
+	Limits  drivers.Limits
+	BigData []BigDataItem
 }
 
 // Op is what happened to an object.

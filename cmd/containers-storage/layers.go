@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 
+	"github.com/opencontainers/go-digest"
 	"github.com/spf13/pflag"
 
 	"github.com/plyfs/plyfs/internal/idmap"
@@ -95,18 +96,25 @@ below it its names. "" as parent means none.`,
 
 func (a *app) importLayer() *verb {
 	var flags layerFlags
-	var file string
+	var file, wanted, reference string
 	return &verb{
 		name: "import-layer", aliases: []string{"importlayer"}, args: "[parentLayerNameOrID]", most: 1, json: true,
 		short: "Import a new layer",
 		long: `Makes a layer over its parent, or without one, and extracts an archive into it:
 a tar, plain or compressed with gzip, bzip2, xz or zstd, from standard input or
---file. Nobody sees the layer before it is whole.`,
+--file. Nobody sees the layer before it is whole.
+
+With --digest the layer is taken from an additional layer store
+(additionallayerstores in storage.conf) in place of an archive: the digest is
+that of its compressed archive or of its table of contents, and --reference
+names the image for which the store has it.`,
 		example: `  tar -c -C rootfs . | containers-storage import-layer --name base
   containers-storage import-layer --file rootfs.tar --id one`,
 		flags: func(f *pflag.FlagSet) {
 			flags.addTo(f, true)
 			f.StringVarP(&file, "file", "f", "", "read the archive from `FILE` instead of standard input")
+			f.StringVar(&wanted, "digest", "", "take the layer of this `DIGEST` from an additional layer store")
+			f.StringVar(&reference, "reference", "", "`IMAGE` that the layer store has it for")
 		},
 		complete: []completer{layerRefs},
 		run: func(ctx context.Context, args []string) error {
@@ -114,13 +122,28 @@ a tar, plain or compressed with gzip, bzip2, xz or zstd, from standard input or
 			if err != nil {
 				return err
 			}
-			l, err := a.importStream(ctx, spec, file)
+			var l *store.Layer
+			if wanted != "" {
+				l, err = a.takeLayer(ctx, spec, digest.Digest(wanted), reference)
+			} else {
+				l, err = a.importStream(ctx, spec, file)
+			}
 			if err != nil {
 				return a.aboutNew(ctx, store.KindLayer, spec.ID, err)
 			}
 			return a.printLayer(l)
 		},
 	}
+}
+
+// takeLayer makes a layer of one that an additional layer store has.
+func (a *app) takeLayer(ctx context.Context, spec store.LayerSpec, d digest.Digest, reference string) (*store.Layer, error) {
+	from, err := a.st.LookupAdditionalLayer(ctx, d, reference)
+	if err != nil {
+		return nil, err
+	}
+	l, err := from.Put(ctx, spec)
+	return l, errors.Join(err, from.Release())
 }
 
 func (a *app) importStream(ctx context.Context, spec store.LayerSpec, file string) (l *store.Layer, err error) {

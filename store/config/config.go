@@ -54,6 +54,8 @@ type Config struct {
 	ImageStore Value
 	// ImageStores are graph roots of additional read-only stores.
 	ImageStores []Value
+	// LayerStores are additional layer stores, "PATH" or "PATH:ref".
+	LayerStores []Value
 	Options     []Option
 	// TransientStore and DisableVolatile read as booleans; empty is false.
 	TransientStore, DisableVolatile Value
@@ -171,6 +173,11 @@ func (c *Config) StoreOptions(newDriver func(drivers.Config) (drivers.Driver, er
 	o.ImageStore = c.ImageStore.Text
 	for _, s := range c.ImageStores {
 		o.ImageStores = append(o.ImageStores, s.Text)
+	}
+	for _, v := range c.LayerStores {
+		if l, err := store.ParseLayerStore(v.Text); err == nil { // Load saw that it is one
+			o.LayerStores = append(o.LayerStores, l)
+		}
 	}
 	for _, opt := range c.Options {
 		if opt.Key == "sync" { // the store's own, whatever the driver

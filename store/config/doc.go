@@ -50,7 +50,7 @@
 // A file that is no TOML, a value of the wrong type, an unknown driver, and an
 // option that is for another driver are errors that name file and line. A key
 // that is not known, and a known one that has no effect here (ostree_repo,
-// override_kernel_check, additionallayerstores), is a Warning with file and
+// override_kernel_check), is a Warning with file and
 // line; plyfs refuses the former (Config.Strict). The tables of drivers other
 // than the store's own, thinpool and aufs among them, are accepted and say
 // nothing: only who asks for such a driver is refused. The driver itself

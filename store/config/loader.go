@@ -166,6 +166,8 @@ func (l *loader) option(text, from string) error {
 			}
 			l.c.ImageStores = append(l.c.ImageStores, Value{filepath.Clean(path), from})
 		}
+	case "additionallayerstore", "additionallayerstores":
+		return l.c.addLayerStore(v)
 	default:
 		l.c.Options = append(l.c.Options, Option{key, v})
 	}

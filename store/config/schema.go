@@ -118,7 +118,7 @@ func schema(key string) kind {
 		return kindText
 	case ".transient_store":
 		return kindBool
-	case ".driver_priority", ".options.additionalimagestores":
+	case ".driver_priority", ".options.additionalimagestores", ".options.additionallayerstores":
 		return kindList
 	}
 	rest, ok = strings.CutPrefix(rest, ".options.")
@@ -143,7 +143,7 @@ func optionSchema(name string) kind {
 		return kindBool
 	case "auto-userns-min-size", "auto-userns-max-size":
 		return kindNumber
-	case "override_kernel_check", "ostree_repo", "additionallayerstores":
+	case "override_kernel_check", "ostree_repo":
 		return kindIdle
 	}
 	return kindUnknown

@@ -1,12 +1,14 @@
 package config
 
 import (
+	"fmt"
 	"maps"
 	"path/filepath"
 	"slices"
 	"strings"
 
 	"github.com/plyfs/plyfs/internal/errno"
+	"github.com/plyfs/plyfs/store"
 )
 
 // entry is the value of a key, as text or as a list, and where it stands.
@@ -75,6 +77,11 @@ func (s settings) options(c *Config) error {
 		}
 		c.ImageStores = append(c.ImageStores, Value{filepath.Clean(v.Text), v.From})
 	}
+	for _, v := range s["storage.options.additionallayerstores"].list {
+		if err := c.addLayerStore(v); err != nil {
+			return err
+		}
+	}
 	for _, name := range driverKeys(c.Driver.Text) {
 		for _, key := range []string{"options." + c.Driver.Text + "." + name, "options." + name} {
 			if v, ok := s.text(key); ok {
@@ -83,5 +90,14 @@ func (s settings) options(c *Config) error {
 			}
 		}
 	}
+	return nil
+}
+
+// addLayerStore adds an additional layer store, "PATH" or "PATH:ref".
+func (c *Config) addLayerStore(v Value) error {
+	if _, err := store.ParseLayerStore(v.Text); err != nil {
+		return fmt.Errorf("%s: %w", v.From, err)
+	}
+	c.LayerStores = append(c.LayerStores, v)
 	return nil
 }

@@ -37,6 +37,7 @@ func (c *Config) Settings() []Setting {
 	one(storage, "transient_store", c.TransientStore)
 	list(storage, "driver_priority", c.DriverPriority)
 	list(options, "additionalimagestores", c.ImageStores)
+	list(options, "additionallayerstores", c.LayerStores)
 	one(options, "remap-uids", c.Remap.UIDs)
 	one(options, "remap-gids", c.Remap.GIDs)
 	one(options, "remap-user", c.Remap.User)
@@ -56,9 +57,12 @@ func (c *Config) Settings() []Setting {
 
 // Lines returns the options as "driver.key=value", sorted as they were given.
 func (c *Config) Lines() []string {
-	lines := make([]string, 0, len(c.Options)+len(c.ImageStores))
+	lines := make([]string, 0, len(c.Options)+len(c.ImageStores)+len(c.LayerStores))
 	for _, s := range c.ImageStores {
 		lines = append(lines, c.Driver.Text+".imagestore="+s.Text)
+	}
+	for _, s := range c.LayerStores {
+		lines = append(lines, c.Driver.Text+".additionallayerstore="+s.Text)
 	}
 	for _, o := range c.Options {
 		lines = append(lines, c.Driver.Text+"."+o.Key+"="+o.Text)
