@@ -25,6 +25,9 @@ func mountByDescriptors(p Plan) (err error) {
 	}
 	fs := os.NewFile(uintptr(fd), "overlay")
 	defer func() { err = errors.Join(err, fs.Close()) }()
+	if isLegacy(fd) {
+		return errNoDescriptors
+	}
 	if err := configure(fd, p); err != nil {
 		return reason(fd, err)
 	}
@@ -38,6 +41,16 @@ func mountByDescriptors(p Plan) (err error) {
 		return fmt.Errorf("move_mount: %w", err)
 	}
 	return nil
+}
+
+// isLegacy tells whether the kernel's overlay is older than fsopen (before Linux
+// 6.5): a string is put together of whatever options it is given then, and
+// refused when the mount is made. Descriptors are EOPNOTSUPP, and else a word
+// that is not known.
+func isLegacy(fd int) bool {
+	legacy := errors.Is(unix.FsconfigSetFd(fd, "plyfs-asks", fd), unix.EOPNOTSUPP)
+	_ = reason(fd, nil) // the kernel's words about the question
+	return legacy
 }
 
 // configure gives the layers and options to the configuration descriptor fd.
@@ -137,7 +150,7 @@ func reason(fd int, err error) error {
 		}
 		words = append(words, strings.TrimSpace(string(buf[2:n])))
 	}
-	if len(words) == 0 {
+	if err == nil || len(words) == 0 {
 		return err
 	}
 	return fmt.Errorf("%w (kernel: %s)", err, strings.Join(words, "; "))
