@@ -40,6 +40,10 @@ filefrag e2fsprogs
 python3 python3
 fio fio
 git git"
+if [ "$(uname -m)" = x86_64 ]; then # a kernel with quotas, as a program
+	for_test="$for_test
+linux.uml user-mode-linux"
+fi
 
 case $purpose in
 run) list=$for_run ;;

@@ -250,6 +250,16 @@ func (d *splitDriver) Usage(ctx context.Context, id string) (drivers.Usage, erro
 	return drivers.UsageOf(ctx, d.ofLayer(id), id)
 }
 
+// Limits implements drivers.Limiter.
+func (d *splitDriver) Limits(id string) (drivers.Limits, drivers.Usage, error) {
+	return drivers.LimitsOf(d.ofLayer(id), id)
+}
+
+// SetLimits implements drivers.Limiter.
+func (d *splitDriver) SetLimits(id string, l drivers.Limits) error {
+	return drivers.SetLimits(d.ofLayer(id), id, l)
+}
+
 func checkImageStore(o *Options) error {
 	switch {
 	case o.ImageStore == "":

@@ -222,7 +222,7 @@ func (l *AdditionalLayer) fill(ctx context.Context, st *StagedLayer) error {
 		}
 		st.mu.Lock()
 		defer st.mu.Unlock()
-		st.toc = l.info.TOCDigest
+		st.tocDigest = l.info.TOCDigest
 		return err
 	}
 	if !errors.Is(err, fs.ErrNotExist) {

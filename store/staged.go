@@ -41,9 +41,10 @@ type StagedLayer struct {
 	filled bool
 	failed error
 	result *layertar.Result
-	// content is what the record says in place of result, toc what beside it.
-	content *layerContent
-	toc     digest.Digest
+	// content is what the record says in place of result, tocDigest what
+	// beside it.
+	content   *layerContent
+	tocDigest digest.Digest
 	// taken is set when content of another layer was extracted.
 	taken bool
 	over  bool
@@ -414,7 +415,7 @@ func (st *StagedLayer) record() *Layer {
 		if rec.TOCDigest != "" {
 			rec.BigDataNames = tocNames(rec.BigDataNames, true)
 		} else {
-			rec.TOCDigest = st.toc
+			rec.TOCDigest = st.tocDigest
 		}
 	}
 	if st.content != nil {

@@ -12,6 +12,7 @@
 //	  <ID>/diff/           the layer's own content
 //	  <ID>/link            LINK
 //	  <ID>/lower           "l/<LINK of parent>:l/<LINK of its parent>…"; none for a base layer
+//	  <ID>/limits          "BYTES INODES" for our mount program; with project quotas <ID> is a project
 //	  <ID>/work/ merged/   for the mount; empty/ in base layers, for their read-only mount
 //	<run>/overlay/<probe>-<true|false>   results of probes, removed to probe again
 //
@@ -35,6 +36,11 @@
 // So Retire ends whatever Publish or Retire began. Mount and New only add what
 // is missing (l/ links, merged, work, empty, the home, probe results), each by
 // one system call, or by temporary file and rename.
+//
+// A layer with limits is made a project of its own, with a quota, before
+// anything is in its directory. Retire and Exchange take the quota of what goes
+// away back; a kill before them leaves a few bytes in the filesystem's quota
+// file, under a number that is not chosen again.
 //
 // Probes mount in `<root>/overlay/plyfs-probe*`; one left by a kill is removed
 // by the next probing, and never listed.

@@ -75,7 +75,14 @@ func (d *Driver) create(ctx context.Context, stage string, spec drivers.LayerSpe
 			return p, err
 		}
 	}
+	limits, err := d.limitsFor(spec)
+	if err != nil {
+		return p, err
+	}
 	if err := mkdir(dir, 0o700); err != nil {
+		return p, err
+	}
+	if err := d.limit(dir, limits); err != nil {
 		return p, err
 	}
 	if err := d.fill(ctx, p.Dir, spec); err != nil {
@@ -246,7 +253,7 @@ func (d *Driver) Exchange(stage, id string) error {
 	if err := mounts.Exchange(d.cfg.Bare, filepath.Join(stage, id), filepath.Join(homeName, id)); err != nil {
 		return fmt.Errorf("exchanging layer %s: %w", id, err)
 	}
-	if err := d.syncLayer(stage, id); err != nil {
+	if err := errors.Join(d.unlimit(filepath.Join(d.cfg.Root, stage, id)), d.syncLayer(stage, id)); err != nil {
 		return fmt.Errorf("exchanging layer %s: %w", id, err)
 	}
 	return nil
@@ -279,7 +286,7 @@ func (d *Driver) Retire(stage, id string) error {
 	if err := d.dropMapped(id); err != nil {
 		return fmt.Errorf("retiring layer %s: %w", id, err)
 	}
-	if err := d.dropLinks(id); err != nil {
+	if err := errors.Join(d.dropLinks(id), d.unlimit(filepath.Join(d.home, id))); err != nil {
 		return fmt.Errorf("retiring layer %s: %w", id, err)
 	}
 	err := mounts.Move(d.cfg.Bare, filepath.Join(homeName, id), filepath.Join(stage, id))

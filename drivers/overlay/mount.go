@@ -63,6 +63,13 @@ func (d *Driver) plan(dir, id string, o drivers.MountOptions) (mounts.Plan, erro
 		return mounts.Plan{}, err
 	}
 	d.mountOptions(&p, o)
+	if p.Program != "" && p.Upper != "" {
+		bounds, err := programLimits(dir)
+		if err != nil {
+			return mounts.Plan{}, err
+		}
+		p.Options = append(p.Options, bounds...)
+	}
 	return p, nil
 }
 

@@ -3,6 +3,7 @@
 package overlay
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
 	"strconv"
@@ -25,6 +26,7 @@ type options struct {
 	skipMountHome bool
 	stores        []string
 	noIDMap       bool // nothing is mapped at the mount
+	limits        drivers.Limits
 }
 
 // noIDMapVariable, when it is "yes" in the environment, has mapped copies of
@@ -32,7 +34,7 @@ type options struct {
 const noIDMapVariable = "_CONTAINERS_OVERLAY_DISABLE_IDMAP"
 
 // knownOptions is for the error about an unknown one.
-const knownOptions = "force_mask, ignore_chown_errors, imagestore, mount_program, mountopt, skip_mount_home"
+const knownOptions = "force_mask, ignore_chown_errors, imagestore, inodes, mount_program, mountopt, size, skip_mount_home"
 
 func parseOptions(list []drivers.Option) (options, error) {
 	o := options{noIDMap: os.Getenv(noIDMapVariable) == "yes"}
@@ -76,7 +78,16 @@ func (o *options) set(key, value string) error {
 		}
 		return err
 	case "size", "inodes":
-		return errno.New(errno.ErrNotSupported, "overlay: option %s is not supported: no limit is set for containers here; leave it out", key)
+		n, err := drivers.ParseSize(value)
+		if err != nil {
+			return fmt.Errorf("overlay: option %s: %w", key, err)
+		}
+		if key == "size" {
+			o.limits.Bytes = n
+		} else {
+			o.limits.Inodes = n
+		}
+		return nil
 	}
 	return errno.New(errno.ErrBadValue, "overlay: unknown option %q: known are %s", key, knownOptions)
 }

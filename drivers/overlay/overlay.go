@@ -32,8 +32,8 @@ const (
 	markerName = ".has-mount-program"
 )
 
-// Driver implements drivers.Driver, Differ, Styler, Shutdowner and Shifter. It is
-// immutable.
+// Driver implements drivers.Driver, Differ, Styler, Shutdowner, Shifter and
+// Limiter. It is immutable.
 type Driver struct {
 	cfg   drivers.Config
 	opts  options
@@ -49,6 +49,7 @@ var (
 	_ drivers.Styler     = (*Driver)(nil)
 	_ drivers.Shutdowner = (*Driver)(nil)
 	_ drivers.Shifter    = (*Driver)(nil)
+	_ drivers.Limiter    = (*Driver)(nil)
 )
 
 // New makes the driver: it parses the options (ErrBadValue names a wrong one),
@@ -75,6 +76,11 @@ func New(cfg drivers.Config) (drivers.Driver, error) {
 	}
 	if err := d.chooseMounter(); err != nil {
 		return nil, err
+	}
+	if d.opts.limits != (drivers.Limits{}) {
+		if _, err := d.holder(); err != nil {
+			return nil, err
+		}
 	}
 	return d, nil
 }

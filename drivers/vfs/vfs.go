@@ -59,7 +59,7 @@ func (d *Driver) option(o drivers.Option) error {
 		d.ignoreChown = v || !safefs.HasOwners
 		return nil
 	case "size", "inodes":
-		return errno.New(errno.ErrNotSupported, "vfs: option %s is not supported: a plain directory has no quota; leave it out or use overlay on xfs", o.Key)
+		return errno.New(errno.ErrNotSupported, "vfs driver does not support %s options: a plain directory has no quota; leave it out or use overlay on xfs", o.Key)
 	}
 	return errno.New(errno.ErrBadValue, "vfs: unknown option %q: known are ignore_chown_errors, imagestore, mountopt", o.Key)
 }
@@ -96,6 +96,9 @@ func (d *Driver) find(id string) (string, error) {
 func (d *Driver) Create(ctx context.Context, stage string, spec drivers.LayerSpec) (drivers.Private, error) {
 	if err := drivers.CheckID(spec.ID); err != nil {
 		return drivers.Private{}, err
+	}
+	if spec.Limits != (drivers.Limits{}) {
+		return drivers.Private{}, drivers.NoLimits(d.Name())
 	}
 	p := drivers.Private{
 		Dir:               filepath.Join(d.cfg.Root, stage, spec.ID),
