@@ -7,7 +7,6 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -203,7 +202,7 @@ func TestAdditionalLayerRefused(t *testing.T) {
 	want(t, err, errno.ErrBadStream)
 	var other bytes.Buffer
 	z := gzip.NewWriter(&other)
-	_, _ = io.WriteString(z, string(makeTar(t, entry{name: "other"})))
+	_, _ = z.Write(makeTar(t, entry{name: "other"}))
 	_ = z.Close()
 	good.write(t, "blob", other.Bytes())
 	_, err = l.Put(ctx, store.LayerSpec{ID: "top"})

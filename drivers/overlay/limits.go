@@ -17,6 +17,7 @@ import (
 
 	"github.com/plyfs/plyfs/drivers"
 	"github.com/plyfs/plyfs/internal/errno"
+	"github.com/plyfs/plyfs/internal/mounts"
 	"github.com/plyfs/plyfs/internal/projquota"
 	"github.com/plyfs/plyfs/internal/safefs"
 )
@@ -258,8 +259,12 @@ func (d *Driver) unlimit(dir string) error {
 	return err
 }
 
-// programLimits are the mount options that hold a mount to the layer's bounds.
-func programLimits(dir string) ([]string, error) {
+// programLimits are the mount options that hold a mount by a program to the
+// layer's bounds.
+func programLimits(p mounts.Plan, dir string) ([]string, error) {
+	if p.Program == "" || p.Upper == "" {
+		return nil, nil
+	}
 	l, err := readLimits(dir)
 	var options []string
 	if l.Bytes > 0 {

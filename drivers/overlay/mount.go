@@ -63,14 +63,9 @@ func (d *Driver) plan(dir, id string, o drivers.MountOptions) (mounts.Plan, erro
 		return mounts.Plan{}, err
 	}
 	d.mountOptions(&p, o)
-	if p.Program != "" && p.Upper != "" {
-		bounds, err := programLimits(dir)
-		if err != nil {
-			return mounts.Plan{}, err
-		}
-		p.Options = append(p.Options, bounds...)
-	}
-	return p, nil
+	bounds, err := programLimits(p, dir)
+	p.Options = append(p.Options, bounds...)
+	return p, err
 }
 
 // mountLowers are the parents, by their short names; missing ones are made.
