@@ -378,14 +378,14 @@ func (e *encoder) flags(k string, m map[string]any) error {
 }
 
 // finish appends the members that we know nothing of, and the brace.
-func (e *encoder) finish(m *meta) string {
+func (e *encoder) finish(m *meta) []byte {
 	for _, x := range m.extra {
 		if e.b[len(e.b)-1] != '{' {
 			e.b = append(e.b, ',')
 		}
 		e.b = append(append(append(e.b, x.key...), ':'), x.value...)
 	}
-	return string(append(e.b, '}'))
+	return append(e.b, '}')
 }
 
 func appendInt(b []byte, n int64) []byte            { return strconv.AppendInt(b, n, 10) }

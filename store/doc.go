@@ -52,7 +52,8 @@
 // are read under those locks, as text; the records of a kind are decoded when
 // the first question about it is asked (part.go), from that text and with no
 // lock, so that a state is of one moment however late its parts are decoded,
-// and who lists images pays for no layers. Records whose text is the same are
+// and who lists images pays for no layers. (A brief store keeps a long file
+// open in place of its text: what replaces it is another file.) Records whose text is the same are
 // used again, so that a difference between states is found by comparing
 // pointers.
 //

@@ -6,6 +6,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"runtime"
 	"strings"
 	"syscall"
 	"time"
@@ -20,7 +21,7 @@ import (
 const maxFile = 512 << 20
 
 // readChunk is how much of a record file is read by one call, in bytes.
-const readChunk = 256 << 10
+const readChunk = 64 << 10
 
 // fileStamp tells one version of a file from another. The zero fileStamp is
 // that of a missing file.
@@ -64,29 +65,45 @@ type kindStamp struct {
 // readText reads a record file whole. The stamp is that of the file read.
 // Errors are those of a file that exists but cannot be read.
 func readText(path string) (_ string, _ fileStamp, err error) {
-	f, err := os.Open(path)
-	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) {
-		return "", fileStamp{}, nil
-	}
-	if err != nil {
-		return "", fileStamp{}, err
+	f, stamp, err := openText(path)
+	if f == nil {
+		return "", stamp, err
 	}
 	defer func() { err = also(err, f.Close()) }()
+	text, err := textOf(f, stamp.size)
+	return text, stamp, err
+}
+
+// openText opens a record file; nil without error when it is missing.
+func openText(path string) (*os.File, fileStamp, error) {
+	f, err := os.Open(path)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) {
+		return nil, fileStamp{}, nil
+	}
+	if err != nil {
+		return nil, fileStamp{}, err
+	}
 	st, err := unix.StatFile(f)
 	if err != nil {
-		return "", fileStamp{}, fmt.Errorf("stat %s: %w", path, err)
+		return nil, fileStamp{}, also(fmt.Errorf("stat %s: %w", path, err), f.Close())
 	}
 	stamp := stampOf(&st)
 	if st.Type() != unix.S_IFREG || st.Size > maxFile {
-		return "", stamp, errno.New(errno.ErrDamaged, "%s is no regular file of at most %d bytes; move it away to go on without it", path, maxFile)
+		err := errno.New(errno.ErrDamaged, "%s is no regular file of at most %d bytes; move it away to go on without it", path, maxFile)
+		return nil, stamp, also(err, f.Close())
 	}
+	return f, stamp, nil
+}
+
+// textOf reads a file of about size bytes from where it stands.
+func textOf(f *os.File, size int64) (string, error) {
 	var b strings.Builder
-	b.Grow(int(st.Size))
-	buf := make([]byte, min(st.Size+1, readChunk))
+	b.Grow(int(size))
+	buf := make([]byte, min(size+1, readChunk))
 	if _, err := io.CopyBuffer(&b, io.LimitReader(f, maxFile), buf); err != nil {
-		return "", stamp, fmt.Errorf("read %s: %w", path, err)
+		return "", fmt.Errorf("read %s: %w", f.Name(), err)
 	}
-	return b.String(), stamp, nil
+	return b.String(), nil
 }
 
 // parsed is what one record file holds.
@@ -106,6 +123,7 @@ type parser[R record[R]] struct {
 	old    []R
 	oldID  map[string]R
 	next   int // index into old of the record expected next
+	from   int // the length from which on a text is decoded by two goroutines
 	out    parsed[R]
 }
 
@@ -118,7 +136,12 @@ func (p *parser[R]) parse(text string) parsed[R] {
 		return p.out
 	}
 	p.out.list = make([]R, 0, len(p.old)+len(text)/700)
-	err := p.elements(&s)
+	var err error
+	if len(p.old) == 0 && len(text) >= p.from && runtime.GOMAXPROCS(0) > 1 {
+		err = p.halves(&s)
+	} else {
+		_, err = p.elements(&s, 0)
+	}
 	if err == nil {
 		err = s.end()
 	}
@@ -128,25 +151,71 @@ func (p *parser[R]) parse(text string) parsed[R] {
 	return p.out
 }
 
-// elements is scanner.array with the short cut of known texts.
-func (p *parser[R]) elements(s *scanner) error {
+// halvesFrom is the usual parser.from, in bytes.
+const halvesFrom = 128 << 10
+
+// recordBegins is how the text between two records mostly is. It may also be
+// inside of a record, so it is only a guess.
+const recordBegins = `},{"id":`
+
+// halves is elements, with the second half decoded at the same time from a
+// place that may be the beginning of an element. If the first half comes to
+// that very place, it was; else what was decoded from it is dropped. s is left
+// where the decoding ended.
+func (p *parser[R]) halves(s *scanner) error {
+	half := len(s.s) / 2
+	at := strings.Index(s.s[half:], recordBegins)
+	if at < 0 {
+		_, err := p.elements(s, 0)
+		return err
+	}
+	at += half + len("},")
+	second := parser[R]{kind: p.kind, path: p.path, decode: p.decode}
+	ahead := scanner{s: s.s, i: at, seen: new(seen)}
+	done := make(chan error, 1)
+	go func() {
+		_, err := second.rest(&ahead, 0)
+		done <- err
+	}()
+	met, err := p.elements(s, at)
+	aheadErr := <-done
+	if !met {
+		return err
+	}
+	p.out.list = append(p.out.list, second.out.list...)
+	p.out.opaque = append(p.out.opaque, second.out.opaque...)
+	s.i = ahead.i
+	return aheadErr
+}
+
+// elements is scanner.array with the short cut of known texts. It ends at the
+// byte stop, if an element begins there, and tells so; 0 is no such place.
+func (p *parser[R]) elements(s *scanner, stop int) (met bool, err error) {
 	if !s.eat('[') {
-		return s.fail("no array")
+		return false, s.fail("no array")
 	}
 	if s.eat(']') {
-		return nil
+		return false, nil
 	}
+	return p.rest(s, stop)
+}
+
+// rest is elements from the beginning of an element on.
+func (p *parser[R]) rest(s *scanner, stop int) (met bool, err error) {
 	for {
-		if s.space(); !p.again(s) {
+		if s.space(); s.i == stop && stop > 0 {
+			return true, nil
+		}
+		if !p.again(s) {
 			if err := p.fresh(s); err != nil {
-				return err
+				return false, err
 			}
 		}
 		if s.eat(']') {
-			return nil
+			return false, nil
 		}
 		if !s.eat(',') {
-			return s.fail("no comma or bracket")
+			return false, s.fail("no comma or bracket")
 		}
 	}
 }

@@ -2,6 +2,8 @@ package store
 
 import (
 	"encoding/json"
+	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -13,8 +15,46 @@ func parseLayers(text string, old []*Layer) parsed[*Layer] {
 	for _, l := range old {
 		byID[l.ID] = l
 	}
-	p := parser[*Layer]{kind: KindLayer, path: "layers.json", decode: decodeLayer, old: old, oldID: byID}
+	p := parser[*Layer]{kind: KindLayer, path: "layers.json", decode: decodeLayer, old: old, oldID: byID, from: len(text) + 1}
 	return p.parse(text)
+}
+
+// checkHalves decodes a text by two goroutines, which must make no difference.
+func checkHalves(t interface {
+	Helper()
+	Fatalf(format string, args ...any)
+}, text string, want parsed[*Layer],
+) {
+	t.Helper()
+	p := parser[*Layer]{kind: KindLayer, path: "layers.json", decode: decodeLayer}
+	got := p.parse(text)
+	if fmt.Sprint(got.broken) != fmt.Sprint(want.broken) || len(got.list) != len(want.list) || !slices.Equal(got.opaque, want.opaque) {
+		t.Fatalf("%q in halves: %d records, %v, %v; want %d, %v, %v", text, len(got.list), got.opaque, got.broken, len(want.list), want.opaque, want.broken)
+	}
+	for i, l := range got.list {
+		if l.raw != want.list[i].raw || l.ID != want.list[i].ID || l.damage != want.list[i].damage {
+			t.Fatalf("%q in halves: record %d is %q, want %q", text, i, l.raw, want.list[i].raw)
+		}
+	}
+}
+
+// Texts of records, with what looks like the beginning of one in odd places
+// and cut off or spoilt anywhere, are the same decoded in halves.
+func TestHalves(t *testing.T) {
+	t.Parallel()
+	one := rapid.SampledFrom([]string{
+		`{"id":"a"}`, `{"id":"b","names":["n"]}`, `{"id":"c","x":[{"y":1},{"id":"z"}]}`, `{"id":"d","m":"},{\"id\":"}`, `7`, `{"id":"../e"}`, ` {"id":"f"} `, `[{},{"id":"g"}]`,
+	})
+	rapid.Check(t, func(t *rapid.T) {
+		text := "[" + strings.Join(rapid.SliceOfN(one, 0, 12).Draw(t, "records"), ",") + "]"
+		switch at := rapid.IntRange(0, len(text)).Draw(t, "at"); rapid.IntRange(0, 2).Draw(t, "spoil") {
+		case 1:
+			text = text[:at]
+		case 2:
+			text = text[:at] + "!" + text[at:]
+		}
+		checkHalves(t, text, parseLayers(text, nil))
+	})
 }
 
 // FuzzLoad: any text loads without a crash; whatever encoding/json takes for
@@ -31,6 +71,7 @@ func FuzzLoad(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, text string) {
 		p := parseLayers(text, nil)
+		checkHalves(t, text, p)
 		var want []json.RawMessage
 		ok := json.Unmarshal([]byte(text), &want) == nil || text == ""
 		if ok != (p.broken == nil) {

@@ -1,8 +1,12 @@
 package store
 
 import (
+	"bytes"
 	"errors"
+	"fmt"
+	"io"
 	"io/fs"
+	"os"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -112,12 +116,59 @@ func (s *Store) loadKind(next *state, k Kind, token lockfile.Token) error {
 	return err
 }
 
-// fileText is a record file as it was read.
+// fileText is a record file as it was when it was loaded.
 type fileText struct {
 	path   string
 	from   origin
 	text   string
-	broken error // why there is no text
+	late   *lateText // in place of text, unless nil
+	broken error     // why there is no text
+}
+
+// lateText is the text of a file that is read when it is needed. Files are
+// replaced by renames, so one that is open stays what it was.
+type lateText struct {
+	file *os.File
+	size int64
+}
+
+// lateFrom is the length from which on a brief store reads a text late, in
+// bytes: the memory for it costs more than to look through it twice.
+const lateFrom = 64 << 10
+
+// lateTexts are the files that are open so, to be closed with the store.
+type lateTexts struct {
+	mu    sync.Mutex // a leaf
+	files []*os.File // guarded by mu
+}
+
+func (l *lateTexts) add(f *os.File) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.files = append(l.files, f)
+}
+
+// close closes those that were not read.
+func (l *lateTexts) close() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var errs []error
+	for _, f := range l.files {
+		if err := f.Close(); !errors.Is(err, os.ErrClosed) {
+			errs = append(errs, err)
+		}
+	}
+	l.files = nil
+	return errors.Join(errs...)
+}
+
+// read reads the text and closes the file.
+func (l *lateText) read() (_ string, err error) {
+	defer func() { err = also(err, l.file.Close()) }()
+	if _, err := l.file.Seek(0, io.SeekStart); err != nil {
+		return "", fmt.Errorf("read %s: %w", l.file.Name(), err)
+	}
+	return textOf(l.file, l.size)
 }
 
 // loadPart reads the files of a kind; what they hold is decoded when it is
@@ -131,11 +182,12 @@ func loadPart[R record[R]](s *Store, ks *kindState, k Kind, old *part[R], decode
 			continue
 		}
 		var err error
-		own[file], ks.stamp.own[file], err = loadText(k, path, origin{file: file})
+		var flagged bool
+		own[file], ks.stamp.own[file], flagged, err = s.loadOwn(k, path, origin{file: file})
 		if err != nil {
 			return nil, err
 		}
-		p.flagged = p.flagged || mayFlag(own[file].text)
+		p.flagged = p.flagged || flagged
 	}
 	shadows := make([]fileText, len(s.paths[k].shadows))
 	ks.shadows = make([]fileStamp, len(shadows))
@@ -151,10 +203,54 @@ func loadPart[R record[R]](s *Store, ks *kindState, k Kind, old *part[R], decode
 	return p, nil
 }
 
-// mayFlag tells whether a file's text can hold the flag incomplete, which may
-// be spelt with escapes.
-func mayFlag(text string) bool {
-	return strings.Contains(text, flagIncomplete) || strings.Contains(text, `\u`)
+// loadOwn is loadText, and tells whether the file can hold the flag incomplete,
+// which may be spelt with escapes. A brief store reads no more of a long file
+// than it takes to know that, and keeps it open.
+func (s *Store) loadOwn(k Kind, path string, from origin) (f fileText, stamp fileStamp, flagged bool, err error) {
+	if s.opts.Brief {
+		file, stamp, err := openText(path)
+		if err == nil && file != nil && stamp.size >= lateFrom {
+			if flagged, err := mayFlag(file); err == nil && !flagged {
+				s.late.add(file)
+				return fileText{path: path, from: from, late: &lateText{file, stamp.size}}, stamp, false, nil
+			}
+		}
+		if file != nil {
+			err = file.Close()
+		}
+		if err != nil && !errors.Is(err, fs.ErrPermission) && !errors.Is(err, errno.ErrDamaged) {
+			return f, stamp, false, err
+		}
+	}
+	f, stamp, err = loadText(k, path, from)
+	if err == nil {
+		flagged, err = mayFlag(strings.NewReader(f.text))
+	}
+	return f, stamp, flagged, err
+}
+
+// rareTail is flagIncomplete without its first letter: the first byte is what
+// is looked for, and i is in every word of a record.
+const rareTail = "ncomplete"
+
+// mayFlag tells whether a text can hold the flag incomplete.
+func mayFlag(from io.Reader) (bool, error) {
+	buf := make([]byte, readChunk)
+	kept := 0 // bytes of the last chunk in which the word may begin
+	for {
+		n, err := from.Read(buf[kept:])
+		b := buf[:kept+n]
+		if bytes.Contains(b, []byte(rareTail)) || bytes.Contains(b, []byte(`\u`)) {
+			return true, nil
+		}
+		kept = copy(buf, b[max(0, len(b)-len(rareTail)+1):])
+		switch {
+		case errors.Is(err, io.EOF):
+			return false, nil
+		case err != nil:
+			return false, err
+		}
+	}
 }
 
 func decodePart[R record[R]](k Kind, old *decoded[R], own [numFiles]fileText, shadows []fileText, decode func(*scanner) (R, error), ks *kindState) decoded[R] {
@@ -187,17 +283,27 @@ func loadText(k Kind, path string, from origin) (fileText, fileStamp, error) {
 		return f, stamp, err
 	}
 	if err != nil {
-		f.broken = errno.New(errno.ErrDamaged, "%ss are read-only and not shown: %w", k, err)
+		f.broken = unreadable(k, err)
 	}
 	return f, stamp, nil
 }
 
+func unreadable(k Kind, err error) error {
+	return errno.New(errno.ErrDamaged, "%ss are read-only and not shown: %w", k, err)
+}
+
 // parseFile decodes a file's records; old are those that were known before.
 func parseFile[R record[R]](k Kind, f fileText, old *set[R], decode func(*scanner) (R, error)) parsed[R] {
+	if f.late != nil {
+		var err error
+		if f.text, err = f.late.read(); err != nil {
+			f.broken = unreadable(k, err)
+		}
+	}
 	if f.broken != nil {
 		return parsed[R]{broken: f.broken}
 	}
-	p := parser[R]{kind: k, path: f.path, oldID: old.byID}
+	p := parser[R]{kind: k, path: f.path, oldID: old.byID, from: halvesFrom}
 	for _, r := range old.list {
 		if r.m().origin() == f.from {
 			p.old = append(p.old, r)

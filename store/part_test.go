@@ -3,8 +3,10 @@ package store_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/plyfs/plyfs/internal/errno"
@@ -24,6 +26,90 @@ func kept(t *testing.T, e *lifeEnv) *store.Tx {
 	var tx *store.Tx
 	view(t, s, func(t *store.Tx) error { tx = t; return nil })
 	return tx
+}
+
+// fill writes so many records without directories that their file is long.
+func fill(t *testing.T, e *lifeEnv, kind string, n int) {
+	t.Helper()
+	var list []string
+	for i := range n {
+		list = append(list, fmt.Sprintf(`{"id":"%s%d","names":["%s-%d"],"created":"2026-01-02T03:04:05Z"}`, kind, i, strings.Repeat("n", 100), i))
+	}
+	path := filepath.Join(e.kind(kind), kind+".json")
+	if err := errors.Join(os.WriteFile(path+".new", []byte("["+strings.Join(list, ",")+"]"), 0o600), os.Rename(path+".new", path)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// openRecords are the record files below the store that this process has open.
+func openRecords(t *testing.T, e *lifeEnv) (open []string) {
+	t.Helper()
+	fds, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Skipf("what is open cannot be told: %v", err)
+	}
+	for _, fd := range fds {
+		// One that was closed meanwhile is another test's.
+		if to, err := os.Readlink("/proc/self/fd/" + fd.Name()); err == nil && strings.HasPrefix(to, e.root) && strings.Contains(to, ".json") {
+			open = append(open, to)
+		}
+	}
+	return open
+}
+
+// A long file is read when it is asked for: what it was when it was loaded,
+// whatever took its place; and it is closed with the store.
+func TestLongFilesAreReadLate(t *testing.T) {
+	t.Parallel()
+	e := newLifeEnv(t, "overlay")
+	closeStore(t, e.open())
+	fill(t, e, "layers", 1000)
+	fill(t, e, "images", 1000)
+	o := e.options()
+	o.Brief = true
+	s, err := store.Open(context.Background(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var early *store.Tx
+	view(t, s, func(tx *store.Tx) error { early = tx; return nil })
+	if open := openRecords(t, e); len(open) != 2 {
+		t.Errorf("%v are open, want layers and images", open)
+	}
+	fill(t, e, "layers", 1001)
+	if n := early.Len(store.KindLayer); n != 1000 || early.LayerByID("layers999") == nil {
+		t.Errorf("%d layers, want the 1000 that were loaded", n)
+	}
+	view(t, s, func(tx *store.Tx) error {
+		if n := tx.Len(store.KindLayer); n != 1001 {
+			t.Errorf("%d layers, want 1001", n)
+		}
+		return nil
+	})
+	closeStore(t, s)
+	if open := openRecords(t, e); len(open) != 0 {
+		t.Errorf("%v are open still", open)
+	}
+}
+
+// The flag is found wherever the chunks of a long text are cut.
+func TestFlagInLongFile(t *testing.T) {
+	t.Parallel()
+	e := newLifeEnv(t, "overlay")
+	closeStore(t, e.open())
+	path := filepath.Join(e.kind("layers"), "layers.json")
+	const at = 64 << 10
+	for cut := -12; cut <= 12; cut += 3 {
+		head := `[{"id":"pad","metadata":"`
+		tail := `","created":"2026-01-02T03:04:05Z"},{"id":"half","created":"2026-01-02T03:04:05Z","flags":{"`
+		text := head + strings.Repeat("x", at+cut-len(head)-len(tail)) + tail + `incomplete":true}}]`
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if tx := kept(t, e); tx.LayerByID("half") != nil || tx.LayerByID("pad") == nil {
+			t.Errorf("cut at %d: half %v", cut, tx.LayerByID("half"))
+		}
+	}
 }
 
 // What a snapshot says of a kind that it is asked about late is of the moment

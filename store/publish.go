@@ -74,12 +74,26 @@ func (w *WriteTx) publishJournaled(entry *stageEntry, rec *Layer) error {
 		err = w.save(KindLayer)
 	}
 	if err != nil {
-		undone := w.unpublish(entry, rec.ID)
+		undone := w.takeBack(entry, rec.ID)
 		entry.keep = undone != nil // its journal tells the next opening
 		return errors.Join(fmt.Errorf("publish layer %s: %w", rec.ID, err), undone)
 	}
 	w.s.fail("create:7")
 	return nil
+}
+
+// takeBack undoes a publishJournaled that failed. The record is in the file
+// only if its save failed after the rename; then it goes first.
+func (w *WriteTx) takeBack(entry *stageEntry, id string) error {
+	file := w.LayerByID(id).file
+	same, err := unchangedFile(w.s.paths[KindLayer].own[file], w.base.kinds[KindLayer].stamp.own[file])
+	if err == nil && !same {
+		err = errors.Join(w.remove(KindLayer, id), w.save(KindLayer))
+	}
+	if err == nil && !entry.staged(id) {
+		err = w.retire(entry, id)
+	}
+	return err
 }
 
 // putInPlace moves the directories and the tar-split file.

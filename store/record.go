@@ -36,7 +36,8 @@ type record[R any] interface {
 	clone() R
 	// index calls yield for every key that the record is found under.
 	index(yield func(indexKey))
-	encode() (string, error)
+	// append appends the record as text to b.
+	append(b []byte) ([]byte, error)
 	// settle notes which file the record comes from.
 	settle(from origin)
 }
@@ -165,9 +166,9 @@ func (l *Layer) decodeDiff(d *decoder, key, v string) bool {
 	return true
 }
 
-// encode writes the members in the peers' order (observed, 1.43).
-func (l *Layer) encode() (string, error) {
-	e := encoder{b: append(make([]byte, 0, 512), '{')}
+// append writes the members in the peers' order (observed, 1.43).
+func (l *Layer) append(b []byte) ([]byte, error) {
+	e := encoder{b: append(b, '{')}
 	e.always("id", l.ID)
 	e.strs("names", l.Names)
 	e.str("parent", l.Parent)
@@ -183,7 +184,7 @@ func (l *Layer) encode() (string, error) {
 	e.ids("uidset", l.UIDs)
 	e.ids("gidset", l.GIDs)
 	if err := e.flags("flags", l.Flags); err != nil {
-		return "", err
+		return b, err
 	}
 	e.ranges(&l.meta, "uidmap", l.Maps.UIDs)
 	e.ranges(&l.meta, "gidmap", l.Maps.GIDs)
@@ -263,9 +264,9 @@ func (i *Image) decodeMember(d *decoder, key, v string) bool {
 	return true
 }
 
-// encode writes the members in the peers' order (observed, 1.43).
-func (i *Image) encode() (string, error) {
-	e := encoder{b: append(make([]byte, 0, 512), '{')}
+// append writes the members in the peers' order (observed, 1.43).
+func (i *Image) append(b []byte) ([]byte, error) {
+	e := encoder{b: append(b, '{')}
 	e.always("id", i.ID)
 	e.str("digest", string(i.Digest))
 	e.strs("names", i.Names)
@@ -278,7 +279,7 @@ func (i *Image) encode() (string, error) {
 	pairs(&e, "big-data-digests", i.BigDataDigests, appendDigest)
 	e.time("created", i.Created)
 	if err := e.flags("flags", i.Flags); err != nil {
-		return "", err
+		return b, err
 	}
 	return e.finish(&i.meta), nil
 }
@@ -353,9 +354,9 @@ func (c *Container) decodeMember(d *decoder, key, v string) bool {
 	return true
 }
 
-// encode writes the members in the peers' order (observed, 1.43).
-func (c *Container) encode() (string, error) {
-	e := encoder{b: append(make([]byte, 0, 512), '{')}
+// append writes the members in the peers' order (observed, 1.43).
+func (c *Container) append(b []byte) ([]byte, error) {
+	e := encoder{b: append(b, '{')}
 	e.always("id", c.ID)
 	e.strs("names", c.Names)
 	e.always("image", c.Image) // the peers write both, also when empty
@@ -368,7 +369,7 @@ func (c *Container) encode() (string, error) {
 	e.ranges(&c.meta, "uidmap", c.Maps.UIDs)
 	e.ranges(&c.meta, "gidmap", c.Maps.GIDs)
 	if err := e.flags("flags", c.Flags); err != nil {
-		return "", err
+		return b, err
 	}
 	return e.finish(&c.meta), nil
 }

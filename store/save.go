@@ -108,6 +108,7 @@ func (w *WriteTx) settled(k Kind, keep func()) {
 // text here; they are not yet shared.
 func (s *set[R]) encode(file int) ([]string, error) {
 	texts := make([]string, 0, len(s.list)+len(s.opaque[file]))
+	var b []byte
 	for _, o := range s.opaque[file] {
 		texts = append(texts, o.raw)
 	}
@@ -122,11 +123,11 @@ func (s *set[R]) encode(file int) ([]string, error) {
 			s.replace(old, r)
 		}
 		if r.m().raw == "" {
-			raw, err := r.encode()
-			if err != nil {
+			var err error
+			if b, err = r.append(b[:0]); err != nil {
 				return nil, fmt.Errorf("%s %s: %w", s.kind, r.id(), err)
 			}
-			r.m().raw = raw
+			r.m().raw = string(b)
 		}
 		texts = append(texts, r.m().raw)
 	}

@@ -51,6 +51,8 @@ type Store struct {
 	// tempLeft tells that there was a temporary file when the store was opened.
 	// Open alone writes and reads it.
 	tempLeft bool
+	// late are record files that are read when they are asked for.
+	late lateTexts
 
 	lifecycle
 
@@ -87,11 +89,17 @@ func Open(ctx context.Context, o Options) (_ *Store, err error) {
 			err = errors.Join(err, s.Close())
 		}
 	}()
-	if err := s.openDriver(); err != nil {
-		return nil, err
+	loaded := make(chan error, 1)
+	go func() { // which needs no driver
+		_, err := s.reload(ctx)
+		loaded <- err
+	}()
+	err = s.openDriver()
+	if lerr := <-loaded; err == nil && lerr != nil {
+		err = fmt.Errorf("load the store %s: %w", o.GraphRoot, lerr)
 	}
-	if _, err := s.reload(ctx); err != nil {
-		return nil, fmt.Errorf("load the store %s: %w", o.GraphRoot, err)
+	if err != nil {
+		return nil, err
 	}
 	if !o.Brief {
 		s.watcher = newWatcher(s)
@@ -331,7 +339,7 @@ func (s *Store) Close() error {
 		err = s.watcher.close()
 	}
 	s.events.close()
-	err = errors.Join(err, s.quiet.close())
+	err = errors.Join(err, s.quiet.close(), s.late.close())
 	err = errors.Join(err, s.closeExtract())
 	locks := append(s.locks[:], s.mountsLock)
 	if s.imageLayers != nil {

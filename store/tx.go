@@ -12,7 +12,8 @@ import (
 )
 
 // Tx is a consistent snapshot of the store. It may be kept after View returns:
-// it never changes and holds no lock. (Inside Update it shows what was changed
+// it never changes and holds no lock; that of a brief store as long as the
+// store is open. (Inside Update it shows what was changed
 // so far, and ends with it.)
 type Tx struct {
 	s  *Store

@@ -10,6 +10,8 @@ import (
 	"text/template"
 
 	"github.com/spf13/pflag"
+
+	"github.com/plyfs/plyfs/store"
 )
 
 // output says in which form a verb prints its result.
@@ -26,21 +28,22 @@ func (o *output) addTo(f *pflag.FlagSet) {
 // plain tells that the verb's own lines are wanted.
 func (o *output) plain() bool { return !o.json && o.format == "" }
 
+// printBuffer is how much is written by one call, in bytes.
+const printBuffer = 64 << 10
+
 // print prints a result: as JSON, by the template, or by text, whose writes
 // are buffered.
 func (a *app) print(value any, text func(w *bufio.Writer)) error {
-	w := bufio.NewWriter(a.out)
+	w := bufio.NewWriterSize(a.out, printBuffer)
 	switch {
 	case a.output.format != "":
 		if err := execute(w, a.output.format, value); err != nil {
 			return err
 		}
 	case a.output.json:
-		b, err := marshal(value)
-		if err != nil {
+		if err := writeJSON(w, value); err != nil {
 			return err
 		}
-		_, _ = w.Write(b) // Flush tells
 	default:
 		text(w)
 	}
@@ -55,6 +58,52 @@ func marshal(value any) ([]byte, error) {
 	e.SetEscapeHTML(false)
 	err := e.Encode(value)
 	return b.Bytes(), err
+}
+
+// writeJSON writes what marshal returns. Records are written one by one: their
+// JSON is on one line already and need not be read again to be sure of that.
+func writeJSON(w *bufio.Writer, value any) error {
+	switch list := value.(type) {
+	case []*store.Layer:
+		return writeRecords(w, list)
+	case []*store.Image:
+		return writeRecords(w, list)
+	case []*store.Container:
+		return writeRecords(w, list)
+	}
+	b, err := marshal(value)
+	if err != nil {
+		return err
+	}
+	_, err = w.Write(b)
+	return err
+}
+
+func writeRecords[R interface {
+	AppendJSON(b []byte) ([]byte, error)
+}](w *bufio.Writer, list []R) error {
+	if list == nil {
+		_, err := w.WriteString("null\n")
+		return err
+	}
+	var b []byte
+	for i, r := range list {
+		sep := byte(',')
+		if i == 0 {
+			sep = '['
+		}
+		var err error
+		if b, err = r.AppendJSON(append(b[:0], sep)); err != nil {
+			return err
+		}
+		_, _ = w.Write(b) // Flush tells
+	}
+	end := "]\n"
+	if len(list) == 0 {
+		end = "[]\n"
+	}
+	_, err := w.WriteString(end)
+	return err
 }
 
 // execute runs the template for each element of a list, or for the value if
