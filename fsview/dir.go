@@ -54,9 +54,28 @@ func (n *dirNode) ReadDir(ctx context.Context) ([]vnode.Dirent, error) {
 	entries := p.entries(ctx)
 	list := make([]vnode.Dirent, len(entries))
 	for i, e := range entries {
-		list[i] = vnode.Dirent{Name: e.name, Ino: e.ino(), Type: e.row.typeBits()}
+		fixed := e.row.Kind.isDir() && e.row.Kind != Subtree && !e.row.dynamic()
+		list[i] = vnode.Dirent{Name: e.name, Ino: e.ino(), Type: e.row.typeBits(), Fixed: fixed}
 	}
 	return list, nil
+}
+
+// ListingHolds implements vnode.Lister. What is listed for other reasons than
+// the store's are folders for names, and mounts that are held here.
+func (n *dirNode) ListingHolds() bool {
+	row := n.w.row
+	if row.Valid == vnode.ValidNone || row.symlink != nil {
+		return false
+	}
+	for _, k := range row.kids {
+		if k.Listed == Asked && n.fs.opts.ShowDirs {
+			return false
+		}
+		if k.Listed == Held && n.fs.holdsAny() {
+			return false
+		}
+	}
+	return true
 }
 
 func (r *Row) typeBits() uint32 {

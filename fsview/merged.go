@@ -87,6 +87,13 @@ func (f *FS) holds(tx *store.Tx, w where) bool {
 	return held && counted && m.Count > 0
 }
 
+// holdsAny tells whether any mount is held, or about to be.
+func (f *FS) holdsAny() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return len(f.held)+len(f.taking) > 0
+}
+
 // claim makes the caller the only one that mounts or unmounts a layer here,
 // until it calls the function returned.
 func (f *FS) claim(ctx context.Context, id string) (func(), error) {

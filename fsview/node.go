@@ -12,7 +12,7 @@ import (
 
 // The nodes' abilities, as servers find them.
 var (
-	_ vnode.Directory = (*dirNode)(nil)
+	_ vnode.Lister    = (*dirNode)(nil)
 	_ vnode.Mkdirer   = (*dirNode)(nil)
 	_ vnode.Rmdirer   = (*dirNode)(nil)
 	_ vnode.Unlinker  = (*dirNode)(nil)

@@ -34,8 +34,12 @@
 //
 // A directory whose children are ValidStore is never answered with
 // READDIRPLUS attributes: the kernel stamps those names when it links them,
-// after the reply, so a list made before step 3 could pass for fresh. ADR
-// 0041 has the measurements.
+// after the reply, so a list made before step 3 could pass for fresh. Entries
+// that are Fixed are: their names cannot become wrong. ADR 0041 has the
+// measurements.
+//
+// Listings (vnode.Lister) are kept by the kernel, and looked at at each opendir:
+// listing.go.
 //
 // A handler whose node changed the store tells the kernel before it answers
 // (Options.Generation), so that a program reads what it wrote. Both notices

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -88,6 +90,25 @@ func (h *heldDir) Lookup(context.Context, string) (vnode.Child, error) {
 }
 func (h *heldDir) ReadDir(context.Context) ([]vnode.Dirent, error) { return nil, nil }
 
+// names is a directory whose listing, and nothing else, tells the generation.
+type names struct {
+	base
+	turn *turning
+	read atomic.Int64
+}
+
+func (n *names) Attr(context.Context) (vnode.Attr, error) {
+	return vnode.Attr{Ino: n.Ino(), Mode: syscall.S_IFDIR | 0o755, Nlink: 2, Mtime: time.Unix(1, 0)}, nil
+}
+func (n *names) Lookup(context.Context, string) (vnode.Child, error) {
+	return vnode.Child{}, errno.ErrUnknown
+}
+func (n *names) ReadDir(context.Context) ([]vnode.Dirent, error) {
+	n.read.Add(1)
+	return []vnode.Dirent{{Name: fmt.Sprint(n.turn.gen.Load()), Ino: 3, Type: syscall.S_IFREG}}, nil
+}
+func (n *names) ListingHolds() bool { return true }
+
 const flips = 10000
 
 // No open, stat or listing is older than the generation that was announced
@@ -99,7 +120,7 @@ func TestNothingOlderThanAnnounced(t *testing.T) {
 			t.Parallel()
 			turn := &turning{base: base{name: "turn"}}
 			held := &heldDir{base{name: "held"}, turn}
-			root := newDir("/", &calls{}, map[string]vnode.Node{"turn": turn, "held": held})
+			root := newDir("/", &calls{}, map[string]vnode.Node{"turn": turn, "held": held, "names": &names{base: base{name: "names"}, turn: turn}})
 			root.valid = vnode.ValidStore
 			dir, s := mounted(t, root, Options{NoEpoch: noEpoch})
 			if !noEpoch && !s.Stats().Epochs {
@@ -180,6 +201,20 @@ func TestWatcherChild(t *testing.T) {
 		}
 	}
 	time.Sleep(4 * again)
+	stop := make(chan struct{})
+	defer close(stop)
+	for range 2 { // others that put listings into the kernel's memory
+		go func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+					_, _ = os.ReadDir(filepath.Join(dir, "../names"))
+				}
+			}
+		}()
+	}
 	seen := uint64(0)
 	for seen < flips {
 		var b [8]byte
@@ -215,6 +250,13 @@ func watch(t *testing.T, dir string, held *os.File, announced uint64) {
 		} else if m := uint64(st.ModTime().Unix()); m < announced {
 			t.Errorf("%s: %d, announced was %d", what, m, announced)
 		}
+	}
+	kept, err := os.ReadDir(filepath.Join(dir, "../names"))
+	if err != nil || len(kept) != 1 {
+		t.Fatalf("a listing that is kept: %v %v", kept, err)
+	}
+	if n, err := strconv.ParseUint(kept[0].Name(), 10, 64); err != nil || n < announced {
+		t.Errorf("a listing that is kept: %d (%v), announced was %d", n, err, announced)
 	}
 	if _, err := os.Stat(filepath.Join(dir, fmt.Sprint("n", announced+100))); err == nil {
 		// a hundred changes went by meanwhile: fine
@@ -269,6 +311,26 @@ func TestStoreValidity(t *testing.T) {
 	// Who changes the store through the mount finds it changed, also where the
 	// kernel remembers that a name is missing.
 	fusetest.Must(t, `test ! -e $1/turn/n9; test ! -e $1/turn/n9; mkdir $1/turn/ninth; test -e $1/turn/n9; test "$(stat -c %Y $1/turn/object)" = 9`, dir)
+}
+
+// A listing that holds until the store changes is read once, and again after
+// a change.
+func TestListingIsKept(t *testing.T) {
+	t.Parallel()
+	n := &names{base: base{name: "names"}, turn: &turning{base: base{name: "turn"}}}
+	dir, s := mounted(t, newDir("/", &calls{}, map[string]vnode.Node{"names": n}), Options{})
+	for gen := range uint64(3) {
+		n.turn.gen.Store(gen)
+		if err := s.Invalidate(t.Context(), gen); err != nil {
+			t.Fatal(err)
+		}
+		if got := fusetest.Must(t, `for i in 1 2 3; do ls $1/names; done`, dir); got != strings.Repeat(fmt.Sprintln(gen), 3) {
+			t.Errorf("generation %d: %q", gen, got)
+		}
+		if read := n.read.Load(); read != int64(gen)+1 {
+			t.Errorf("generation %d: it was read %d times", gen, read)
+		}
+	}
 }
 
 // A shell that works in a directory goes on working there, and knows where it

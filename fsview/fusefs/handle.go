@@ -22,6 +22,14 @@ type dirHandle struct {
 	entries []vnode.Dirent // guarded by mu
 	loaded  bool           // guarded by mu
 	plain   bool           // a child was not ValidForever: no attributes in the list; guarded by mu
+
+	// began is one more than the epoch under which entries were read, 0 before
+	// that; guarded by table.mu.
+	began uint64
+	// opened is one more than the epoch at which its opendir had the kernel's
+	// copy dropped, 0 if it had not; spoilt the inode's count then. Both are
+	// guarded by table.mu.
+	opened, spoilt uint64
 }
 
 // handles maps the numbers that the kernel holds to handles.

@@ -68,19 +68,32 @@ func (r *raw) Forget(id, n uint64) { r.s.table.forget(id, n) }
 
 // OpenDir gives a handle; the entries are read at the first READDIR.
 func (r *raw) OpenDir(cancel <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.Status {
-	n, _, err := r.dirOf(in.NodeId, "")
+	n, node, err := r.dirOf(in.NodeId, "")
 	if err == nil {
 		err = r.s.may(r.request(cancel, &in.InHeader), n, unix.R_OK)
 	}
 	if err != nil {
 		return r.status("opendir", err)
 	}
-	out.Fh = r.s.files.add(&handle{in: n, dir: &dirHandle{}})
+	d := &dirHandle{}
+	if l, ok := node.(vnode.Lister); ok {
+		epoch := r.s.epoch.Load()
+		out.OpenFlags = r.s.table.openList(n, d, epoch, l.ListingHolds())
+	}
+	out.Fh = r.s.files.add(&handle{in: n, dir: d})
 	return fuse.OK
 }
 
 // ReleaseDir drops the handle.
-func (r *raw) ReleaseDir(in *fuse.ReleaseIn) { r.s.files.take(in.Fh) }
+func (r *raw) ReleaseDir(in *fuse.ReleaseIn) {
+	h := r.s.files.take(in.Fh)
+	if h == nil || h.dir == nil {
+		return
+	}
+	if _, ok := h.in.node.(vnode.Lister); ok {
+		r.s.table.closeList(h.in, h.dir, r.s.epoch.Load())
+	}
+}
 
 // FsyncDir makes a directory's entries durable where its node can.
 func (r *raw) FsyncDir(cancel <-chan struct{}, in *fuse.FsyncIn) fuse.Status {
@@ -138,11 +151,15 @@ func (r *raw) readDir(cancel <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntr
 		return fuse.ENOTDIR
 	}
 	ctx := r.request(cancel, &in.InHeader)
+	_, lister := d.(vnode.Lister)
+	if lister && in.Offset == 0 {
+		r.s.table.readList(h.in, h.dir, r.s.epoch.Load())
+	}
 	entries, plain, err := h.dir.list(ctx, d, in.Offset)
 	if err != nil {
 		return r.status("readdir", err)
 	}
-	w := dirWriter{r: r, ctx: ctx, dir: d, h: h, out: out, plus: plus, plain: plain}
+	w := dirWriter{r: r, ctx: ctx, dir: d, h: h, out: out, plus: plus, plain: plain, lister: lister}
 	for off := in.Offset; off < uint64(len(entries))+2; off++ {
 		if !w.add(entries, off) {
 			break
@@ -159,12 +176,13 @@ type dirWriter struct {
 	h           *handle
 	out         *fuse.DirEntryList
 	plus, plain bool
+	lister      bool // only entries that are fixed get attributes
 }
 
 // add writes the entry at off: 0 and 1 are "." and "..". It reports false
 // when the answer is full.
 func (w *dirWriter) add(entries []vnode.Dirent, off uint64) bool {
-	e := fuse.DirEntry{Off: off + 1, Mode: syscall.S_IFDIR}
+	e, fixed := fuse.DirEntry{Off: off + 1, Mode: syscall.S_IFDIR}, false
 	switch off {
 	case 0:
 		e.Name, e.Ino = ".", w.h.in.ino
@@ -172,7 +190,7 @@ func (w *dirWriter) add(entries []vnode.Dirent, off uint64) bool {
 		e.Name, e.Ino = "..", w.r.s.table.parentOf(w.h.in)
 	default:
 		d := entries[off-2]
-		e.Name, e.Ino, e.Mode = d.Name, d.Ino, d.Type
+		e.Name, e.Ino, e.Mode, fixed = d.Name, d.Ino, d.Type, d.Fixed
 	}
 	if !w.plus {
 		return w.out.AddDirEntry(e)
@@ -181,7 +199,7 @@ func (w *dirWriter) add(entries []vnode.Dirent, off uint64) bool {
 	if out == nil {
 		return false
 	}
-	if off >= 2 && !w.plain {
+	if off >= 2 && !w.plain && (fixed || !w.lister) {
 		w.attributes(e.Name, out)
 	}
 	return true
@@ -199,7 +217,7 @@ func (w *dirWriter) attributes(name string, out *fuse.EntryOut) {
 	if err != nil || c.Node == nil {
 		return
 	}
-	if c.Entry != vnode.ValidForever || c.Attr != vnode.ValidForever {
+	if !w.lister && (c.Entry != vnode.ValidForever || c.Attr != vnode.ValidForever) {
 		w.plain = true
 		w.h.dir.setPlain()
 		s.table.drop(c.Node)

@@ -20,6 +20,9 @@ type inode struct {
 	valid   vnode.Validity // of its attributes, as last told; guarded by table.mu
 	armed   bool           // the kernel may believe its attributes until the store changes; guarded by table.mu
 	open    []*handle      // guarded by table.mu
+	dirs    []*dirHandle   // that are open; guarded by table.mu
+	listed  uint64         // one more than the epoch of the listing that the kernel may have kept, 0 for none; guarded by table.mu
+	spoilt  uint64         // how many handles may have put older entries there; guarded by table.mu
 }
 
 // table maps node IDs to inodes and back.

@@ -66,11 +66,22 @@ type Child struct {
 	Entry, Attr Validity
 }
 
-// Dirent is one line of a directory. Type is the file type bits of Mode.
+// Dirent is one line of a directory. Type is the file type bits of Mode. Fixed
+// says that the name means this file for as long as its directory is there.
 type Dirent struct {
-	Name string
-	Ino  uint64
-	Type uint32
+	Name  string
+	Ino   uint64
+	Type  uint32
+	Fixed bool
+}
+
+// Lister is a Directory whose listing may hold until the store changes. Of its
+// entries only those that are Fixed are worth telling attributes of unasked.
+type Lister interface {
+	Directory
+	// ListingHolds tells whether a listing read now holds until the store
+	// changes. It may change its mind at any time.
+	ListingHolds() bool
 }
 
 // Caller is who asks. A context without one means the process itself.
