@@ -78,10 +78,35 @@ func (s *Store) Dedup(ctx context.Context, o DedupOptions) (res DedupResult, err
 	return res, nil
 }
 
+// dedupStaged lets files of a layer that is not published yet share the blocks
+// of equal files of other layers. That it cannot be done is no error: the layer
+// is whole without. Nothing else of the store changes.
+func (s *Store) dedupStaged(ctx context.Context, dir string) error {
+	d := &deduper{s: s, o: DedupOptions{Method: DedupCRC}, inodes: map[[2]uint64]struct{}{}, only: dir}
+	err := d.probe(ctx)
+	if err == nil {
+		err = d.collect(ctx)
+	}
+	if err == nil {
+		err = d.walkLayer(ctx, dir)
+	}
+	if err == nil {
+		err = d.share(ctx)
+	}
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	if err != nil {
+		s.log.WithError(err).Debugf("the new layer in %s shares no blocks with others", dir)
+	}
+	return nil
+}
+
 // deduper is one run of Dedup.
 type deduper struct {
 	s      *Store
 	o      DedupOptions
+	only   string // the one root whose files are to share others' blocks; "" is all
 	roots  []string // the layers' own directories
 	files  []dedupFile
 	inodes map[[2]uint64]struct{} // hard links count once
@@ -214,7 +239,8 @@ func (d *deduper) share(ctx context.Context) error {
 		for n < len(rest) && same(rest[0], rest[n]) {
 			n++
 		}
-		if n > 1 {
+		// The one root's files are the last of their group.
+		if n > 1 && d.changes(rest[n-1]) {
 			groups = append(groups, rest[:n])
 			d.all += int64(n) * rest[0].size
 		}
@@ -245,11 +271,19 @@ func (d *deduper) group(ctx context.Context, files []dedupFile) error {
 			bySum[sum] = file
 			continue
 		}
+		if !d.changes(file) {
+			continue
+		}
 		if err := d.pair(ctx, first, file); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// changes tells whether a file may be given another's blocks.
+func (d *deduper) changes(file dedupFile) bool {
+	return d.only == "" || d.roots[file.root] == d.only
 }
 
 // sum is what tells candidates apart; "" for all of one size.

@@ -116,3 +116,46 @@ func TestDedupUnsupported(t *testing.T) {
 		}
 	})
 }
+
+// With the option, what is imported shares the blocks of what is there; where
+// the filesystem cannot, it is imported all the same.
+func TestDedupAtImport(t *testing.T) {
+	t.Parallel()
+	big := strings.Repeat("0123456789abcdef", 20<<10)
+	fill := func(e *lifeEnv) {
+		t.Helper()
+		o := e.options()
+		o.Dedup = true
+		s := get(t, store.Open, context.Background(), o)
+		defer func() {
+			if err := s.Close(); err != nil {
+				t.Error(err)
+			}
+		}()
+		importLayer(t, s, store.LayerSpec{ID: "a"}, makeTar(t, entry{name: "one", text: big}, entry{name: "other", text: "x" + big[1:]}))
+		importLayer(t, s, store.LayerSpec{ID: "b"}, makeTar(t, entry{name: "two", text: big}, entry{name: "third", text: "y" + big[1:]}))
+		if got := check(t, s, store.CheckOptions{Level: store.CheckFull}); got != "" {
+			t.Error(got)
+		}
+	}
+	for _, mkfs := range []string{"mkfs.btrfs", "mkfs.xfs"} {
+		for driver := range constructors() {
+			t.Run(mkfs+"/"+driver, func(t *testing.T) {
+				t.Parallel()
+				e := onReflinks(t, driver, mkfs)
+				fill(e)
+				one, two := extents(t, filepath.Join(e.content("a"), "one")), extents(t, filepath.Join(e.content("b"), "two"))
+				if one != two || one == "" {
+					t.Errorf("the blocks are not shared: %s, %s", one, two)
+				}
+				if other, third := extents(t, filepath.Join(e.content("a"), "other")), extents(t, filepath.Join(e.content("b"), "third")); other == third {
+					t.Errorf("different files share their blocks: %s", third)
+				}
+			})
+		}
+	}
+	t.Run("elsewhere", func(t *testing.T) {
+		t.Parallel()
+		fill(newLifeEnv(t, "vfs"))
+	})
+}

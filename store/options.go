@@ -64,6 +64,12 @@ type Options struct {
 	// Sync says how what is extracted becomes durable before a layer is
 	// published; "" is SyncFilesystem.
 	Sync SyncPolicy
+	// Dedup lets the files of a new layer share the blocks of equal files of
+	// other layers before it is published, where the filesystem can (btrfs, xfs
+	// with reflink); elsewhere it does nothing. Each layer then costs a look at
+	// all files of the store, and a reading of those that have the size of one of
+	// its own.
+	Dedup bool
 	// failpoint is called at each numbered step of an operation; tests only.
 	failpoint func(step string)
 }

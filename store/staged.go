@@ -343,6 +343,9 @@ func (st *StagedLayer) Commit(ctx context.Context) (*Layer, error) {
 	if err == nil {
 		err = st.syncContent()
 	}
+	if err == nil && st.filled && st.s.opts.Dedup {
+		err = st.s.dedupStaged(ctx, st.private.Dir)
+	}
 	if err == nil && st.base == nil {
 		_, _, _, err = st.entry.stageData(st.spec.BigData)
 	}

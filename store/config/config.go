@@ -184,6 +184,10 @@ func (c *Config) StoreOptions(newDriver func(drivers.Config) (drivers.Driver, er
 			o.Sync = store.SyncPolicy(opt.Text)
 			continue
 		}
+		if opt.Key == "dedup" { // likewise
+			o.Dedup, _ = strconv.ParseBool(opt.Text)
+			continue
+		}
 		o.DriverOptions = append(o.DriverOptions, drivers.Option{Key: opt.Key, Value: opt.Text})
 	}
 	return o

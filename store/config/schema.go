@@ -164,7 +164,7 @@ func tableSchema(table, name string) kind {
 		return kindUnknown
 	}
 	switch name {
-	case "ignore_chown_errors", "skip_mount_home", "use_composefs":
+	case "ignore_chown_errors", "skip_mount_home", "use_composefs", "dedup":
 		return kindBool
 	}
 	return kindText
@@ -175,11 +175,11 @@ func tableSchema(table, name string) kind {
 func driverKeys(driver string) []string {
 	switch driver {
 	case "overlay":
-		return []string{"mount_program", "mountopt", "ignore_chown_errors", "force_mask", "skip_mount_home", "use_composefs", "size", "inodes", "sync"}
+		return []string{"mount_program", "mountopt", "ignore_chown_errors", "force_mask", "skip_mount_home", "use_composefs", "size", "inodes", "sync", "dedup"}
 	case "vfs":
-		return []string{"ignore_chown_errors", "sync"}
+		return []string{"ignore_chown_errors", "sync", "dedup"}
 	case "btrfs":
-		return []string{"min_space", "size"}
+		return []string{"min_space", "size", "dedup"}
 	case "zfs":
 		return []string{"fsname", "mountopt", "size"}
 	}
