@@ -126,6 +126,7 @@ func (a *app) writeDiff(ctx context.Context, args []string, flags diffFlags) (er
 	if from == "" {
 		size = a.knownSize(ctx, to)
 	}
+	widenPipe(out)
 	bar := a.progress("writing "+to, size)
 	defer bar.done()
 	if flags.gzip {
