@@ -18,22 +18,23 @@ import (
 // chown clears set-ID bits and capabilities, an ACL changes the mode's group
 // bits, and everything changes the ctime only.
 
-// owner gives name the member's owner, or notes it (OverrideStat).
-func (a *applier) owner(d *openDir, name string, o *op, what string) error {
+// owner gives name the member's owner, or notes it (OverrideStat), and returns
+// the mode that it is to have.
+func (a *applier) owner(d *openDir, name string, o *op, what string) (perm uint32, err error) {
 	if a.o.OverrideStat {
 		if what == "symlink" || o.node == unix.S_IFIFO {
-			return nil // the kernel keeps no user.* attribute on them
+			return o.perm, nil // the kernel keeps no user.* attribute on them
 		}
-		return d.Setxattr(name, whiteout.OverrideStat, overrideValue(o, what), 0)
+		return o.perm, d.Setxattr(name, whiteout.OverrideStat, overrideValue(o, what), 0)
 	}
 	uid, gid, err := a.hostOwner(o)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	if uid == a.us.uid && gid == a.us.gid && d.group == ours && what != "dir" {
-		return nil // it is just made
+		return o.perm, nil // it is just made
 	}
-	return a.chownError(d.Chown(name, uid, gid))
+	return a.chowned(o.perm, d.Chown(name, uid, gid))
 }
 
 func (a *applier) hostOwner(o *op) (int, int, error) {
@@ -44,11 +45,13 @@ func (a *applier) hostOwner(o *op) (int, int, error) {
 	return uid, gid, nil
 }
 
-func (a *applier) chownError(err error) error {
+// chowned judges a chown. What stays the extracting user's, since errors are
+// ignored, must not run as that user or its group: it gets no set-ID bits.
+func (a *applier) chowned(perm uint32, err error) (uint32, error) {
 	if err != nil && a.o.IgnoreChownErrors && (errors.Is(err, syscall.EPERM) || errors.Is(err, syscall.EINVAL)) {
-		return nil
+		return perm &^ 0o6000, nil
 	}
-	return err
+	return perm, err
 }
 
 // overrideValue is `uid:gid:mode`, with what the file really is where it is
@@ -63,7 +66,8 @@ func overrideValue(o *op, what string) []byte {
 
 // attrs sets all attributes of something without content.
 func (a *applier) attrs(h *header, d *openDir, o *op, what string) error {
-	if err := a.owner(d, o.base, o, what); err != nil {
+	perm, err := a.owner(d, o.base, o, what)
+	if err != nil {
 		return err
 	}
 	if d.acls && what != "symlink" {
@@ -75,7 +79,7 @@ func (a *applier) attrs(h *header, d *openDir, o *op, what string) error {
 		return err
 	}
 	if what != "symlink" {
-		if err := d.Chmod(o.base, o.perm); err != nil {
+		if err := d.Chmod(o.base, perm); err != nil {
 			return err
 		}
 	}
@@ -85,11 +89,12 @@ func (a *applier) attrs(h *header, d *openDir, o *op, what string) error {
 // dirAttrs sets a directory's owner and attributes now, its mode and times
 // with the others at the end.
 func (a *applier) dirAttrs(h *header, d *openDir, name, full string, o *op) error {
-	if err := a.owner(d, name, o, "dir"); err != nil {
+	perm, err := a.owner(d, name, o, "dir")
+	if err != nil {
 		return err
 	}
-	late := lateDir{dir: full, offset: h.offset, perm: o.perm, mtime: h.mtime, atime: h.accessed()}
-	err := a.xattrs(h, false, func(n string, v []byte) error {
+	late := lateDir{dir: full, offset: h.offset, perm: perm, mtime: h.mtime, atime: h.accessed()}
+	err = a.xattrs(h, false, func(n string, v []byte) error {
 		if n == aclDefault { // what is made in it must not inherit it
 			late.acl = v
 			return nil
@@ -99,7 +104,7 @@ func (a *applier) dirAttrs(h *header, d *openDir, name, full string, o *op) erro
 	if err != nil {
 		return err
 	}
-	if err := d.Chmod(name, o.perm|0o700); err != nil {
+	if err := d.Chmod(name, perm|0o700); err != nil {
 		return err
 	}
 	return a.late.push(late)

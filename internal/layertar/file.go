@@ -169,7 +169,8 @@ func (e *fileEnd) do(f *safefs.File) error {
 			return err
 		}
 	}
-	if err := e.owner(f); err != nil {
+	perm, err := e.owner(f)
+	if err != nil {
 		return err
 	}
 	if e.acls {
@@ -181,25 +182,26 @@ func (e *fileEnd) do(f *safefs.File) error {
 		return err
 	}
 	if e.chmod {
-		if err := f.Chmod(e.perm); err != nil {
+		if err := f.Chmod(perm); err != nil {
 			return err
 		}
 	}
-	err := f.Utimens(e.h.accessed(), e.h.mtime)
+	err = f.Utimens(e.h.accessed(), e.h.mtime)
 	if err == nil && e.a.o.SyncFiles {
 		err = f.Sync()
 	}
 	return err
 }
 
-func (e *fileEnd) owner(f *safefs.File) error {
+// owner is applier.owner for a file.
+func (e *fileEnd) owner(f *safefs.File) (perm uint32, err error) {
 	if e.note != nil {
-		return f.Setxattr(whiteout.OverrideStat, e.note)
+		return e.perm, f.Setxattr(whiteout.OverrideStat, e.note)
 	}
 	if e.chown {
-		return e.a.chownError(f.Chown(e.uid, e.gid))
+		return e.a.chowned(e.perm, f.Chown(e.uid, e.gid))
 	}
-	return nil
+	return e.perm, nil
 }
 
 // unlessMissing forgives the removal of an attribute that is not there.

@@ -25,6 +25,7 @@ const (
 	offMajor, lenMajor       = 329, 8
 	offMinor, lenMinor       = 337, 8
 	offPrefix, lenPrefix     = 345, 155
+	offGNUAtime, offGNUCtime = 345, 357
 	lenStarPrefix            = 131
 	offStarTrailer           = 508
 	offGNUSparse             = 386
@@ -191,10 +192,26 @@ func (b *block) decode(h *header) (reason string) {
 			return "device number is not a number"
 		}
 	}
-	if magic != magicGNU {
+	if magic != magicGNU || b.goPrefix() {
 		h.name = b.prefix(h.name)
 	}
 	return ""
+}
+
+// goPrefix tells whether a GNU block has a name's prefix where its format has
+// times: so did Go before 1.8 write it (golang.org/issue/12594), and its readers
+// since have taken for one what is text and no times.
+func (b *block) goPrefix() bool {
+	for _, off := range [...]int{offGNUAtime, offGNUCtime} {
+		if b[off] == 0 {
+			continue
+		}
+		if _, ok := number(b.field(off, lenMtime)); !ok {
+			text := str(b.field(offPrefix, lenPrefix))
+			return strings.IndexFunc(text, func(r rune) bool { return r >= 0x80 || r == 0 }) < 0
+		}
+	}
+	return false
 }
 
 // prefix joins the ustar prefix field, which star's variant has shortened.

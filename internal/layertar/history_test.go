@@ -8,9 +8,12 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
 
 	"github.com/plyfs/plyfs/internal/errno"
 	"github.com/plyfs/plyfs/internal/layertar"
@@ -83,6 +86,26 @@ func history() map[string]pastCase {
 		"CVE-2024-1753": {url: nvd + "CVE-2024-1753", ms: []member{{typ: '2', name: "mnt", link: "/../canary"}, {typ: '0', name: "mnt/f", data: "x"}}, refused: true},
 		// containerd 2.1.0: between look and use while an image is unpacked.
 		"CVE-2025-47290": {url: nvd + "CVE-2025-47290", ms: []member{{typ: '0', name: "a/b/f"}, {typ: '0', name: "a/.wh.b"}, {typ: '2', name: "q/../a/c", link: "../../canary"}, {typ: '0', name: "a/c/f", data: "x"}}, refused: true},
+	}
+}
+
+// TestHistoryIsListed: docs/layer-streams.md has every identifier that is here,
+// and no other.
+func TestHistoryIsListed(t *testing.T) {
+	t.Parallel()
+	identifiers := func(path string) map[string]bool {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		out := map[string]bool{}
+		for _, id := range regexp.MustCompile(`CVE-[0-9]+-[0-9]+`).FindAllString(string(text), -1) {
+			out[id] = true
+		}
+		return out
+	}
+	if d := cmp.Diff(identifiers("history_test.go"), identifiers("../../docs/layer-streams.md")); d != "" {
+		t.Errorf("identifiers (-tested +listed):\n%s", d)
 	}
 }
 

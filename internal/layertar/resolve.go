@@ -186,7 +186,7 @@ func (a *applier) mkImplied(d *openDir, name string, opaque bool) error {
 		return err
 	}
 	o := op{perm: 0o755}
-	if err := a.owner(d, name, &o, "dir"); err != nil {
+	if _, err := a.owner(d, name, &o, "dir"); err != nil {
 		return err
 	}
 	if err := d.Chmod(name, 0o755); err != nil {
