@@ -106,7 +106,7 @@ func (s *Store) dedupStaged(ctx context.Context, dir string) error {
 type deduper struct {
 	s      *Store
 	o      DedupOptions
-	only   string // the one root whose files are to share others' blocks; "" is all
+	only   string   // the one root whose files are to share others' blocks; "" is all
 	roots  []string // the layers' own directories
 	files  []dedupFile
 	inodes map[[2]uint64]struct{} // hard links count once
