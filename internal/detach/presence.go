@@ -44,9 +44,10 @@ func Watch(name string) (wait func(ctx context.Context, most time.Duration) erro
 		return func(context.Context, time.Duration) error { return nil }
 	}
 	return func(ctx context.Context, most time.Duration) error {
+		err := c.SetDeadline(time.Now().Add(most))
+		// After that, since the later of two deadlines holds.
 		stop := context.AfterFunc(ctx, func() { _ = c.SetDeadline(time.Unix(1, 0)) })
 		defer stop()
-		err := c.SetDeadline(time.Now().Add(most))
 		if err == nil {
 			_, err = io.Copy(io.Discard, c)
 		}
