@@ -8,7 +8,6 @@ import (
 	"io"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"testing"
@@ -60,10 +59,7 @@ func writeBigTar(to io.Writer, size int64) error {
 func BenchmarkApplyBeside(b *testing.B) {
 	needs(b, "containers-storage")
 	needs(b, "go")
-	ours := filepath.Join(b.TempDir(), "containers-storage")
-	if out, err := exec.Command("go", "build", "-o", ours, "../cmd/containers-storage").CombinedOutput(); err != nil {
-		b.Fatalf("%v: %s", err, out)
-	}
+	ours := buildOurs(b)
 	for _, program := range []string{ours, "containers-storage"} {
 		name := map[bool]string{true: "plyfs", false: "containers-storage"}[program == ours]
 		b.Run(name, func(b *testing.B) {
@@ -100,7 +96,7 @@ func applyBeside(b *testing.B, e *lifeEnv, program string) {
 	for ; len(busy) < 100 && rounds < mostApplies; rounds++ {
 		done := make(chan error, 1)
 		go func() {
-			done <- importBig(program, append(slices.Clone(args), "import-layer", "--id", fmt.Sprint("big", rounds)))
+			done <- importBig(program, append(slices.Clone(args), "import-layer"))
 		}()
 		for running := true; running; {
 			select {
