@@ -261,6 +261,18 @@ func (l *proofLayer) sameTrees(t *testing.T, e *lifeEnv, s *store.Store) {
 	if d := cmp.Diff(byUs, byThem); d != "" {
 		t.Errorf("trees (-theirs, mounted by us; +ours, mounted by containers-storage):\n%s", d)
 	}
+	if d := cmp.Diff(byUs, l.kept(byPodman(t, e, s))); d != "" {
+		t.Errorf("trees (-theirs, mounted by us; +ours, mounted by podman):\n%s", d)
+	}
+}
+
+// byPodman is the tree of what we applied as podman mounts an image of it.
+func byPodman(t *testing.T, e *lifeEnv, s *store.Store) []string {
+	t.Helper()
+	img := get(t, s.CreateMinimalImage, context.Background(), store.ImageSpec{Layer: "ours"})
+	tree := proofTree(t, strings.TrimSpace(e.podman("image", "mount", img.ID)))
+	e.podman("image", "unmount", img.ID)
+	return tree
 }
 
 // kept is a tree less what containers-storage does not keep.
