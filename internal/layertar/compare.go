@@ -6,6 +6,7 @@ import (
 	"errors"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -40,6 +41,8 @@ func walkUnions(ctx context.Context, s *Source, yield func(*event) error) (err e
 		return err
 	}
 	defer closing(&err, old.close)
+	u.many = &sync.Mutex{}
+	old.many = u.many
 	a, err := u.root()
 	if err != nil {
 		return err

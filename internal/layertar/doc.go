@@ -42,7 +42,8 @@
 //	names, sorted ─ stats ═╝
 //
 // Each directory's two listings are read by a goroutine each (names.go), in
-// parts of 64 entries; names take some 20 bytes each, whatever else a directory has.
+// parts of 64 entries; names take a few bytes each, whatever else a directory has, and
+// long lists are made one at a time (union.many, under which nothing is locked).
 //
 // # Locks
 //

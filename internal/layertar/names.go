@@ -13,14 +13,24 @@ import (
 	"github.com/plyfs/plyfs/internal/whiteout"
 )
 
-// nameList holds a directory's names, sorted by what they are or hide, in some
-// 20 bytes each: directories may have millions.
+// nameList holds a directory's names, sorted by what they are or hide:
+// directories may have millions. While it is made, it takes some 20 bytes a
+// name, and then, packed, what a name differs in from the one before.
 type nameList struct {
 	// text has for each name 1 if it is a whiteout's (style Files), the length
-	// of what follows, and the name, or what the whiteout hides.
+	// of what follows, and the name, or what the whiteout hides; at is where
+	// each begins. Both are nil once it is packed.
 	text []byte
-	at   []uint32 // where each begins, in order
+	at   []uint32
+	// packed has for each name, in order, the same mark, how many bytes it
+	// shares with the one before, how many follow, and these. n is how many are
+	// left of it, last the name that was taken last.
+	packed, last []byte
+	n            int
 }
+
+// manyNames is from when on lists are made one at a time.
+const manyNames = 1 << 16
 
 func (n *nameList) add(name string, white byte) error {
 	if len(name) > 255 {
@@ -36,8 +46,33 @@ func (n *nameList) add(name string, white byte) error {
 
 func (n *nameList) key(at uint32) []byte { return n.text[at+2:][:n.text[at+1]] }
 
-func (n *nameList) sort() {
+// pack sorts what was added.
+func (n *nameList) pack() {
 	slices.SortFunc(n.at, func(a, b uint32) int { return bytes.Compare(n.key(a), n.key(b)) })
+	var before []byte
+	for _, at := range n.at {
+		key, same := n.key(at), 0
+		for same < len(key) && same < len(before) && key[same] == before[same] {
+			same++
+		}
+		n.packed = append(append(n.packed, n.text[at], byte(same), byte(len(key)-same)), key[same:]...)
+		before = key
+	}
+	n.n = len(n.at)
+	n.text, n.at = nil, nil
+}
+
+// next takes the next name; false at the end.
+func (n *nameList) next() (name string, white, ok bool) {
+	if n.n == 0 {
+		return "", false, false
+	}
+	n.n--
+	white = n.packed[0] == 1
+	rest := n.packed[3:][:n.packed[2]]
+	n.last = append(n.last[:n.packed[1]], rest...)
+	n.packed = n.packed[3+len(rest):]
+	return string(n.last), white, true
 }
 
 // share lists one layer's share of a directory, in the order of the names that
@@ -45,6 +80,10 @@ func (n *nameList) sort() {
 func (u *union) share(d *safefs.Dir) (*share, error) {
 	s := &share{u: u, d: d}
 	err := d.ReadDir(func(e safefs.Entry) error {
+		if len(s.names.at) == manyNames && u.many != nil {
+			u.many.Lock()
+			s.alone = true
+		}
 		if u.style != whiteout.Files {
 			return s.names.add(e.Name, 0)
 		}
@@ -57,7 +96,10 @@ func (u *union) share(d *safefs.Dir) (*share, error) {
 		}
 		return nil
 	})
-	s.names.sort()
+	s.names.pack()
+	if s.alone {
+		u.many.Unlock()
+	}
 	return s, err
 }
 
@@ -66,7 +108,7 @@ type share struct {
 	u     *union
 	d     *safefs.Dir
 	names nameList
-	pos   int
+	alone bool // it holds u.many while it is made
 }
 
 // listed is one name of a single share.
@@ -78,11 +120,12 @@ type listed struct {
 
 // next stats the next name; false at the end.
 func (s *share) next(l *listed) (ok bool, err error) {
-	for s.pos < len(s.names.at) {
-		at := s.names.at[s.pos]
-		s.pos++
-		name := string(s.names.key(at))
-		onDisk, white := name, s.names.text[at] == 1
+	for {
+		name, white, ok := s.names.next()
+		if !ok {
+			return false, nil
+		}
+		onDisk := name
 		if white {
 			onDisk = whiteout.Name(name)
 		}
@@ -100,7 +143,6 @@ func (s *share) next(l *listed) (ok bool, err error) {
 			return err == nil, err
 		}
 	}
-	return false, nil
 }
 
 // listing yields the union's entries of a directory, sorted by name.
@@ -134,7 +176,7 @@ func (l *listing) advance(i int) (err error) {
 // size is how many entries there may be.
 func (l *listing) size() (n int) {
 	for _, s := range l.shares {
-		n += len(s.names.at)
+		n += s.names.n + 1 // the head
 	}
 	return n
 }

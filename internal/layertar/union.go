@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"sync"
 	"syscall"
 
 	"github.com/plyfs/plyfs/internal/unix"
@@ -23,6 +24,10 @@ const fuseOpaque = ".wh..opq"
 type union struct {
 	roots []*safefs.Dir
 	style whiteout.Style
+	// many, if set, is held while a list of many names is made: its memory is
+	// needed once then, however many unions share the lock. Nothing else is
+	// locked under it.
+	many *sync.Mutex
 }
 
 // part is one layer's share of a directory.
