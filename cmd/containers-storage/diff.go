@@ -36,6 +36,14 @@ func (a *app) changes() *verb {
 		complete: []completer{layerRefs, layerRefs, nothing},
 		run: func(ctx context.Context, args []string) error {
 			to, from := two(args)
+			if a.output.format == "" && !a.output.json { // there may be millions
+				w := bufio.NewWriterSize(a.out, printBuffer)
+				err := a.st.Changes(ctx, from, to, func(c layertar.Change) error {
+					_, err := fmt.Fprintf(w, "%v %q\n", c.Kind, c.Path)
+					return err
+				})
+				return errors.Join(about(store.KindLayer, err), w.Flush())
+			}
 			var list []layertar.Change // JSON has null for none
 			err := a.st.Changes(ctx, from, to, func(c layertar.Change) error {
 				list = append(list, c)
@@ -44,11 +52,7 @@ func (a *app) changes() *verb {
 			if err != nil {
 				return about(store.KindLayer, err)
 			}
-			return a.print(list, func(w *bufio.Writer) {
-				for _, c := range list {
-					fmt.Fprintf(w, "%v %q\n", c.Kind, c.Path)
-				}
-			})
+			return a.print(list, nil)
 		},
 	}
 }

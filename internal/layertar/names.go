@@ -19,8 +19,9 @@ import (
 type nameList struct {
 	// text has for each name 1 if it is a whiteout's (style Files), the length
 	// of what follows, and the name, or what the whiteout hides; at is where
-	// each begins. Both are nil once it is packed.
-	text []byte
+	// each begins: the number of a block, and the offset in it (nameBlock). Both
+	// are nil once it is packed.
+	text [][]byte
 	at   []uint32
 	// packed has for each name, in order, the same mark, how many bytes it
 	// shares with the one before, how many follow, and these. n is how many are
@@ -29,6 +30,9 @@ type nameList struct {
 	n            int
 }
 
+// nameBlock is the size of a block of names: only the first one grows.
+const nameBlock = 1 << 20
+
 // manyNames is from when on lists are made one at a time.
 const manyNames = 1 << 16
 
@@ -36,15 +40,30 @@ func (n *nameList) add(name string, white byte) error {
 	if len(name) > 255 {
 		return syscall.ENAMETOOLONG
 	}
-	if len(n.text) > math.MaxUint32-256-2 {
-		return errno.New(errno.ErrNotSupported, "a directory has names of more than 4 GiB")
+	last := len(n.text) - 1
+	if last < 0 || len(n.text[last])+2+len(name) > nameBlock {
+		if last == math.MaxUint32/nameBlock {
+			return errno.New(errno.ErrNotSupported, "a directory has names of more than 4 GiB")
+		}
+		var b []byte
+		if last++; last > 0 {
+			b = make([]byte, 0, nameBlock)
+		}
+		n.text = append(n.text, b)
 	}
-	n.at = append(n.at, uint32(len(n.text)))
-	n.text = append(append(n.text, white, byte(len(name))), name...)
+	b := n.text[last]
+	n.at = append(n.at, uint32(last)*nameBlock+uint32(len(b)))
+	n.text[last] = append(append(b, white, byte(len(name))), name...)
 	return nil
 }
 
-func (n *nameList) key(at uint32) []byte { return n.text[at+2:][:n.text[at+1]] }
+// entry is where a name's mark, length and bytes are.
+func (n *nameList) entry(at uint32) []byte { return n.text[at/nameBlock][at%nameBlock:] }
+
+func (n *nameList) key(at uint32) []byte {
+	e := n.entry(at)
+	return e[2:][:e[1]]
+}
 
 // pack sorts what was added.
 func (n *nameList) pack() {
@@ -55,7 +74,7 @@ func (n *nameList) pack() {
 		for same < len(key) && same < len(before) && key[same] == before[same] {
 			same++
 		}
-		n.packed = append(append(n.packed, n.text[at], byte(same), byte(len(key)-same)), key[same:]...)
+		n.packed = append(append(n.packed, n.entry(at)[0], byte(same), byte(len(key)-same)), key[same:]...)
 		before = key
 	}
 	n.n = len(n.at)
