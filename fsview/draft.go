@@ -11,6 +11,7 @@ import (
 
 	"github.com/opencontainers/go-digest"
 
+	"github.com/plyfs/plyfs/drivers"
 	"github.com/plyfs/plyfs/internal/errno"
 	"github.com/plyfs/plyfs/internal/idmap"
 	"github.com/plyfs/plyfs/store"
@@ -61,7 +62,7 @@ func (d *draft) get(key string) []byte {
 
 // staging are the files that cannot change any more once diff.tar was taken.
 func staging(key string) bool {
-	return key == "id" || key == "parent" || key == "readonly" || key == "volatile" || strings.HasPrefix(key, "idmap/")
+	return contains([]string{"id", "parent", "readonly", "volatile", "size", "inodes"}, key) || strings.HasPrefix(key, "idmap/")
 }
 
 func (d *draft) put(key string, v []byte) error {
@@ -232,6 +233,7 @@ type draftSpec struct {
 	created  time.Time
 	volatile bool
 	readOnly bool
+	limits   drivers.Limits
 	maps     idmap.Maps
 }
 
@@ -239,7 +241,7 @@ type draftSpec struct {
 // after its content was taken: names and data items.
 func (s *draftSpec) layerSpec() store.LayerSpec {
 	return store.LayerSpec{ID: s.id, Parent: s.parent, Metadata: s.metadata, Label: s.label,
-		Maps: s.maps, Volatile: s.volatile, ReadOnly: s.readOnly, Seal: s.readOnly}
+		Maps: s.maps, Volatile: s.volatile, Limits: s.limits, ReadOnly: s.readOnly, Seal: s.readOnly}
 }
 
 // commit makes the object. The draft is over only when that worked.
@@ -267,7 +269,7 @@ func (d *draft) commit(ctx context.Context, p place, kind store.Kind, newEntry s
 			Digest: spec.digest, Created: spec.created, BigData: d.bigDataLocked()})
 	case store.KindContainer:
 		_, err = p.fs.store.CreateContainer(ctx, store.ContainerSpec{ID: spec.id, Image: spec.image, Names: spec.names,
-			Metadata: spec.metadata, Maps: spec.maps, MountLabel: spec.label, Volatile: spec.volatile, BigData: d.bigDataLocked()})
+			Metadata: spec.metadata, Maps: spec.maps, MountLabel: spec.label, Volatile: spec.volatile, Limits: spec.limits, BigData: d.bigDataLocked()})
 	}
 	d.over = err == nil
 	return err
@@ -323,18 +325,18 @@ func draftFiles(kind store.Kind) []string {
 	common := []string{"id", "names", "metadata"}
 	switch kind {
 	case store.KindLayer:
-		return append(common, "parent", "label", "volatile", "readonly", "idmap/uid", "idmap/gid")
+		return append(common, "parent", "label", "volatile", "readonly", "size", "inodes", "idmap/uid", "idmap/gid")
 	case store.KindImage:
 		return append(common, "layer", "digest", "created")
 	}
-	return append(common, "image", "label", "volatile", "idmap/uid", "idmap/gid")
+	return append(common, "image", "label", "volatile", "size", "inodes", "idmap/uid", "idmap/gid")
 }
 
 // specLocked reads the draft's files; each was checked when it was written,
 // and what it refers to is looked up again.
 func (d *draft) specLocked(p place, newEntry string) (draftSpec, error) {
 	var s draftSpec
-	var errs [13]error
+	var errs [15]error
 	s.id, errs[0] = parseValue(d.values["id"])
 	s.names, errs[1] = parseNames(d.values["names"], nil)
 	s.parent, errs[2] = p.reference(store.KindLayer, d.values["parent"])
@@ -348,6 +350,8 @@ func (d *draft) specLocked(p place, newEntry string) (draftSpec, error) {
 	s.maps.UIDs, errs[10] = parseIDMap(d.values["idmap/uid"])
 	s.maps.GIDs, errs[11] = parseIDMap(d.values["idmap/gid"])
 	s.readOnly, errs[12] = parseBool(d.values["readonly"])
+	s.limits.Bytes, errs[13] = parseLimit(d.values["size"])
+	s.limits.Inodes, errs[14] = parseCount(d.values["inodes"])
 	for _, err := range errs {
 		if err != nil {
 			return s, err

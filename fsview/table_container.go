@@ -37,6 +37,7 @@ func containerRows() []Row {
 		text("/idmap/uid", "Of users.", func(c *store.Container) []byte { return showIDMap(c.Maps.UIDs) }),
 		text("/idmap/gid", "Of groups.", func(c *store.Container) []byte { return showIDMap(c.Maps.GIDs) }),
 	)
+	rows = append(rows, quotaRows(dir)...)
 	for _, d := range []struct {
 		name, doc string
 		window    func(context.Context, place, bool) (string, error)

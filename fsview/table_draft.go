@@ -30,6 +30,8 @@ func draftRows() []Row {
 		text("label", "Layer, container: the SELinux label for mounts.", checkOf(parseValue)),
 		text("volatile", "Container, layer: true if it need not outlive a crash.", checkOf(parseBool)),
 		text("readonly", "Layer: true if it is never to be mounted for writing nor filled further; such layers go to a separate image store, where there is one.", checkOf(parseBool)),
+		text("size", "Container, layer: how many bytes it may take on disk; as bytes, or as 512m or 10g.", checkOf(parseLimit)),
+		text("inodes", "Container, layer: how many files and directories it may have.", checkOf(parseCount)),
 		text("digest", "Image: its digest, if not that of the manifest.", checkOf(parseDigest)),
 		text("created", "Image: its time (RFC 3339), if not now.", checkOf(parseTime)),
 		{Path: dir + "/metadata", Kind: Raw, Mode: modeWrite, Valid: none, Doc: "Free text.",

@@ -170,7 +170,7 @@ func mountDirect(dir string, o MountOptions) (_ *os.File, err error) {
 	case cerr != nil:
 		return nil, fmt.Errorf("mount on %s: %w", dir, cerr)
 	case errors.Is(merr, unix.EPERM):
-		return nil, errno.New(errno.ErrForbidden, "mount on %s: %w: this root lacks CAP_SYS_ADMIN (start the container with `--cap-add SYS_ADMIN`, or run plyfs as an ordinary user)", dir, merr)
+		return nil, errno.New(errno.ErrForbidden, "mount on %s: %w: this root lacks CAP_SYS_ADMIN (start the container with `--cap-add SYS_ADMIN`, or work in `unshare -Urm`)", dir, merr)
 	case errors.Is(merr, unix.ENODEV):
 		return nil, errno.New(errno.ErrNotSupported, "mount on %s: the kernel has no FUSE: run `modprobe fuse`; `plyfs ls` and its like need no mount", dir)
 	case merr != nil:
