@@ -421,7 +421,7 @@ func (o *Overlay) copyRegular(ctx context.Context, n *node, p *copyPlan) (err er
 		}
 	}
 	if p.size > 0 && !o.c.Volatile {
-		if err := f.Sync(); err != nil {
+		if err := o.work.settle(f); err != nil {
 			return err
 		}
 	}
@@ -514,7 +514,7 @@ func (o *Overlay) completeData(ctx context.Context, n *node, size int64) (err er
 		return err
 	}
 	if !o.c.Volatile {
-		if err := f.Sync(); err != nil {
+		if err := o.work.settle(f); err != nil {
 			return err
 		}
 	}

@@ -94,6 +94,7 @@
 //	rename.go       rename as decode, plan, execution
 //	edge.go         IDs and numbers as they are shown; quota.go bounds of the upper
 //	setattr.go      attributes; uxattr.go extended ones; fds.go descriptors
+//	settle.go       data before names, for a power loss
 //	server*.go      requests of the kernel; mount.go mounting
 //
 // # The writable overlay: locks
@@ -115,7 +116,7 @@
 // when a mount starts. So "leaves a staged file" below means: nothing.
 //
 //	copy-up of a file   1 parents are copied up, top first      2 unnamed file in work: data, xattrs, owner, mode, times
-//	                    3 fsync of it (not if volatile)         4 link into the upper directory
+//	                    3 settled (not if volatile; settle.go)  4 link into the upper directory
 //	                    (of several names: 4a link into work/index, 4b link into the directory)
 //	                    A kill before 4 leaves nothing, after it the whole copy; after 4a the file by its index, all names see it.
 //	other types         staged in work, then renamed into place: nothing, or the whole.

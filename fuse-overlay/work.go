@@ -32,6 +32,9 @@ type work struct {
 	// unnamed: files without a name can be made. swap and cover: renameat2
 	// knows EXCHANGE and WHITEOUT.
 	unnamed, swap, cover bool
+	// ordered: what is written is on the disk no later than names made after it;
+	// see settle.
+	ordered bool
 
 	serial atomic.Uint64
 }
@@ -72,6 +75,7 @@ func openWork(c *MountConfig, upper string) (_ *work, err error) {
 	if err := w.sweep(c); err != nil {
 		return nil, fmt.Errorf("clean workdir %s: %w", dir, err)
 	}
+	w.ordered = journaled(w.stage)
 	if err := w.probe(c.Formats, c.FileWhiteouts); err != nil {
 		return nil, fmt.Errorf("workdir %s cannot be used: %w", dir, err)
 	}

@@ -1,0 +1,52 @@
+package fuseoverlay
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/plyfs/plyfs/internal/safefs"
+)
+
+// settle makes sure that no power loss leaves a name, or a mark, that is made
+// after it without the data that f has now.
+//
+// Where the filesystem's journal commits in order, it is enough that the data
+// is written and its extents are in the journal's running transaction: what is
+// changed later is committed with them or after them, and a commit flushes the
+// disk first. So nothing waits for a commit (fsync would, once a file); a loss
+// then shows the file of the layer below, whole, until the journal's next
+// commit. Elsewhere f is synced.
+func (w *work) settle(f *os.File) error {
+	if !w.ordered {
+		return f.Sync()
+	}
+	const all = unix.SYNC_FILE_RANGE_WAIT_BEFORE | unix.SYNC_FILE_RANGE_WRITE | unix.SYNC_FILE_RANGE_WAIT_AFTER
+	err := retryEINTR(func() error { return unix.SyncFileRange(int(f.Fd()), 0, 0, all) })
+	if err != nil {
+		return fmt.Errorf("write the data of a copy: %w", err)
+	}
+	return nil
+}
+
+// journaled tells whether d is on ext4 with a journal of its own disk: jbd2
+// shows those as NAME-INODE in /proc/fs/jbd2, and external ones without inode
+// (Documentation/filesystems/ext4: data=ordered and delayed allocation).
+func journaled(d *safefs.Dir) bool {
+	var fs unix.Statfs_t
+	if err := unix.Fstatfs(d.Fd(), &fs); err != nil || fs.Type != unix.EXT4_SUPER_MAGIC {
+		return false
+	}
+	st, err := d.Stat(".")
+	if err != nil {
+		return false
+	}
+	dev, err := os.Readlink(fmt.Sprintf("/sys/dev/block/%d:%d", unix.Major(st.Dev), unix.Minor(st.Dev)))
+	if err != nil {
+		return false
+	}
+	_, err = os.Stat("/proc/fs/jbd2/" + filepath.Base(dev) + "-8") // the journal's inode, EXT4_JOURNAL_INO
+	return err == nil
+}

@@ -1,0 +1,54 @@
+package fuseoverlay
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/plyfs/plyfs/internal/fusetest"
+)
+
+// TestCopyUpOutlivesPowerLoss copies files up while the journal commits, takes
+// the disk as it is at some moment, and looks at what its journal brings back:
+// each file that is there is whole.
+func TestCopyUpOutlivesPowerLoss(t *testing.T) {
+	r := newRig(t, `for i in $(seq 40); do head -c 100000 /dev/urandom >f$i; done`)
+	disk, at, later := filepath.Join(r.dir, "disk"), filepath.Join(r.dir, "at"), filepath.Join(r.dir, "later")
+	if out := fusetest.Script(t, `mkdir $2 $3; truncate -s 64M $1 && mkfs.ext4 -q $1 && mount -o loop,commit=1000 $1 $2 && mkdir $2/u $2/w`, disk, at, later); out.Status != 0 {
+		t.Skipf("no ext4 on a loop device here: %s", out.Err)
+	}
+	t.Cleanup(func() { fusetest.Script(t, "umount $1", at) })
+	r.config.Upper, r.config.Work = at+"/u", at+"/w"
+	r.start()
+	for i := range 40 {
+		r.do(fmt.Sprintf("chmod 600 f%d", i+1))
+		if i%5 != 4 {
+			continue
+		}
+		f, err := os.Create(at + "/commit") // its fsync commits the links made so far
+		check(t, err)
+		_, err = f.WriteString("x")
+		check(t, err)
+		check(t, f.Sync())
+		check(t, f.Close())
+	}
+	fusetest.Must(t, "cp --sparse=always $1 $1-lost && mount -o loop $1-lost $2", disk, later)
+	defer fusetest.Must(t, "umount $1", later)
+	found := 0
+	entries, err := os.ReadDir(later + "/u")
+	check(t, err)
+	for _, e := range entries {
+		want, err := os.ReadFile(filepath.Join(r.lowers[0], e.Name()))
+		check(t, err)
+		got, err := os.ReadFile(filepath.Join(later, "u", e.Name()))
+		check(t, err)
+		if string(got) != string(want) {
+			t.Errorf("%s was copied up, and is not whole: %d of %d bytes, or others", e.Name(), len(got), len(want))
+		}
+		found++
+	}
+	if found == 0 {
+		t.Error("nothing was committed: the test shows nothing")
+	}
+}
