@@ -470,6 +470,9 @@ func (o *Overlay) becomeUpper(n *node, index *string, diff int) {
 		n.links.index.Store(index)
 		n.links.diff = diff
 	}
+	if n.naked.Swap(false) {
+		n.bare.Store(true) // the upper's filesystem may have given the copy a label
+	}
 	n.up.Store(true)
 	n.copyMu.Unlock()
 	o.fds.drop(n)

@@ -22,6 +22,9 @@ type node struct {
 	// bare: made by this mount, and no extended attribute was set since. The
 	// kernel asks for the capability at each first write and chown.
 	bare atomic.Bool
+	// naked: no extended attribute at all, when it was looked up and since. ls
+	// asks for those of SELinux and the ACL, of each file.
+	naked atomic.Bool
 
 	// lower is where a file that is not upper has its content and attributes.
 	// It never changes; the place is nil when nothing of the node is below.

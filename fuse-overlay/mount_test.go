@@ -218,3 +218,17 @@ func difference(t testing.TB, want, got string) string {
 	}
 	return fusetest.Script(t, `cd $1; diff want got | head -60`, dir).Out
 }
+
+// A file that had no attributes when it was looked up gets some, before and
+// after it is copied up.
+func TestFirstAttributes(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, "echo x >f; echo y >g; echo z >h", "").start()
+	r.do(`has() { [ "$(getfattr --only-values -n "$1" "$2")" = "$3" ]; }
+	hasnt() { ! getfattr -n "$1" "$2" 2>/dev/null; }
+	ls -l >/dev/null
+	hasnt user.a f; setfattr -n user.a -v 1 f; has user.a f 1
+	chmod 600 g; hasnt user.a g; setfattr -n user.a -v 2 g; has user.a g 2; setfattr -x user.a g; hasnt user.a g
+	setfacl -m u:1:r h; getfacl -n h | grep -q user:1:r--
+	mv f f2; has user.a f2 1; ln g g2; setfattr -n user.b -v 3 g2; has user.b g 3`)
+}

@@ -15,6 +15,8 @@ type hit struct {
 	spot
 	mark
 	st safefs.Stat
+	// naked: a regular file that was found to have no extended attribute.
+	naked bool
 }
 
 // enter makes a hit that is a directory a place.
@@ -102,6 +104,7 @@ func (p *place) readMarks(dir *safefs.Dir, at *hit) error {
 	if err != nil && !noXattrs(err) {
 		return err
 	}
+	at.naked = err == nil && len(names) == 0 && at.kind == regular
 	if len(names) > 0 {
 		if err := p.applyMarks(dir, at, names); err != nil {
 			return err

@@ -118,6 +118,7 @@ func (o *Overlay) nodeOf(dir *node, hits []hit) (*node, error) {
 	if !upper {
 		n.lower = top.spot
 	}
+	n.naked.Store(top.naked && top.st.Nlink == 1)
 	if n.typ == unix.S_IFREG && len(hits) > 1 {
 		data := hits[1].spot
 		n.data = &data

@@ -14,6 +14,9 @@ func (o *Overlay) getxattr(n *node, name string) (v []byte, err error) {
 	if err := o.xattrName(name, syscall.ENODATA); err != nil {
 		return nil, err
 	}
+	if n.naked.Load() {
+		return nil, syscall.ENODATA
+	}
 	if n.bare.Load() && (name == "security.capability" || name == accessACL) {
 		return nil, syscall.ENODATA
 	}
@@ -46,6 +49,9 @@ func (o *Overlay) escape(name string) string {
 func (o *Overlay) listxattr(n *node, root bool) (shown []string, err error) {
 	if o.c.NoXattrs {
 		return nil, syscall.EOPNOTSUPP
+	}
+	if n.naked.Load() {
+		return nil, nil
 	}
 	err = o.with(n, func(a access) error {
 		names, err := a.listxattr()
@@ -93,6 +99,7 @@ func (o *Overlay) changeXattr(ctx context.Context, n *node, name string, do func
 		return err
 	}
 	n.bare.Store(false)
+	n.naked.Store(false)
 	if err := o.with(n, do); err != nil {
 		return err
 	}
