@@ -288,7 +288,12 @@ echo o > /proc/sysrq-trigger; sleep 60
 	if err := os.WriteFile(filepath.Join(dir, "init"), []byte(init), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	if out, err := exec.Command("cp", os.Args[0], filepath.Join(dir, "test")).CombinedOutput(); err != nil {
+	// The race detector wants more address space than that kernel gives.
+	binary := exec.Command("cp", os.Args[0], filepath.Join(dir, "test"))
+	if raceDetected {
+		binary = exec.Command("go", "test", "-c", "-o", filepath.Join(dir, "test"), ".")
+	}
+	if out, err := binary.CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
 	cmd := exec.Command(uml, "mem=1G", "root=/dev/root", "rootfstype=hostfs", "rootflags=/", "rw", "quiet", "uml_dir="+dir, "init="+filepath.Join(dir, "init"), "con=null", "con0=null,fd:1")
