@@ -55,9 +55,38 @@ func (n *dirNode) ReadDir(ctx context.Context) ([]vnode.Dirent, error) {
 	list := make([]vnode.Dirent, len(entries))
 	for i, e := range entries {
 		fixed := e.row.Kind.isDir() && e.row.Kind != Subtree && !e.row.dynamic()
-		list[i] = vnode.Dirent{Name: e.name, Ino: e.ino(), Type: e.row.typeBits(), Fixed: fixed}
+		list[i] = vnode.Dirent{Name: e.name, Ino: p.inoOf(ctx, e), Type: e.row.typeBits(), Fixed: fixed}
 	}
 	return list, nil
+}
+
+// inoOf is the inode number of an entry. A window on a directory of the host has
+// that of its own root.
+func (p place) inoOf(ctx context.Context, e entry) uint64 {
+	q := p.at(e.row, e.id, e.arg)
+	var path string
+	switch {
+	case e.row.Kind != Subtree:
+	case e.row.window != nil:
+		path, _ = e.row.window(ctx, q, false) // it was there when it was listed
+	case e.row.Listed == Held:
+		if id, ok := q.layerID(); ok {
+			p.fs.mu.Lock()
+			path = p.fs.held[id]
+			p.fs.mu.Unlock()
+		}
+	}
+	if path == "" {
+		return e.ino()
+	}
+	n, err := p.fs.opts.Trees.Window(q.key(), path)
+	if err != nil {
+		return e.ino()
+	}
+	if f, ok := n.(vnode.Forgetter); ok {
+		defer f.Forget()
+	}
+	return n.Ino()
 }
 
 // ListingHolds implements vnode.Lister. What is listed for other reasons than

@@ -35,7 +35,7 @@ func (r *raw) dirOf(id uint64, name string) (*inode, vnode.Directory, error) {
 }
 
 func refused(name string) error {
-	return errno.New(errno.ErrForbidden, "%s: entries cannot be made, moved or removed here", name)
+	return errno.New(errno.ErrReadOnly, "%s: entries cannot be made, moved or removed here", name)
 }
 
 // Lookup finds one name.
@@ -442,7 +442,7 @@ func (r *raw) Rename(cancel <-chan struct{}, in *fuse.RenameIn, name, newName st
 	}
 	m, ok := p.node.(vnode.Renamer)
 	if !ok {
-		return r.status("rename", errno.New(errno.ErrBadValue, "%s cannot be moved", name))
+		return r.status("rename", refused(name))
 	}
 	var gone *inode
 	if in.Flags&unix.RENAME_EXCHANGE == 0 {
