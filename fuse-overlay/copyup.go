@@ -16,11 +16,14 @@ import (
 // allData says that a copy-up takes the whole content.
 const allData = int64(-1)
 
+// metaOnly says that none of it is needed, if that can be written down.
+const metaOnly = int64(-2)
+
 // copyUp makes n upper, with the directories above it. Of a regular file
 // whose content is about to be cut at size, only that much is copied;
 // allData copies everything. No lock is held by the caller.
 func (o *Overlay) copyUp(ctx context.Context, n *node, size int64) error {
-	if n.up.Load() && !n.lacksData() {
+	if n.up.Load() && (size == metaOnly || !n.lacksData()) {
 		return nil
 	}
 	if err := o.mayWrite(); err != nil {
@@ -28,7 +31,7 @@ func (o *Overlay) copyUp(ctx context.Context, n *node, size int64) error {
 	}
 	for {
 		n.copyMu.Lock()
-		if n.up.Load() && n.data == nil {
+		if n.up.Load() && (size == metaOnly || n.data == nil) {
 			n.copyMu.Unlock()
 			return nil
 		}
@@ -68,7 +71,7 @@ func (o *Overlay) metaUp(ctx context.Context, n *node) error {
 	if n.up.Load() {
 		return o.mayWrite()
 	}
-	return o.copyUp(ctx, n, allData)
+	return o.copyUp(ctx, n, metaOnly)
 }
 
 // copyUpAlone does it, being the only one to.
@@ -122,13 +125,16 @@ func (o *Overlay) parentsUp(ctx context.Context, n *node) error {
 
 // copyPlan is all that a copy will be, read before anything is written.
 type copyPlan struct {
-	from   spot // attributes
-	st     safefs.Stat
-	size   int64 // how much data
-	target string
-	xattrs []xattr
-	origin []byte
-	index  string // name in the index of a hard-linked file
+	from    spot // attributes
+	st      safefs.Stat
+	size    int64 // how much data
+	target  string
+	xattrs  []xattr
+	origin  []byte
+	index   string // name in the index of a hard-linked file
+	aside   *override
+	meta    bool // none of the data
+	standIn bool // a regular file that stands for a device
 }
 
 type xattr struct {
@@ -141,35 +147,44 @@ func (o *Overlay) planCopy(n *node, size int64) (*copyPlan, error) {
 	if n.isDir() {
 		p.from = n.stack()[0].spot()
 	}
-	err := p.from.with(func(a access) (err error) {
-		if p.st, err = a.stat(); err != nil {
-			return err
-		}
-		if p.st.Type() == unix.S_IFLNK {
-			if p.target, err = a.readlink(); err != nil {
-				return err
-			}
-		}
-		p.xattrs, err = o.copiedXattrs(a)
-		return err
-	})
-	if err != nil {
+	if err := p.from.with(func(a access) error { return o.look(a, p) }); err != nil {
 		return nil, fmt.Errorf("plan the copy of %q: %w", p.from.name, err)
 	}
-	if p.st.Type() != n.typ {
+	p.aside = o.asideOf(n, &p.st)
+	p.standIn = p.aside.standsIn(p.st.Type())
+	if p.st.Type() != n.typ && !p.standIn {
 		return nil, p.from.stale()
 	}
-	if p.size = int64(p.st.Size); size != allData {
+	if p.size = int64(p.st.Size); size >= 0 {
 		p.size = min(size, p.size)
 	}
 	if o.work.prefix == "" {
 		return p, nil
 	}
 	p.origin = o.originOf(p.from, p.st.Dev)
-	if n.typ == unix.S_IFREG && p.st.Nlink > 1 && o.work.index != nil && len(p.origin) > 0 {
+	if n.typ != unix.S_IFREG {
+		return p, nil
+	}
+	// The data of a file of several names is found by one of them only.
+	p.meta = size == metaOnly && o.c.Metacopy && p.size > 0 && p.st.Nlink == 1
+	if p.st.Nlink > 1 && o.work.index != nil && len(p.origin) > 0 {
 		p.index = indexNameOf(p.origin)
 	}
 	return p, nil
+}
+
+// look reads what there is to copy but data.
+func (o *Overlay) look(a access, p *copyPlan) (err error) {
+	if p.st, err = a.stat(); err != nil {
+		return err
+	}
+	if p.st.Type() == unix.S_IFLNK {
+		if p.target, err = a.readlink(); err != nil {
+			return err
+		}
+	}
+	p.xattrs, err = o.copiedXattrs(a)
+	return err
 }
 
 // copiedXattrs reads the attributes that belong to the content.
@@ -197,7 +212,7 @@ func (o *Overlay) copiedXattrs(a access) ([]xattr, error) {
 
 // dress gives a staged file owner, mode, attributes and, last, times.
 func (o *Overlay) dress(a access, p *copyPlan) error {
-	if err := p.owner(a); err != nil {
+	if err := o.copyOwner(a, p); err != nil {
 		return err
 	}
 	for _, x := range p.xattrs {
@@ -354,6 +369,8 @@ func (o *Overlay) copySpecial(n *node, p *copyPlan) error {
 	var err error
 	if n.typ == unix.S_IFLNK {
 		err = o.work.stage.Symlink(p.target, name)
+	} else if p.standIn {
+		err = o.work.stage.Mknod(name, unix.S_IFREG|0o600, 0)
 	} else {
 		err = o.work.stage.Mknod(name, p.st.Mode&^0o7000, p.st.Rdev)
 	}
@@ -409,7 +426,12 @@ func (o *Overlay) copyRegular(ctx context.Context, n *node, p *copyPlan) (err er
 			err = errors.Join(err, r.Close())
 		}
 	}()
-	if err := o.copyData(ctx, n.lowerData(), f, p.size); err != nil {
+	if p.meta {
+		err = errors.Join(f.Truncate(p.size), r.Setxattr(o.work.prefix+"metacopy", nil, 0))
+	} else {
+		err = o.copyData(ctx, n.lowerData(), f, p.size)
+	}
+	if err != nil {
 		return err
 	}
 	if err := o.dress(access{ref: r}, p); err != nil {
@@ -420,7 +442,7 @@ func (o *Overlay) copyRegular(ctx context.Context, n *node, p *copyPlan) (err er
 			return err
 		}
 	}
-	if p.size > 0 && !o.c.Volatile {
+	if p.size > 0 && !p.meta && !o.c.Volatile {
 		if err := o.work.settle(f); err != nil {
 			return err
 		}
@@ -430,7 +452,7 @@ func (o *Overlay) copyRegular(ctx context.Context, n *node, p *copyPlan) (err er
 	}, func() error {
 		kept = true
 		n.orphan.Store(r)
-		o.becomeUpper(n, nil, 0)
+		o.becomeUpper(n, p)
 		return nil
 	})
 }
@@ -448,9 +470,7 @@ func (o *Overlay) linkCopy(n *node, p *copyPlan, r *safefs.Ref, d *safefs.Dir, t
 		}
 		return err
 	}
-	var idx *string
 	if p.index != "" {
-		idx = &p.index
 		st, err := r.Stat()
 		if err != nil {
 			return err
@@ -459,16 +479,23 @@ func (o *Overlay) linkCopy(n *node, p *copyPlan, r *safefs.Ref, d *safefs.Dir, t
 		o.addKeyLocked(n, fileID{st.Dev, st.Ino})
 		o.treeMu.Unlock()
 	}
-	o.becomeUpper(n, idx, int(p.st.Nlink)-2)
+	o.becomeUpper(n, p)
 	return nil
 }
 
-func (o *Overlay) becomeUpper(n *node, index *string, diff int) {
+// becomeUpper makes n upper as p says.
+func (o *Overlay) becomeUpper(n *node, p *copyPlan) {
 	n.copyMu.Lock()
-	n.data = nil
-	if index != nil {
-		n.links.index.Store(index)
-		n.links.diff = diff
+	switch {
+	case !p.meta:
+		n.data = nil
+	case n.data == nil:
+		data := n.lower
+		n.data = &data
+	}
+	if p.index != "" {
+		n.links.index.Store(&p.index)
+		n.links.diff = int(p.st.Nlink) - 2
 	}
 	if n.naked.Swap(false) {
 		n.bare.Store(true) // the upper's filesystem may have given the copy a label
@@ -510,7 +537,7 @@ func (o *Overlay) completeData(ctx context.Context, n *node, size int64) (err er
 		return err
 	}
 	want := int64(st.Size)
-	if size != allData {
+	if size >= 0 {
 		want = min(want, size)
 	}
 	if err := o.copyData(ctx, n.lowerData(), f, want); err != nil {
@@ -532,7 +559,7 @@ func (o *Overlay) completeData(ctx context.Context, n *node, size int64) (err er
 		return a.utimens(st.Atime, st.Mtime)
 	})
 	if err == nil {
-		o.becomeUpper(n, nil, 0)
+		o.becomeUpper(n, &copyPlan{})
 	}
 	return err
 }

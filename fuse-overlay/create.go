@@ -22,6 +22,7 @@ type creation struct {
 	name string
 	typ  uint32
 	mode uint32 // permissions, before the umask
+	rdev uint64
 	who  caller
 	// make makes the file called name in d with the permissions mode.
 	make func(d *safefs.Dir, name string, mode uint32) error
@@ -31,6 +32,8 @@ type creation struct {
 	acl aclState
 	// keepOwner: a further link of a file that has an owner.
 	keepOwner bool
+	// aside is the owner and mode that were kept in an attribute.
+	aside *override
 }
 
 // mkdir makes a directory. Like the other calls that make something it returns
@@ -54,7 +57,13 @@ func (o *Overlay) mknod(ctx context.Context, dir *node, name string, mode, rdev 
 		return o.mkfile(ctx, dir, name, mode&0o7777, who)
 	}
 	return o.create(ctx, &creation{dir: dir, name: name, typ: typ, mode: mode & 0o7777, who: who,
-		make: func(d *safefs.Dir, name string, mode uint32) error { return d.Mknod(name, typ|mode, uint64(rdev)) }})
+		rdev: uint64(rdev), make: func(d *safefs.Dir, name string, mode uint32) error {
+			err := d.Mknod(name, typ|mode, uint64(rdev))
+			if errors.Is(err, syscall.EPERM) && o.mayStandFor(typ) {
+				err = d.Mknod(name, unix.S_IFREG|mode, 0)
+			}
+			return err
+		}})
 }
 
 // mkfile makes a regular file, and keeps it open: it is about to be written.
@@ -101,7 +110,11 @@ func (o *Overlay) create(ctx context.Context, c *creation) (*node, safefs.Stat, 
 		return nil, st, err
 	}
 	o.quota.set(&st)
+	if c.aside != nil {
+		c.aside.show(&st)
+	}
 	n := newNode(st.Type(), o.shownIno(st.Dev, st.Ino))
+	n.aside.Store(c.aside)
 	n.up.Store(true)
 	if n.isDir() {
 		n.setStack([]*place{{tree: o.tree, layer: o.tree.layers[0], up: c.dir.upper(), name: c.name, dev: st.Dev, ino: st.Ino}})
@@ -145,14 +158,26 @@ func (o *Overlay) makeLocked(d *safefs.Dir, c *creation) (st safefs.Stat, err er
 	if acl != aclSome {
 		mode &^= c.who.umask
 	}
-	err = c.make(d, c.name, mode)
+	foreign, err := o.foreignOwner(d, c)
+	if err != nil {
+		return st, err
+	}
+	if foreign {
+		// In one step, with its owner.
+		old, serr := d.Stat(c.name)
+		if c.over = serr == nil; c.over && kindOf(&old) != whiteout {
+			return st, syscall.EEXIST
+		}
+		return o.makeStagedLocked(d, c, mode, acl)
+	}
+	err = c.make(d, c.name, o.modeOf(c.typ, mode))
 	switch {
 	case errors.Is(err, syscall.EEXIST):
 		if st, serr := d.Stat(c.name); serr != nil || kindOf(&st) != whiteout {
 			return st, err
 		}
 		c.over = true
-		return o.makeOverLocked(d, c, mode, acl)
+		return o.makeStagedLocked(d, c, mode, acl)
 	case err != nil:
 		return st, err
 	}
@@ -168,36 +193,84 @@ func (o *Overlay) makeLocked(d *safefs.Dir, c *creation) (st safefs.Stat, err er
 	return st, nil
 }
 
-// makeOverLocked makes the file in the place of a whiteout: staged in a
-// directory with the parent's default ACL, so that the filesystem gives it
-// what it would have got there.
-func (o *Overlay) makeOverLocked(d *safefs.Dir, c *creation, mode uint32, acl aclState) (st safefs.Stat, err error) {
-	name := o.work.name()
-	if err := o.work.stage.Mkdir(name, 0o700); err != nil {
-		return st, err
+// foreignOwner tells whether a file made in d, the upper directory of c.dir,
+// would not have the owner that it is to have.
+func (o *Overlay) foreignOwner(d *safefs.Dir, c *creation) (bool, error) {
+	switch {
+	case c.keepOwner:
+		return false, nil
+	case o.aside != "" || int(c.who.uid) != os.Geteuid():
+		return true, nil
+	case int(c.who.gid) == os.Getegid():
+		return false, nil
 	}
-	defer func() { err = errors.Join(err, removeTree(o.work.stage, name)) }()
-	s, err := o.work.stage.OpenDir(name)
+	parent, err := d.Stat(".")
+	return parent.Mode&unix.S_ISGID == 0, err
+}
+
+// makeStagedLocked makes the file in the work directory, and moves it, with
+// owner and all, into its place, where a whiteout may be (c.over).
+func (o *Overlay) makeStagedLocked(d *safefs.Dir, c *creation, mode uint32, acl aclState) (st safefs.Stat, err error) {
+	s, name, done, err := o.stageLike(d, acl)
 	if err != nil {
 		return st, err
 	}
-	defer func() { err = errors.Join(err, s.Close()) }()
-	if err := o.likeParent(d, s, acl); err != nil {
+	exchanged := false
+	defer func() {
+		if derr := done(err != nil || exchanged); derr != nil {
+			o.log.Warnf("%s stays in the work directory until the next mount: %v", name, derr)
+		}
+	}()
+	if err := c.make(s, name, o.modeOf(c.typ, mode)); err != nil {
 		return st, err
 	}
-	if err := c.make(s, "new", mode); err != nil {
-		return st, err
-	}
-	if st, err = o.own(s, "new", c, mode); err != nil {
+	if st, err = o.own(s, name, c, mode); err != nil {
 		return st, err
 	}
 	if c.typ != unix.S_IFDIR {
-		return st, s.Rename("new", d, c.name, 0)
+		return st, s.Rename(name, d, c.name, 0)
 	}
-	if err := o.markOpaque(s, "new"); err != nil {
-		return st, err
+	if c.over || len(c.dir.below()) > 0 {
+		if err := o.markOpaque(s, name); err != nil {
+			return st, err
+		}
 	}
-	return st, s.Rename("new", d, c.name, unix.RENAME_EXCHANGE)
+	if exchanged = c.over; exchanged {
+		return st, s.Rename(name, d, c.name, unix.RENAME_EXCHANGE)
+	}
+	return st, s.Rename(name, d, c.name, 0)
+}
+
+// stageLike returns a directory in work where a new file inherits what it would
+// in d, and a name there. done is called at the end, and told whether something
+// of that name may be left.
+func (o *Overlay) stageLike(d *safefs.Dir, acl aclState) (s *safefs.Dir, name string, done func(left bool) error, err error) {
+	name = o.work.name()
+	st, err := d.Stat(".")
+	if err != nil {
+		return nil, "", nil, err
+	}
+	if acl != aclSome && st.Mode&unix.S_ISGID == 0 {
+		return o.work.stage, name, func(left bool) error {
+			if !left {
+				return nil
+			}
+			return removeTree(o.work.stage, name)
+		}, nil
+	}
+	if err := o.work.stage.Mkdir(name, 0o700); err != nil {
+		return nil, "", nil, err
+	}
+	s, err = o.work.stage.OpenDir(name)
+	if err == nil {
+		if err = o.likeParent(d, s, acl); err != nil {
+			err = errors.Join(err, s.Close())
+		}
+	}
+	if err != nil {
+		return nil, "", nil, errors.Join(err, removeTree(o.work.stage, name))
+	}
+	return s, name, func(bool) error { return errors.Join(s.Close(), removeTree(o.work.stage, name)) }, nil
 }
 
 // likeParent gives the staging directory s what new files inherit from d.
@@ -225,26 +298,36 @@ func (o *Overlay) own(d *safefs.Dir, name string, c *creation, mode uint32) (saf
 	if err != nil || c.keepOwner {
 		return st, err
 	}
-	uid, gid := int(c.who.uid), int(c.who.gid)
-	if st.UID == c.who.uid && st.GID == c.who.gid {
-		return st, nil
+	if o.keepsAside(st.Type()) {
+		return st, o.ownAside(access{dir: d, name: name}, c, mode, &st)
 	}
-	parent, err := d.Stat(".")
-	if err != nil {
-		return st, err
-	}
-	if parent.Mode&unix.S_ISGID != 0 {
-		gid = int(parent.GID)
-	}
-	if st.UID == uint32(uid) && st.GID == uint32(gid) {
-		return st, nil
-	}
-	if err := d.Chown(name, uid, gid); err != nil {
-		return st, err
-	}
-	if st.Mode&0o6000 != 0 && c.typ != unix.S_IFLNK && c.typ != unix.S_IFDIR {
-		if err := d.Chmod(name, st.Mode&0o7777); err != nil {
+	gid := c.who.gid
+	if o.aside != "" || st.UID != c.who.uid || st.GID != gid {
+		parent, err := d.Stat(".")
+		if o.aside != "" {
+			parent, err = o.dirShown(c.dir)
+		}
+		if err != nil {
 			return st, err
+		}
+		if parent.Mode&unix.S_ISGID != 0 {
+			gid = parent.GID
+		}
+	}
+	if st.UID == c.who.uid && st.GID == gid {
+		return st, nil
+	}
+	return o.reown(d, name, &st, int(c.who.uid), int(gid))
+}
+
+// reown changes a new file's owner, without what that does to its mode.
+func (o *Overlay) reown(d *safefs.Dir, name string, st *safefs.Stat, uid, gid int) (safefs.Stat, error) {
+	if err := d.Chown(name, uid, gid); err != nil && !o.asideOnly(err) {
+		return *st, err
+	}
+	if st.Mode&0o6000 != 0 && st.Type() != unix.S_IFLNK && !st.IsDir() {
+		if err := d.Chmod(name, st.Mode&0o7777); err != nil {
+			return *st, err
 		}
 	}
 	return d.Stat(name)
@@ -399,22 +482,33 @@ func (o *Overlay) unnamed(ctx context.Context, dir *node, mode uint32, who calle
 	defer dir.dir.mu.Unlock()
 	var r *safefs.Ref
 	var st safefs.Stat
+	var kept *override
 	err := o.inUpperLocked(dir, func(d *safefs.Dir) (err error) {
 		if o.defaultACLLocked(dir, d) != aclSome {
 			mode &^= who.umask
 		}
-		f, err := d.OpenTemp(mode & 0o7777)
+		f, err := d.OpenTemp(o.modeOf(unix.S_IFREG, mode&0o7777))
 		if err != nil {
 			return err
 		}
-		r, st, err = o.ownUnnamed(f, d, who)
+		if o.aside != "" {
+			c := creation{dir: dir, typ: unix.S_IFREG, who: who}
+			r, st, err = o.ownUnnamedAside(f, &c, mode)
+			kept = c.aside
+		} else {
+			r, st, err = o.ownUnnamed(f, d, who)
+		}
 		return errors.Join(err, f.Close())
 	})
 	if err != nil {
 		return nil, st, err
 	}
 	o.quota.set(&st)
+	if kept != nil {
+		kept.show(&st)
+	}
 	n := newNode(unix.S_IFREG, o.shownIno(st.Dev, st.Ino))
+	n.aside.Store(kept)
 	n.up.Store(true)
 	n.orphan.Store(r)
 	o.treeMu.Lock()

@@ -59,6 +59,7 @@ func drawOps(t *rapid.T, low, high int) []op {
 // arena is where one case takes place.
 type arena struct {
 	t      *rapid.T
+	mode   differentialMode
 	d      *driver
 	dir    string
 	lowers []string
@@ -136,7 +137,11 @@ func describe(ops []op) string {
 // ours mounts ours over the case's layers, calls f with its root and unmounts.
 func (a *arena) ours(volatile bool, f func(root string)) {
 	a.t.Helper()
-	s, err := Mount(MountConfig{Lower: a.lowers, Upper: a.path("u"), Work: a.path("w"), Volatile: volatile}, a.path("m"))
+	c := MountConfig{Lower: a.lowers, Upper: a.path("u"), Work: a.path("w"), Volatile: volatile}
+	if a.mode.config != nil {
+		a.mode.config(&c)
+	}
+	s, err := Mount(c, a.path("m"))
 	check(a.t, err)
 	served := make(chan error, 1)
 	go func() { served <- s.Serve() }()
@@ -152,8 +157,8 @@ func (a *arena) ours(volatile bool, f func(root string)) {
 }
 
 // differential is one case.
-func differential(t *rapid.T, d *driver, dir string) {
-	a := &arena{t: t, d: d, dir: dir}
+func differential(t *rapid.T, d *driver, dir string, mode differentialMode) {
+	a := &arena{t: t, mode: mode, d: d, dir: dir}
 	defer func() { check(t, os.RemoveAll(dir)) }()
 	check(t, os.MkdirAll(dir, 0o755))
 	a.layers()
@@ -189,11 +194,33 @@ func differential(t *rapid.T, d *driver, dir string) {
 			}
 		}
 	})
-	a.kernel(a.lowers, a.path("u"), a.path("w"), []string{"index=on"}, func(root string) {
+	if mode.foreign {
+		return
+	}
+	a.kernel(a.lowers, a.path("u"), a.path("w"), append([]string{"index=on"}, mode.kernel...), func(root string) {
 		k := d.ask(t, batchOf{Root: root, List: true})
 		k.Trouble = nil // the kernel's own
 		a.same("our upper through the kernel", nil, reply{Tree: want.Tree}, k)
 	})
+}
+
+// differentialMode is a set of options.
+type differentialMode struct {
+	config func(c *MountConfig)
+	kernel []string // what the kernel needs to read such an upper
+	// foreign: the kernel cannot.
+	foreign bool
+}
+
+func differentialModes() map[string]differentialMode {
+	return map[string]differentialMode{
+		"default":   {},
+		"redirects": {config: func(c *MountConfig) { c.Redirects = true }, kernel: []string{"redirect_dir=on"}},
+		"metacopy": {config: func(c *MountConfig) { c.Redirects, c.Metacopy = true, true },
+			kernel: []string{"redirect_dir=on", "metacopy=on"}},
+		"writeback": {config: func(c *MountConfig) { c.Writeback = true }},
+		"aside":     {config: func(c *MountConfig) { c.Aside = AsideSecurity }, foreign: true},
+	}
 }
 
 // TestDifferential does the same random things to ours, to the kernel's
@@ -207,26 +234,36 @@ func TestDifferential(t *testing.T) {
 	if os.Getenv("PLYFS_LONG") != "" {
 		rounds = 50
 	}
-	run := cases(t)
-	for range rounds {
-		rapid.Check(t, run)
+	for name, mode := range differentialModes() {
+		t.Run(name, func(t *testing.T) {
+			run := cases(t, mode)
+			for range rounds {
+				rapid.Check(t, run)
+			}
+		})
 	}
 }
 
 // FuzzDifferential lets the fuzzer choose.
 func FuzzDifferential(f *testing.F) {
 	needRoot(f)
-	f.Fuzz(rapid.MakeFuzz(cases(f)))
+	f.Fuzz(rapid.MakeFuzz(cases(f, differentialMode{})))
+}
+
+// FuzzDifferentialMetacopy is the same with redirects and metadata-only copies.
+func FuzzDifferentialMetacopy(f *testing.F) {
+	needRoot(f)
+	f.Fuzz(rapid.MakeFuzz(cases(f, differentialModes()["metacopy"])))
 }
 
 // cases returns what runs one case after the other with one driver.
-func cases(t testing.TB) func(*rapid.T) {
+func cases(t testing.TB, mode differentialMode) func(*rapid.T) {
 	t.Helper()
 	d := startDriver(t)
 	base := t.TempDir()
 	n := 0
 	return func(t *rapid.T) {
 		n++
-		differential(t, d, filepath.Join(base, fmt.Sprint(n)))
+		differential(t, d, filepath.Join(base, fmt.Sprint(n)), mode)
 	}
 }

@@ -92,6 +92,8 @@
 //	create.go       create, mkdir, mknod, symlink, link, unnamed files
 //	remove.go       unlink, rmdir, whiteouts
 //	rename.go       rename as decode, plan, execution
+//	redirect.go     redirects of renamed directories; aside.go owners and modes
+//	                kept in attributes; rootonly.go who is let in
 //	edge.go         IDs and numbers as they are shown; quota.go bounds of the upper
 //	setattr.go      attributes; uxattr.go extended ones; fds.go descriptors
 //	settle.go       data before names, for a power loss
@@ -119,10 +121,11 @@
 //	                    3 settled (not if volatile; settle.go)  4 link into the upper directory
 //	                    (of several names: 4a link into work/index, 4b link into the directory)
 //	                    A kill before 4 leaves nothing, after it the whole copy; after 4a the file by its index, all names see it.
+//	                    Of a metadata-only copy 2 is without data and 3 does not happen.
 //	other types         staged in work, then renamed into place: nothing, or the whole.
 //	directory           staged in work with xattrs, owner, mode, times; renamed into place. Then its parent's times are put back.
-//	create              made in the upper directory; where a whiteout is: staged, then renamed over it. Owner after making: a kill
-//	                    between leaves an empty file of the server's user.
+//	create              made in the upper directory; where a whiteout is, or the owner is not who the server is: staged with
+//	                    its owner, then renamed into place (or over the whiteout). Nothing, or the file as it is to be.
 //	mkdir               as create; over a whiteout it is staged as opaque and exchanged with it, the whiteout then removed in work.
 //	unlink              upper only: unlink. With something below: a whiteout is linked (nothing in the upper) or renamed over the
 //	                    upper file. One step: the name is there or gone.
@@ -131,6 +134,7 @@
 //	opaque              a directory that comes to lie over something is marked before it comes there.
 //	rename              1 the source is copied up, of a directory the whole subtree (over a limit: EXDEV)
 //	                    2 a moved directory is marked opaque: all that it has is in the upper, so nothing changes
+//	                    (or, with redirects, only it is copied up in 1, and gets one: what that says is true before and after)
 //	                    3 an empty directory in the target's place is exchanged with an empty one without whiteouts
 //	                    4 one renameat2: plain, with WHITEOUT where something lies below the source, EXCHANGE with a whiteout
 //	                    that is in the target's place of a directory, or as asked. Old or new, never both nor none.

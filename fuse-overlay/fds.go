@@ -17,9 +17,11 @@ type backing struct {
 	fd    int
 	write bool
 	upper bool
-	refs  int           // guarded by fds.mu
-	elem  *list.Element // guarded by fds.mu; nil: closed with the last reference
-	node  *node
+	// data: of a metadata-only copy, the file that has the data.
+	data bool
+	refs int           // guarded by fds.mu
+	elem *list.Element // guarded by fds.mu; nil: closed with the last reference
+	node *node
 }
 
 // fds keeps the files open that were used last, since the kernel does not say
@@ -44,8 +46,15 @@ func (c *fds) take(n *node, write bool) *backing {
 	return b
 }
 
-// peek is take for looking at the file.
-func (c *fds) peek(n *node) *backing { return c.take(n, false) }
+// peek is take for looking at the file's attributes.
+func (c *fds) peek(n *node) *backing {
+	b := c.take(n, false)
+	if b != nil && b.data {
+		c.leave(b)
+		return nil
+	}
+	return b
+}
 
 // put makes b, just opened and with one reference, n's descriptor.
 func (c *fds) put(n *node, b *backing) {
@@ -129,9 +138,11 @@ func (o *Overlay) open(n *node, write bool) (*backing, error) {
 		return b, nil
 	}
 	upper := n.up.Load()
+	data := false
 	var fd int
 	var err error
 	if upper {
+		data = n.lacksData()
 		fd, write, err = o.openUpper(n, write)
 	} else if write {
 		return nil, syscall.EROFS // callers copy up first
@@ -141,7 +152,7 @@ func (o *Overlay) open(n *node, write bool) (*backing, error) {
 	if err != nil {
 		return nil, err
 	}
-	b := &backing{fd: fd, write: write, upper: upper, refs: 1}
+	b := &backing{fd: fd, write: write, upper: upper, data: data, refs: 1}
 	o.fds.put(n, b)
 	return b, nil
 }

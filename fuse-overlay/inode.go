@@ -38,6 +38,10 @@ type node struct {
 	data    *spot         // guarded by copyMu: where the data of an upper metadata-only copy is
 	links   linkRecord    // guarded by copyMu
 
+	// aside is the owner and mode that an attribute keeps; see aside.go. Nil: the
+	// file's own.
+	aside atomic.Pointer[override]
+
 	// orphan holds the file when no name does.
 	orphan atomic.Pointer[safefs.Ref]
 
@@ -281,6 +285,9 @@ func (o *Overlay) stat(n *node) (st safefs.Stat, err error) {
 
 // shown turns the attributes of the file that n is into n's.
 func (o *Overlay) shown(n *node, st *safefs.Stat) error {
+	if v := n.aside.Load(); v != nil {
+		v.show(st)
+	}
 	if n.isDir() {
 		switch {
 		case n.orphan.Load() != nil:

@@ -4,6 +4,8 @@ import (
 	"strconv"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/plyfs/plyfs/internal/safefs"
 )
 
@@ -136,6 +138,9 @@ func whitedOut(name string) string {
 type override struct {
 	uid, gid uint32
 	perm     uint32
+	// typ and rdev are set for a device that a regular file stands for.
+	typ  uint32
+	rdev uint64
 }
 
 // overrideNames are the attributes of the Override format, first wins.
@@ -144,7 +149,8 @@ func overrideNames() []string {
 }
 
 // parseOverride reads "uid:gid:mode", mode in octal, perhaps with type bits
-// (fuse-overlayfs 1.10 writes both forms), perhaps with ":type" after it.
+// (fuse-overlayfs 1.10 writes both forms), perhaps with ":type" after it, of
+// which char-MAJOR-MINOR and block-MAJOR-MINOR mean something.
 func parseOverride(v string) (override, bool) {
 	parts := strings.SplitN(v, ":", 4)
 	if len(parts) < 3 {
@@ -156,5 +162,27 @@ func parseOverride(v string) (override, bool) {
 	if err1 != nil || err2 != nil || err3 != nil {
 		return override{}, false
 	}
-	return override{uint32(uid), uint32(gid), uint32(mode) & 0o7777}, true
+	o := override{uid: uint32(uid), gid: uint32(gid), perm: uint32(mode) & 0o7777}
+	if len(parts) == 4 {
+		o.typ, o.rdev = parseDevice(parts[3])
+	}
+	return o, true
+}
+
+// parseDevice reads the type of a device; 0 for any other.
+func parseDevice(v string) (typ uint32, rdev uint64) {
+	kind, numbers, _ := strings.Cut(v, "-")
+	major, minor, ok := strings.Cut(numbers, "-")
+	a, err1 := strconv.ParseUint(major, 10, 12)
+	b, err2 := strconv.ParseUint(minor, 10, 20)
+	if !ok || err1 != nil || err2 != nil || a|b == 0 {
+		return 0, 0
+	}
+	switch kind {
+	case "char":
+		return unix.S_IFCHR, unix.Mkdev(uint32(a), uint32(b))
+	case "block":
+		return unix.S_IFBLK, unix.Mkdev(uint32(a), uint32(b))
+	}
+	return 0, 0
 }

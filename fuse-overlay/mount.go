@@ -35,7 +35,11 @@ func Mount(c MountConfig, dir string) (*Server, error) {
 	}
 	syscall.Umask(0)
 	s := &Server{o: o, logw: o.log.WriterLevel(logrus.WarnLevel)}
-	if s.fuse, err = fuse.NewServer(newRaw(o), dir, s.options()); err != nil {
+	var fs fuse.RawFileSystem = newRaw(o)
+	if c.AllowRoot {
+		fs = newRootOnly(fs)
+	}
+	if s.fuse, err = fuse.NewServer(fs, dir, s.options()); err != nil {
 		return nil, errors.Join(explainMount(dir, err), s.logw.Close(), o.close())
 	}
 	return s, nil
@@ -54,7 +58,7 @@ func (s *Server) options() *fuse.MountOptions {
 	c := &s.o.c
 	o := &fuse.MountOptions{
 		Name: Subtype, FsName: c.FsName, Debug: c.Debug, Logger: log.New(s.logw, "", 0),
-		AllowOther: c.AllowOther || os.Geteuid() == 0, Options: append([]string{"default_permissions"}, c.MountData...),
+		AllowOther: c.AllowOther || c.AllowRoot || os.Geteuid() == 0, Options: append([]string{"default_permissions"}, c.MountData...),
 		DirectMountStrict: os.Geteuid() == 0, DirectMountFlags: c.mountFlags(),
 		MaxWrite: c.MaxWrite, MaxBackground: c.threads(), SingleThreaded: c.SingleThread, DisableSplice: true,
 		EnableAcl: !c.NoACL && !c.NoXattrs, EnableSymlinkCaching: true, ExplicitDataCacheControl: true,
@@ -64,6 +68,9 @@ func (s *Server) options() *fuse.MountOptions {
 			s.o.degrade("an internal error: %v", p)
 			return fuse.EIO
 		},
+	}
+	if c.Writeback {
+		o.ExtraCapabilities |= fuse.CAP_WRITEBACK_CACHE
 	}
 	if os.Geteuid() != 0 {
 		o.Options = append(o.Options, c.userOptions()...)

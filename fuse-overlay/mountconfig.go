@@ -35,6 +35,14 @@ type MountConfig struct {
 	// Descriptors bounds the descriptors kept open for directories, and again
 	// for files; 0 chooses by the process's limit.
 	Descriptors int
+	// Redirects lets a directory that lower layers have a part in be renamed
+	// without copying what is below: a redirect says where that is (the
+	// kernel's redirect_dir=on). Kernel mounts with userxattr, and Debian's
+	// podman when it exports such an upper, do not follow them.
+	Redirects bool
+	// Metacopy lets a change of attributes copy no data (the kernel's
+	// metacopy=on, of trusted.* only, needed to read such an upper).
+	Metacopy bool
 	// RenameFiles and RenameBytes are how much of lower layers the rename of a
 	// directory may copy up, before it answers EXDEV and mv copies; 0: 10000
 	// files, 256 MiB (data that is shared by reflink counts nothing).
@@ -49,9 +57,18 @@ type MountConfig struct {
 	// NoACL switches POSIX ACLs off, NoXattrs all extended attributes: they
 	// are neither shown nor taken; what is in the layers stays.
 	NoACL, NoXattrs bool
+	// Aside keeps owners and modes in an attribute of the files, which have what
+	// the server has: AsideSecurity or AsideUser. It switches ACLs off.
+	Aside Aside
 	// AllowOther lets users other than the mounting one in. It is always on
 	// for root.
 	AllowOther bool
+	// AllowRoot lets in root and the mounting user, and nobody else. The kernel
+	// then keeps no names and no attributes, since it would show them to others.
+	AllowRoot bool
+	// Writeback lets the kernel gather writes: data comes late, and with it
+	// ENOSPC. Holes of files are not told then. Not with MaxBytes or MaxFiles.
+	Writeback bool
 	// ReadOnly refuses every change at the mount.
 	ReadOnly bool
 	// NoExec, NoSuid and NoDev are the mount flags; ordinary users' mounts are
@@ -102,6 +119,12 @@ func (c *MountConfig) check() error {
 	if c.Upper != "" && filepath.Clean(c.Upper) == filepath.Clean(c.Work) {
 		return errno.New(errno.ErrBadValue, "upperdir and workdir are both %s: make a directory for workdir beside it", c.Upper)
 	}
+	c.fill()
+	return nil
+}
+
+// fill puts in what is meant where nothing is said.
+func (c *MountConfig) fill() {
 	if c.Log == nil {
 		silent := logrus.New()
 		silent.SetOutput(io.Discard)
@@ -116,11 +139,15 @@ func (c *MountConfig) check() error {
 	if c.Formats&AllMarks == 0 {
 		c.Formats |= AllMarks
 	}
+	if c.Aside != AsideNone {
+		c.Formats |= Override
+		c.NoACL = true // they would say another mode than the attribute
+	}
 	if c.MaxWrite == 0 {
 		c.MaxWrite = 1 << 20
 	}
+	c.Writeback = c.Writeback && c.MaxBytes == 0 && c.MaxFiles == 0
 	if c.FsName == "" {
 		c.FsName = Subtype
 	}
-	return nil
 }

@@ -31,6 +31,7 @@ type Overlay struct {
 	root   *node
 	fds    fds
 	quota  *quota // nil: no bound
+	aside  string // the attribute that keeps owners and modes; "": none does
 	counters
 
 	// modeChanged is told of modes that change without the kernel's asking; nil
@@ -88,6 +89,10 @@ func newOverlay(c MountConfig) (_ *Overlay, err error) {
 		if o.work, err = openWork(&o.c, cfg.Layers[0].Dir); err != nil {
 			return nil, err
 		}
+	}
+	if o.work != nil && o.c.Metacopy && o.work.prefix != trustedPrefix {
+		o.log.Warn("metacopy=on has no effect: the kernel reads copies of metadata only with trusted.* attributes, which cannot be set here")
+		o.c.Metacopy = false
 	}
 	if err := o.findVolumes(); err != nil {
 		return nil, err
@@ -197,6 +202,9 @@ func (o *Overlay) makeRoot() error {
 	n := newNode(unix.S_IFDIR, o.shownIno(st.Dev, st.Ino))
 	n.setStack(stack)
 	n.up.Store(o.work != nil)
+	if err := o.rootAside(n); err != nil {
+		return err
+	}
 	if o.work != nil && o.readMark(n.stack()[0].spot(), "impure") == "y" {
 		n.dir.impure.Store(true)
 	}

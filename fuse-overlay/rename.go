@@ -19,8 +19,9 @@ type renaming struct {
 	oldName, newName string
 	flags            uint32
 
-	src, dst *node // dst nil: nothing there
-	plan     renamePlan
+	src, dst  *node // dst nil: nothing there
+	redirects bool  // merged directories are not copied, and get redirects
+	plan      renamePlan
 }
 
 // renamePlan is the one system call and what must come before it.
@@ -28,6 +29,8 @@ type renamePlan struct {
 	flags uint
 	// opaqueSrc, opaqueDst: mark the moved directory before it moves.
 	opaqueSrc, opaqueDst bool
+	// redirectSrc, redirectDst: instead, say where its lower layers have it.
+	redirectSrc, redirectDst bool
 	// clear: exchange the empty target directory with one without whiteouts.
 	clear bool
 	// uncover: after an exchange with a whiteout, the whiteout that lies in
@@ -46,15 +49,16 @@ type facts struct {
 	whiteoutDst                          bool // the upper has a whiteout at the target
 	dirtyDst                             bool // the target directory holds whiteouts
 	dotWh                                bool
+	redirects                            bool // may be written
 }
 
 // planRename decides. It makes no system call.
 func planRename(f facts) renamePlan {
 	var p renamePlan
-	p.opaqueSrc = f.isDir && (f.mergedTo || f.mergedSrc)
+	p.opaqueSrc, p.redirectSrc = f.marks(f.isDir, f.mergedTo, f.mergedSrc)
 	if f.exchange {
 		p.flags = unix.RENAME_EXCHANGE
-		p.opaqueDst = f.dstIsDir && (f.mergedFrom || f.mergedDst)
+		p.opaqueDst, p.redirectDst = f.marks(f.dstIsDir, f.mergedFrom, f.mergedDst)
 		return p
 	}
 	p.clear = f.isDir && f.dstExists && f.dirtyDst
@@ -68,6 +72,15 @@ func planRename(f facts) renamePlan {
 		p.flags = unix.RENAME_WHITEOUT
 	}
 	return p
+}
+
+// marks says which mark a file gets that comes into a directory (of lower
+// layers too: mergedTo), and was itself one of lower layers too (merged).
+func (f facts) marks(isDir, mergedTo, merged bool) (opaque, redirect bool) {
+	if merged && f.redirects {
+		return false, true
+	}
+	return isDir && (mergedTo || merged), false
 }
 
 // rename moves oldName in from to newName in to; flags are renameat2's.
@@ -138,11 +151,12 @@ func (o *Overlay) prepareRename(ctx context.Context, r *renaming) (err error) {
 	if err := r.check(); err != nil || r.src == r.dst {
 		return err
 	}
-	if err := o.movable(ctx, r.src); err != nil || r.dst == nil {
+	r.redirects = o.mayRedirect(r.src, r) && (r.flags&unix.RENAME_EXCHANGE == 0 || o.mayRedirect(r.dst, r))
+	if err := o.movable(ctx, r.src, r.redirects); err != nil || r.dst == nil {
 		return err
 	}
 	if r.flags&unix.RENAME_EXCHANGE != 0 {
-		return o.movable(ctx, r.dst)
+		return o.movable(ctx, r.dst, r.redirects)
 	}
 	if r.dst.isDir() {
 		return o.complete(ctx, r.dst)
@@ -167,9 +181,9 @@ func (r *renaming) check() error {
 }
 
 // movable copies n up so that its name in the upper is all there is of it: of
-// a directory, the whole subtree.
-func (o *Overlay) movable(ctx context.Context, n *node) error {
-	if !n.isDir() {
+// a directory, unless a redirect will say where the rest is, the whole subtree.
+func (o *Overlay) movable(ctx context.Context, n *node, redirect bool) error {
+	if !n.isDir() || redirect {
 		return o.copyUp(ctx, n, allData)
 	}
 	b := &budget{files: o.c.RenameFiles, bytes: o.c.RenameBytes}
@@ -292,6 +306,7 @@ func (o *Overlay) renameFacts(ctx context.Context, r *renaming, td *safefs.Dir) 
 		exchange: r.flags&unix.RENAME_EXCHANGE != 0, isDir: r.src.isDir(),
 		dstExists: r.dst != nil, dstIsDir: r.dst != nil && r.dst.isDir(),
 		mergedTo: len(r.to.below()) > 0, mergedFrom: len(r.from.below()) > 0, dotWh: o.work.dotWh,
+		redirects: r.redirects,
 	}
 	f.mergedSrc = f.isDir && len(r.src.stack()) > 1
 	f.mergedDst = f.dstIsDir && len(r.dst.stack()) > 1
@@ -344,12 +359,13 @@ func (o *Overlay) carryOut(r *renaming, f facts, fd, td *safefs.Dir, trash *stri
 // beforeRename marks, clears and keeps.
 func (o *Overlay) beforeRename(r *renaming, f facts, fd, td *safefs.Dir, trash *string) error {
 	for _, m := range []struct {
-		n    *node
-		dir  *node
-		mark bool
-		in   *safefs.Dir
-		name string
-	}{{r.src, r.to, r.plan.opaqueSrc, fd, r.oldName}, {r.dst, r.from, r.plan.opaqueDst, td, r.newName}} {
+		n     *node
+		dir   *node
+		mark  bool
+		redir bool
+		in    *safefs.Dir
+		name  string
+	}{{r.src, r.to, r.plan.opaqueSrc, r.plan.redirectSrc, fd, r.oldName}, {r.dst, r.from, r.plan.opaqueDst, r.plan.redirectDst, td, r.newName}} {
 		if m.n == nil || m.n == r.dst && !f.exchange {
 			continue
 		}
@@ -358,6 +374,11 @@ func (o *Overlay) beforeRename(r *renaming, f facts, fd, td *safefs.Dir, trash *
 		}
 		if m.mark {
 			if err := o.markOpaque(m.in, m.name); err != nil {
+				return err
+			}
+		}
+		if m.redir {
+			if err := o.setRedirect(m.n, r, m.in, m.name); err != nil {
 				return err
 			}
 		}
@@ -452,10 +473,10 @@ func (o *Overlay) renamed(r *renaming, f facts, fd, td *safefs.Dir) error {
 	o.treeMu.Unlock()
 	var err error
 	if r.src.isDir() {
-		err = o.moved(r.src, r.to, td, r.newName)
+		err = o.moved(r.src, r.to, td, r.newName, r.plan.redirectSrc)
 	}
 	if f.exchange && r.dst.isDir() {
-		err = errors.Join(err, o.moved(r.dst, r.from, fd, r.oldName))
+		err = errors.Join(err, o.moved(r.dst, r.from, fd, r.oldName, r.plan.redirectDst))
 	}
 	if r.dst != nil && !f.exchange && !r.dst.isDir() {
 		err = errors.Join(err, o.dropIndex(r.dst))
@@ -463,11 +484,14 @@ func (o *Overlay) renamed(r *renaming, f facts, fd, td *safefs.Dir) error {
 	return err
 }
 
-// moved tells a directory, and those below it, where it is now: they are of
-// the upper only.
-func (o *Overlay) moved(n, to *node, d *safefs.Dir, name string) error {
+// moved tells a directory where it is now and, unless a redirect says where
+// lower layers have it, it and those below it that they are of the upper only.
+func (o *Overlay) moved(n, to *node, d *safefs.Dir, name string, redirected bool) error {
 	top := n.upper()
 	top.moved.Store(&spot{to.upper(), name})
+	if redirected {
+		return nil
+	}
 	merged := len(n.stack()) > 1
 	todo := []*node{n}
 	for len(todo) > 0 {
@@ -498,7 +522,9 @@ func (o *Overlay) moved(n, to *node, d *safefs.Dir, name string) error {
 	return nil
 }
 
-// sweepWhiteouts removes the whiteouts in d and below, which hide nothing.
+// sweepWhiteouts removes the whiteouts in d and below, which hide nothing. A
+// directory there that a redirect led to lower layers, all of it copied up now,
+// is made opaque first.
 func (o *Overlay) sweepWhiteouts(d *safefs.Dir) error {
 	var dirs, gone []string
 	err := d.ReadDir(func(e safefs.Entry) error {
@@ -527,7 +553,11 @@ func (o *Overlay) sweepWhiteouts(d *safefs.Dir) error {
 		err = errors.Join(err, d.Utimens(".", st.Atime, st.Mtime))
 	}
 	for _, name := range dirs {
-		sub, oerr := d.OpenDir(name)
+		oerr := o.dropRedirect(d, name)
+		var sub *safefs.Dir
+		if oerr == nil {
+			sub, oerr = d.OpenDir(name)
+		}
 		if oerr == nil {
 			oerr = errors.Join(o.sweepWhiteouts(sub), sub.Close())
 		}

@@ -77,6 +77,9 @@ func (o *Overlay) search(ctx context.Context, dir *node, name string) ([]hit, er
 // its attributes when the node is new, else zero.
 func (o *Overlay) intern(dir *node, name string, hits []hit) (*node, safefs.Stat, error) {
 	n, err := o.nodeOf(dir, hits)
+	if err == nil {
+		err = o.findAside(n, hits[0].spot)
+	}
 	if err != nil {
 		return nil, safefs.Stat{}, err
 	}

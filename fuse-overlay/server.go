@@ -38,6 +38,9 @@ func newRaw(o *Overlay) *raw {
 	if o.c.AttrTimeout > 0 {
 		r.attr = o.c.AttrTimeout
 	}
+	if o.c.AllowRoot {
+		r.entry, r.attr = 0, 0
+	}
 	return r
 }
 
@@ -340,6 +343,9 @@ func (r *raw) Write(cancel <-chan struct{}, in *fuse.WriteIn, data []byte) (uint
 
 // Lseek answers SEEK_DATA and SEEK_HOLE.
 func (r *raw) Lseek(_ <-chan struct{}, in *fuse.LseekIn, out *fuse.LseekOut) fuse.Status {
+	if r.o.c.Writeback {
+		return fuse.ENOSYS // holes that are about to be written would be taken for holes
+	}
 	n, s := r.node(in.NodeId)
 	if !s.Ok() {
 		return s

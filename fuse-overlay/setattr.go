@@ -42,9 +42,13 @@ func (o *Overlay) setattr(ctx context.Context, n *node, c change) (st safefs.Sta
 			return st, err
 		}
 	}
-	if c.mode != nil || c.uid != nil || c.gid != nil || !c.atime.IsZero() || !c.mtime.IsZero() {
+	if c.more() {
 		err = o.with(n, func(a access) (err error) {
-			if err := c.apply(a); err != nil {
+			c, err := o.setAside(n, a, c)
+			if err != nil {
+				return err
+			}
+			if err := c.apply(a); err != nil && !o.asideOnly(err) {
 				return err
 			}
 			st, err = a.stat()
@@ -56,6 +60,11 @@ func (o *Overlay) setattr(ctx context.Context, n *node, c change) (st safefs.Sta
 		return st, o.shown(n, &st)
 	}
 	return o.stat(n)
+}
+
+// more tells whether there is anything to change but the size.
+func (c change) more() bool {
+	return c.mode != nil || c.uid != nil || c.gid != nil || !c.atime.IsZero() || !c.mtime.IsZero()
 }
 
 // apply changes all but the size: the owner first, since that clears bits of
@@ -95,7 +104,7 @@ func (o *Overlay) truncate(n *node, size int64, killPriv bool) error {
 	}
 	o.quota.settle(b.fd)
 	if killPriv {
-		_, err := dropPrivileges(b.fd)
+		_, err := o.dropPrivileges(n, b.fd)
 		return err
 	}
 	return nil
@@ -112,20 +121,30 @@ func retryEINTR(f func() error) error {
 // dropPrivileges clears what a write by someone without privilege clears:
 // set-user-ID, set-group-ID where the group may execute. The capability goes
 // with the write itself. It tells whether there was anything.
-func dropPrivileges(fd int) (bool, error) {
+func (o *Overlay) dropPrivileges(n *node, fd int) (bool, error) {
 	st, err := safefs.StatFD(fd)
 	if err != nil {
 		return false, err
+	}
+	v := n.aside.Load()
+	if v != nil {
+		v.show(&st)
 	}
 	mode := st.Mode & 0o7777
 	keep := mode &^ unix.S_ISUID
 	if mode&0o010 != 0 {
 		keep &^= unix.S_ISGID
 	}
-	if keep == mode {
+	switch {
+	case keep == mode:
 		return false, nil
+	case v == nil:
+		return true, unix.Fchmod(fd, keep)
 	}
-	return true, unix.Fchmod(fd, keep)
+	return true, o.with(n, func(a access) error {
+		_, err := o.setAside(n, a, change{mode: &keep})
+		return err
+	})
 }
 
 // read reads at off.
@@ -180,7 +199,7 @@ func (o *Overlay) write(ctx context.Context, n *node, p []byte, off int64, killP
 	if !killPriv {
 		return total, nil
 	}
-	changed, err := dropPrivileges(b.fd)
+	changed, err := o.dropPrivileges(n, b.fd)
 	if changed && o.modeChanged != nil {
 		o.modeChanged(n)
 	}
@@ -262,6 +281,16 @@ func (o *Overlay) fsync(n *node, dataOnly bool) error {
 	}
 	if n.typ != unix.S_IFREG {
 		return nil
+	}
+	if n.lacksData() {
+		return o.withUpper(n, func(a access) error {
+			fd, err := openAccess(a, unix.O_RDONLY)
+			if err != nil {
+				return err
+			}
+			defer closeFDs([]int{fd})
+			return retryEINTR(func() error { return unix.Fsync(fd) })
+		})
 	}
 	b, err := o.open(n, false)
 	if err != nil {

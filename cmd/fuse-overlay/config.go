@@ -8,7 +8,6 @@ import (
 
 	"github.com/plyfs/plyfs/cmd/fuse-overlay/internal/options"
 	fuseoverlay "github.com/plyfs/plyfs/fuse-overlay"
-	"github.com/plyfs/plyfs/internal/errno"
 )
 
 // config turns options into what the engine is to do. Warnings are about what
@@ -35,24 +34,14 @@ func config(o *options.Options, log *logrus.Entry) (c fuseoverlay.MountConfig, w
 	if o.UserXattr {
 		c.Formats = fuseoverlay.User | fuseoverlay.Files
 	}
+	c.Aside = fuseoverlay.Aside(o.XattrPermissions)
+	c.Redirects, c.Metacopy = o.RedirectDir == "on", o.Metacopy
+	c.AllowRoot, c.Writeback = o.AllowRoot, o.Writeback
 	for _, m := range []struct {
 		asked bool
 		say   string
 	}{
-		{o.XattrPermissions > 0, "xattr_permissions"},
-	} {
-		if m.asked {
-			return c, nil, errno.New(errno.ErrNotSupported, "%s are not supported: leave them out", m.say)
-		}
-	}
-	for _, m := range []struct {
-		asked bool
-		say   string
-	}{
-		{o.RedirectDir == "on", "redirect_dir=on has no effect: renames of directories copy them up"},
-		{o.Metacopy, "metacopy=on has no effect: files are copied up whole"},
-		{o.Writeback, "writeback has no effect"},
-		{o.AllowRoot, "allow_root has no effect: allow_other lets others in"},
+		{o.Writeback && (o.Size > 0 || o.Inodes > 0), "writeback has no effect with size or inodes, which count what is written when it is"},
 	} {
 		if m.asked {
 			warnings = append(warnings, m.say)

@@ -24,7 +24,7 @@ func TestNamesAreUnique(t *testing.T) {
 		}
 		seen[x.name] = true
 	}
-	for _, known := range []map[string]string{knownKernel, knownPeer, knownOurs} {
+	for _, known := range []map[string]string{knownKernel, knownPeer, knownOurs, knownAside, knownWriteback} {
 		for name := range known {
 			if !seen[name] {
 				t.Errorf("%q is known to fail, but is no case", name)
@@ -97,7 +97,7 @@ func TestOneCase(t *testing.T) {
 	if name == "" {
 		t.Skip("runs as a child of TestSuite")
 	}
-	for _, w := range append(rootWorlds(t), userWorlds(t, os.Getenv("HOW"))...) {
+	for _, w := range slices.Concat(rootWorlds(t), optionWorlds(t), userWorlds(t, os.Getenv("HOW"))) {
 		for _, x := range cases() {
 			if w.name == where && x.name == name {
 				runCase(t, w, x)

@@ -34,7 +34,8 @@ type Options struct {
 	SquashUID, SquashGID *int
 	// XattrPermissions keeps owners and modes in an attribute: 1 in
 	// security.fuseoverlayfs.override_stat for root, 2 in
-	// user.containers.override_stat.
+	// user.fuseoverlayfs.override_stat (an upper that has
+	// user.containers.override_stat keeps that).
 	XattrPermissions int
 	// StaticNlink shows link count 1 for every directory.
 	StaticNlink bool
