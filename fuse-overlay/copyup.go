@@ -161,16 +161,24 @@ func (o *Overlay) planCopy(n *node, size int64) (*copyPlan, error) {
 	if o.work.prefix == "" {
 		return p, nil
 	}
+	o.planMarks(n, p, size)
+	return p, nil
+}
+
+// planMarks decides on what the copy says of where it comes from.
+func (o *Overlay) planMarks(n *node, p *copyPlan, size int64) {
 	p.origin = o.originOf(p.from, p.st.Dev)
-	if n.typ != unix.S_IFREG {
-		return p, nil
+	if n.isDir() {
+		return
 	}
 	// The data of a file of several names is found by one of them only.
-	p.meta = size == metaOnly && o.c.Metacopy && p.size > 0 && p.st.Nlink == 1
-	if p.st.Nlink > 1 && o.work.index != nil && len(p.origin) > 0 {
+	p.meta = size == metaOnly && o.c.Metacopy && n.typ == unix.S_IFREG && p.size > 0 && p.st.Nlink == 1
+	if p.st.Nlink > 1 && o.work.index != nil && len(p.origin) > 0 && o.canMark(n.typ) {
 		p.index = indexNameOf(p.origin)
 	}
-	return p, nil
+	if p.st.Nlink > 1 && p.index == "" {
+		p.origin = nil // its other names are copied by themselves, and are other files then
+	}
 }
 
 // look reads what there is to copy but data.
@@ -377,13 +385,24 @@ func (o *Overlay) copySpecial(n *node, p *copyPlan) error {
 	if err != nil {
 		return err
 	}
-	err = o.dress(access{dir: o.work.stage, name: name}, p)
+	a := access{dir: o.work.stage, name: name}
+	err = o.dress(a, p)
+	if err == nil && p.index != "" {
+		err = a.setxattr(o.work.prefix+"nlink", formatLinks('U', int(p.st.Nlink)-2), 0)
+	}
 	if err == nil {
 		err = o.publish(n, func(d *safefs.Dir, to string) error {
-			if err := o.work.stage.Rename(name, d, to, 0); err != nil {
+			st, err := a.stat()
+			if err == nil && p.index != "" {
+				err = o.work.stage.Link(name, o.work.index, p.index)
+			}
+			if err != nil {
 				return err
 			}
-			n.up.Store(true)
+			if err := o.work.stage.Rename(name, d, to, 0); err != nil {
+				return errors.Join(err, o.unindex(p))
+			}
+			o.copied(n, p, &st)
 			return nil
 		}, func() error { return o.keepStaged(n, name) })
 	}
@@ -465,22 +484,32 @@ func (o *Overlay) linkCopy(n *node, p *copyPlan, r *safefs.Ref, d *safefs.Dir, t
 		}
 	}
 	if err := r.Link(d, to); err != nil {
-		if p.index != "" {
-			err = errors.Join(err, o.work.index.Unlink(p.index))
-		}
+		return errors.Join(err, o.unindex(p))
+	}
+	st, err := r.Stat()
+	if err != nil {
 		return err
 	}
+	o.copied(n, p, &st)
+	return nil
+}
+
+// unindex takes back the index entry of a copy that came to nothing.
+func (o *Overlay) unindex(p *copyPlan) error {
+	if p.index == "" {
+		return nil
+	}
+	return o.work.index.Unlink(p.index)
+}
+
+// copied makes n the file st of the upper, which has its name.
+func (o *Overlay) copied(n *node, p *copyPlan, st *safefs.Stat) {
 	if p.index != "" {
-		st, err := r.Stat()
-		if err != nil {
-			return err
-		}
 		o.treeMu.Lock()
 		o.addKeyLocked(n, fileID{st.Dev, st.Ino})
 		o.treeMu.Unlock()
 	}
 	o.becomeUpper(n, p)
-	return nil
 }
 
 // becomeUpper makes n upper as p says.

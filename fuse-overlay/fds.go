@@ -31,6 +31,9 @@ type fds struct {
 
 	mu  sync.Mutex
 	lru list.List // of *backing, the last used first; guarded by mu
+	// lost has the errors of close of files that were written to, until their
+	// fsync tells of them or they are forgotten; guarded by mu.
+	lost map[*node]error
 }
 
 // take returns n's descriptor with a reference if it is open as wanted.
@@ -62,20 +65,18 @@ func (c *fds) put(n *node, b *backing) {
 	closing := c.removeLocked(n.fd)
 	b.node, n.fd = n, b
 	b.elem = c.lru.PushFront(b)
-	var more []int
 	for e := c.lru.Back(); e != nil && c.lru.Len() > c.max; {
 		old, prev := e.Value.(*backing), e.Prev()
 		if old.refs == 0 {
-			more = append(more, c.removeLocked(old)...)
+			closing = append(closing, c.removeLocked(old)...)
 		}
 		e = prev
 	}
 	c.mu.Unlock()
-	closeFDs(closing)
-	closeFDs(more)
+	c.close(closing)
 }
 
-func (c *fds) removeLocked(b *backing) []int {
+func (c *fds) removeLocked(b *backing) []*backing {
 	if b == nil || b.elem == nil {
 		return nil
 	}
@@ -84,7 +85,7 @@ func (c *fds) removeLocked(b *backing) []int {
 	if b.refs > 0 {
 		return nil
 	}
-	return []int{b.fd}
+	return []*backing{b}
 }
 
 // leave gives back a reference.
@@ -94,7 +95,7 @@ func (c *fds) leave(b *backing) {
 	dead := b.refs == 0 && b.elem == nil
 	c.mu.Unlock()
 	if dead {
-		closeFDs([]int{b.fd})
+		c.close([]*backing{b})
 	}
 }
 
@@ -106,22 +107,46 @@ func (c *fds) drop(n *node) {
 	c.mu.Lock()
 	closing := c.removeLocked(n.fd)
 	c.mu.Unlock()
-	closeFDs(closing)
+	c.close(closing)
 }
 
 // closeAll lets go of all of them.
 func (c *fds) closeAll() {
 	c.mu.Lock()
-	var closing []int
+	var closing []*backing
 	for e := c.lru.Front(); e != nil; e = c.lru.Front() {
 		closing = append(closing, c.removeLocked(e.Value.(*backing))...)
 	}
 	c.mu.Unlock()
-	closeFDs(closing)
+	c.close(closing)
 }
 
-// closeFDs closes descriptors of files. What was written went to the kernel
-// with write(2); an error of close on a local filesystem says nothing of it.
+// close closes files. On some filesystems (NFS, FUSE, quotas) an error of close
+// is the first that is heard of data that did not get there: it is kept for the
+// file's fsync.
+func (c *fds) close(files []*backing) {
+	for _, b := range files {
+		if err := unix.Close(b.fd); err != nil && b.write && !errors.Is(err, unix.EINTR) {
+			c.mu.Lock()
+			if c.lost == nil {
+				c.lost = map[*node]error{}
+			}
+			c.lost[b.node] = fmt.Errorf("what was written may be lost, the upper's filesystem says at close: %w", err)
+			c.mu.Unlock()
+		}
+	}
+}
+
+// takeLost returns the error that is kept for n, once.
+func (c *fds) takeLost(n *node) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	err := c.lost[n]
+	delete(c.lost, n)
+	return err
+}
+
+// closeFDs closes descriptors through which nothing was written.
 func closeFDs(fds []int) {
 	for _, fd := range fds {
 		_ = unix.Close(fd)

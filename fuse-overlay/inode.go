@@ -302,7 +302,7 @@ func (o *Overlay) shown(n *node, st *safefs.Stat) error {
 	if st.Nlink > 0 && !n.up.Load() && o.homeOf(n).dir == nil {
 		st.Nlink-- // the layer still has the name that was removed
 	}
-	if n.typ != unix.S_IFREG {
+	if n.typ != unix.S_IFREG && n.indexName() == "" {
 		return nil
 	}
 	n.copyMu.Lock()

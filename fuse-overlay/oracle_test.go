@@ -14,6 +14,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -51,6 +52,20 @@ func check(t tb, err error) {
 // first, and returns a path to its root and what ends it.
 func kernelMount(t tb, lowers []string, options ...string) (string, func()) {
 	t.Helper()
+	// A mount of before goes with its last descriptor, which a process that
+	// another test has just forked may hold a moment longer.
+	for end := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+		mnt, err := tryKernelMount(t, lowers, options)
+		if errors.Is(err, unix.EBUSY) && time.Now().Before(end) {
+			continue
+		}
+		check(t, err)
+		return fmt.Sprintf("/proc/self/fd/%d", mnt), func() { check(t, unix.Close(mnt)) }
+	}
+}
+
+func tryKernelMount(t tb, lowers, options []string) (int, error) {
+	t.Helper()
 	fsfd, err := unix.Fsopen("overlay", unix.FSOPEN_CLOEXEC)
 	check(t, err)
 	defer func() { check(t, unix.Close(fsfd)) }()
@@ -70,11 +85,9 @@ func kernelMount(t tb, lowers []string, options ...string) (string, func()) {
 		set("lowerdir+", l)
 	}
 	if err := unix.FsconfigCreate(fsfd); err != nil {
-		t.Fatalf("overlay: %v%s", err, fsLog(fsfd))
+		return -1, fmt.Errorf("overlay: %w%s", err, fsLog(fsfd))
 	}
-	mnt, err := unix.Fsmount(fsfd, unix.FSMOUNT_CLOEXEC, 0)
-	check(t, err)
-	return fmt.Sprintf("/proc/self/fd/%d", mnt), func() { check(t, unix.Close(mnt)) }
+	return unix.Fsmount(fsfd, unix.FSMOUNT_CLOEXEC, 0)
 }
 
 func fsLog(fd int) string {

@@ -86,13 +86,9 @@ func newOverlay(c MountConfig) (_ *Overlay, err error) {
 		}
 	}()
 	if c.Upper != "" {
-		if o.work, err = openWork(&o.c, cfg.Layers[0].Dir); err != nil {
+		if err = o.openWork(cfg.Layers[0].Dir); err != nil {
 			return nil, err
 		}
-	}
-	if o.work != nil && o.c.Metacopy && o.work.prefix != trustedPrefix {
-		o.log.Warn("metacopy=on has no effect: the kernel reads copies of metadata only with trusted.* attributes, which cannot be set here")
-		o.c.Metacopy = false
 	}
 	if err := o.findVolumes(); err != nil {
 		return nil, err
@@ -107,6 +103,21 @@ func newOverlay(c MountConfig) (_ *Overlay, err error) {
 		}
 	}
 	return o, o.makeRoot()
+}
+
+// openWork opens the work directory beside upper.
+func (o *Overlay) openWork(upper string) (err error) {
+	if o.work, err = openWork(&o.c, upper); err != nil {
+		return err
+	}
+	if err := o.work.sweepIndex(); err != nil {
+		return fmt.Errorf("clean the index in workdir %s: %w", o.c.Work, err)
+	}
+	if o.c.Metacopy && o.work.prefix != trustedPrefix {
+		o.log.Warn("metacopy=on has no effect: the kernel reads copies of metadata only with trusted.* attributes, which cannot be set here")
+		o.c.Metacopy = false
+	}
+	return nil
 }
 
 // layerDir returns the absolute path of a layer, which must be a directory.

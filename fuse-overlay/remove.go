@@ -67,7 +67,7 @@ func (o *Overlay) toRemove(ctx context.Context, dir *node, name string) (*node, 
 // linkedUp copies a file of several lower names up: its count of links is kept
 // with the copy.
 func (o *Overlay) linkedUp(ctx context.Context, n *node) error {
-	if n.up.Load() || n.typ != unix.S_IFREG || o.work.index == nil {
+	if n.up.Load() || n.isDir() || o.work.index == nil || !o.canMark(n.typ) {
 		return nil
 	}
 	o.treeMu.Lock()

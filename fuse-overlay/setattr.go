@@ -282,6 +282,9 @@ func (o *Overlay) fsync(n *node, dataOnly bool) error {
 	if n.typ != unix.S_IFREG {
 		return nil
 	}
+	if err := o.fds.takeLost(n); err != nil {
+		return err
+	}
 	if n.lacksData() {
 		return o.withUpper(n, func(a access) error {
 			fd, err := openAccess(a, unix.O_RDONLY)

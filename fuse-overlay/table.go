@@ -90,6 +90,9 @@ func (o *Overlay) shrinkLocked() {
 // release gives back what a node that left the table had open.
 func (o *Overlay) release(n *node) {
 	o.fds.drop(n)
+	if err := o.fds.takeLost(n); err != nil {
+		o.log.Errorf("a file that nobody has open any more (number %d): %v", n.ino, err)
+	}
 	if n.isDir() {
 		o.tree.cache.drop(n.stack())
 	}

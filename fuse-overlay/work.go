@@ -150,6 +150,37 @@ func (w *work) sweep(c *MountConfig) error {
 	return err
 }
 
+// sweepIndex removes the index entries of files whose last name was removed
+// just before a mount ended otherwise than it should.
+func (w *work) sweepIndex() error {
+	if w.index == nil {
+		return nil
+	}
+	var dead []string
+	err := w.index.ReadDir(func(e safefs.Entry) error {
+		st, err := w.index.Stat(e.Name)
+		if err != nil || st.IsDir() || kindOf(&st) == whiteout || st.Nlink > 1 {
+			return err
+		}
+		v, err := w.index.Getxattr(e.Name, w.prefix+"nlink")
+		if err != nil {
+			if noXattrs(err) {
+				err = nil // the kernel's, of a file that it counts otherwise
+			}
+			return err
+		}
+		// Relative to the lower file its count is not known here.
+		if _, some := parseLinks(string(v), st.Nlink, 0); !some && len(v) > 0 && v[0] == 'U' {
+			dead = append(dead, e.Name)
+		}
+		return nil
+	})
+	for _, name := range dead {
+		err = errors.Join(err, w.index.Unlink(name))
+	}
+	return err
+}
+
 // name returns a new staging name.
 func (w *work) name() string { return stagePrefix + strconv.FormatUint(w.serial.Add(1), 16) }
 

@@ -10,6 +10,7 @@ const (
   fuse-overlay -o lowerdir=top:bottom mnt
   fusermount3 -u mnt
   mount -t fuse.fuse-overlay overlay mnt -o lowerdir=bottom,upperdir=changes,workdir=work
+  fuse-overlay --completion=bash > /etc/bash_completion.d/fuse-overlay
   podman --storage-opt overlay.mount_program=/usr/local/bin/fuse-overlay run …`
 
 	long = `fuse-overlay mounts a union of directories on MOUNTPOINT: the lower ones are
@@ -28,11 +29,13 @@ Flags:
     -s              serve one request at a time
     -V, --version   print the version
     -h, --help      print this
+    --completion=SHELL  print completions for bash, zsh or fish
 
 Layers:
 
     lowerdir=DIR[:DIR...]  the lower layers, the top one first, up to 500; a
                            colon in a name is written \:, a comma \,
+    lowerdir+=DIR          one more of them, below
     upperdir=DIR           takes all changes
     workdir=DIR            empty, on the filesystem of upperdir; both are given,
                            or neither for a read-only mount
@@ -58,7 +61,8 @@ Content:
 
 Speed:
 
-    timeout=SECONDS        how long the kernel may trust what it knows (for good)
+    timeout=SECONDS        how long the kernel may trust what it knows (for good);
+                           also entry_timeout, attr_timeout
     writeback              let the kernel gather writes
     threaded=0, max_threads=N, max_write=BYTES, clone_fd
     fast_ino, xino=on|off|auto, ino32_t  numbers of inodes
@@ -73,8 +77,9 @@ Mount:
     strict                   refuse options that are not known
 
 Options that are not known are named in one warning and ignored. Those of
-mount(8), libfuse and the kernel's overlay that have no meaning here are known
-and do nothing.
+mount(8) (relatime, strictatime, …), libfuse (nonempty, …) and the kernel's
+overlay (index, uuid, nfs_export=off, verity=off, …) that have no meaning here
+are known and do nothing; user, users, owner and group imply what they do there.
 
 Environment:
 

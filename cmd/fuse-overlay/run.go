@@ -33,6 +33,8 @@ func run(args, environ []string, std stdio) int {
 	case o.Help:
 		_, err = fmt.Fprint(std.out, help)
 		return std.status(err)
+	case o.Completion != "":
+		return std.status(completion(std.out, o.Completion))
 	case o.Version:
 		_, err = fmt.Fprintf(std.out, "fuse-overlay: version %s\nusing FUSE kernel interface version %s\n", version, interfaceVersion)
 		return std.status(err)

@@ -73,6 +73,9 @@ func (r *reader) long(name string) error {
 	switch {
 	case name == "options" && has:
 		return r.o.apply(value, r.words)
+	case name == "completion" && has:
+		r.o.Completion = value
+		return nil
 	case has:
 	case name == "help":
 		r.o.Help = true

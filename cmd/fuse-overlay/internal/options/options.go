@@ -14,6 +14,8 @@ import (
 type Options struct {
 	// Help and Version ask for nothing but words.
 	Help, Version bool
+	// Completion names the shell whose completions are wanted.
+	Completion string
 	// Foreground does not detach; Debug implies it.
 	Foreground, Debug bool
 	// Source is the mount's source as /proc/mounts shows it, Target the
@@ -125,7 +127,7 @@ func (o *Options) finish() error {
 	if o.Strict && len(o.Unknown) > 0 {
 		return errno.New(errno.ErrBadValue, "%s: leave it out, or leave out strict", o.UnknownSentence())
 	}
-	if o.Help || o.Version {
+	if o.Help || o.Version || o.Completion != "" {
 		return nil
 	}
 	o.Foreground = o.Foreground || o.Debug

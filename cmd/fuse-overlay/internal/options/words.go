@@ -2,6 +2,7 @@ package options
 
 import (
 	"maps"
+	"slices"
 	"strings"
 
 	"github.com/plyfs/plyfs/internal/errno"
@@ -47,6 +48,24 @@ func words() map[string]word {
 		maps.Copy(all, more)
 	}
 	return all
+}
+
+// Names lists the options that mean something, in order; one that wants a value
+// ends with "=".
+func Names() []string {
+	silent, all := silentWords(), words()
+	var out []string
+	for w, how := range all {
+		if _, skip := silent[w]; skip || w == "remount" || w == "bind" {
+			continue
+		}
+		if how.form == valued {
+			w += "="
+		}
+		out = append(out, w)
+	}
+	slices.Sort(out)
+	return out
 }
 
 func layerWords() map[string]word {
