@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"github.com/plyfs/plyfs/cmd/manual"
 	"github.com/plyfs/plyfs/cmd/opening"
 	"github.com/plyfs/plyfs/store"
 	"github.com/plyfs/plyfs/store/config"
@@ -134,7 +135,7 @@ no other has.`,
 		root.AddCommand(a.command(v))
 	}
 	a.completeFlags(root)
-	root.AddCommand(extraCommands(root)...)
+	manual.Add(root, "CONTAINERS-STORAGE")
 	return root
 }
 

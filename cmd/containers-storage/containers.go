@@ -73,12 +73,8 @@ func (a *app) containers() *verb {
 				return a.print(all, func(w *bufio.Writer) {
 					for _, c := range all {
 						fmt.Fprintln(w, c.ID)
-						for _, n := range c.Names {
-							fmt.Fprintf(w, "\tname: %s\n", n)
-						}
-						for _, k := range c.BigDataNames {
-							fmt.Fprintf(w, "\tdata: %s\n", k)
-						}
+						indented(w, "name", c.Names)
+						indented(w, "data", c.BigDataNames)
 					}
 				})
 			})
@@ -94,31 +90,16 @@ func (a *app) container() *verb {
 		example:  "  containers-storage container web",
 		complete: []completer{containerRefs},
 		run: func(ctx context.Context, args []string) error {
-			var found []*store.Container
-			var status error
 			names := map[string][]string{}
-			err := a.view(ctx, func(t *store.Tx) error {
-				found, status = examine(a, args, func(ref string) (*store.Container, error) {
-					c, err := t.Container(ref)
-					return c, about(store.KindContainer, err)
-				})
-				for _, c := range found {
+			return examineAll(ctx, a, args, func(t *store.Tx, ref string) (*store.Container, error) {
+				c, err := t.Container(ref)
+				if err == nil {
 					names[c.Image], _ = t.Names(store.KindImage, c.Image)
 				}
-				return nil
+				return c, about(store.KindContainer, err)
+			}, func(ctx context.Context, c *store.Container) error {
+				return a.printContainerDetails(ctx, c, names[c.Image])
 			})
-			if err != nil {
-				return err
-			}
-			if !a.output.plain() {
-				return errors.Join(a.print(found, nil), status)
-			}
-			for _, c := range found {
-				if err := a.printContainerDetails(ctx, c, names[c.Image]); err != nil {
-					return err
-				}
-			}
-			return status
 		},
 	}
 }

@@ -138,15 +138,9 @@ func (a *app) printImages(all []*store.Image, quiet bool) error {
 			if quiet {
 				continue
 			}
-			for _, n := range i.Names {
-				fmt.Fprintf(w, "\tname: %s\n", n)
-			}
-			for _, d := range i.Digests() {
-				fmt.Fprintf(w, "\tdigest: %s\n", d)
-			}
-			for _, k := range i.BigDataNames {
-				fmt.Fprintf(w, "\tdata: %s\n", k)
-			}
+			indented(w, "name", i.Names)
+			indented(w, "digest", i.Digests())
+			indented(w, "data", i.BigDataNames)
 		}
 	})
 }
@@ -159,27 +153,10 @@ func (a *app) image() *verb {
 		example:  "  containers-storage image app:latest",
 		complete: []completer{imageRefs},
 		run: func(ctx context.Context, args []string) error {
-			var found []*store.Image
-			var status error
-			err := a.view(ctx, func(t *store.Tx) error {
-				found, status = examine(a, args, func(ref string) (*store.Image, error) {
-					i, err := t.Image(ref)
-					return i, about(store.KindImage, err)
-				})
-				return nil
-			})
-			if err != nil {
-				return err
-			}
-			if !a.output.plain() {
-				return errors.Join(a.print(found, nil), status)
-			}
-			for _, i := range found {
-				if err := a.printImageDetails(ctx, i); err != nil {
-					return err
-				}
-			}
-			return status
+			return examineAll(ctx, a, args, func(t *store.Tx, ref string) (*store.Image, error) {
+				i, err := t.Image(ref)
+				return i, about(store.KindImage, err)
+			}, a.printImageDetails)
 		},
 	}
 }

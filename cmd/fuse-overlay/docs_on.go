@@ -5,10 +5,11 @@ package main
 import (
 	"os"
 	"path/filepath"
-	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/cobra/doc"
+
+	"github.com/plyfs/plyfs/cmd/manual"
 )
 
 // documents writes the manual page, which ships with no binary:
@@ -21,13 +22,11 @@ func documents(args []string) (done bool, err error) {
 	if err != nil {
 		return true, err
 	}
-	day := time.Date(2026, time.January, 1, 0, 0, 0, 0, time.UTC) // the page changes with the text alone
 	cmd := &cobra.Command{
 		Use: usage, Short: short, Long: long, Example: examples,
 		DisableFlagsInUseLine: true, DisableAutoGenTag: true, Run: func(*cobra.Command, []string) {},
 	}
-	header := &doc.GenManHeader{Title: "FUSE-OVERLAY", Section: "1", Source: "plyfs", Manual: "plyfs", Date: &day}
-	if err := doc.GenMan(cmd, header, f); err != nil {
+	if err := doc.GenMan(cmd, manual.Header("FUSE-OVERLAY"), f); err != nil {
 		_ = f.Close()
 		return true, err
 	}

@@ -1,44 +1,22 @@
 package main
 
 import (
-	"errors"
-	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"testing"
 
 	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sys/unix"
+
+	"github.com/plyfs/plyfs/cmd/cmdtest"
 )
 
 // programDir holds the program that the tests run: the real one, built once.
 var programDir string
 
 func TestMain(m *testing.M) {
-	dir, err := os.MkdirTemp("", "plyfs-cmd-")
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
-	}
-	// Ordinary users run it too.
-	err = os.Chmod(dir, 0o755)
-	programDir = dir
-	build := exec.Command("go", "build", "-o", filepath.Join(dir, "plyfs"), ".")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, berr := build.CombinedOutput(); berr != nil {
-		err = errors.Join(err, fmt.Errorf("build plyfs: %w\n%s", berr, out))
-	}
-	code := 1
-	if err == nil {
-		code = m.Run()
-	}
-	if err := errors.Join(err, os.RemoveAll(dir)); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		code = 1
-	}
-	os.Exit(code)
+	os.Exit(cmdtest.Main(m, "plyfs", func(path string) { programDir = filepath.Dir(path) }, ""))
 }
 
 // program is the path of the program.

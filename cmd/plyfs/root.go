@@ -14,6 +14,8 @@ import (
 	"github.com/sirupsen/logrus"
 	"github.com/spf13/cobra"
 
+	"github.com/plyfs/plyfs/cmd/manual"
+
 	"github.com/plyfs/plyfs/internal/errno"
 	"github.com/plyfs/plyfs/store/config"
 )
@@ -154,7 +156,7 @@ storage.conf and the environment say (containers-storage.conf(5)).`,
 	f.StringVar(&a.logLevel, "log-level", "warning", "log from `LEVEL` on: error, warning, info, debug or trace")
 	root.AddCommand(a.mountCommand(), a.umountCommand(), a.versionCommand(), a.demoCommand(), a.doctorCommand())
 	root.AddCommand(a.treeCommands()...)
-	root.AddCommand(extraCommands(root)...)
+	manual.Add(root, "PLYFS")
 	return root
 }
 
