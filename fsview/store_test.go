@@ -32,7 +32,7 @@ func TestLocks(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, "vfs")
 	w.mkdir("layers/a")
-	w.same(w.ls("locks"), []string{"containers", "images", "layers", "mountpoints"}, "ls locks")
+	w.same(w.ls("locks"), []string{"containers", "images", "layers", "mountpoints", "userns"}, "ls locks")
 	path := filepath.Join(w.root, "vfs-layers", "layers.lock")
 	got := keyed(w.read("locks/layers"))
 	w.same([]string{got["path"], got["held"], got["waiting-here"]}, []string{path, "false", "0"}, "a free lock")
@@ -99,11 +99,18 @@ func TestStats(t *testing.T) {
 // with returns a world on the same store with an additional one beside it.
 func (w *world) with(root string) *world {
 	w.t.Helper()
-	s, err := store.Open(w.ctx, store.Options{GraphRoot: w.root, RunRoot: w.run, DriverName: "vfs", ImageStores: []string{root},
+	return w.reopened(store.Options{ImageStores: []string{root},
 		NewDriver: func(c drivers.Config) (drivers.Driver, error) {
 			c.Options = append(c.Options, drivers.Option{Key: "imagestore", Value: root})
 			return vfs.New(c)
 		}})
+}
+
+// reopened returns a world on the same store, opened with other options.
+func (w *world) reopened(o store.Options) *world {
+	w.t.Helper()
+	o.GraphRoot, o.RunRoot, o.DriverName = w.root, w.run, "vfs"
+	s, err := store.Open(w.ctx, o)
 	if err != nil {
 		w.t.Fatal(err)
 	}

@@ -7,6 +7,7 @@ import (
 	"os"
 	"runtime"
 	"strconv"
+	"slices"
 	"strings"
 	"time"
 
@@ -21,10 +22,11 @@ func lockRows() []Row {
 	for _, l := range []struct{ name, doc string }{
 		{"layers", "of the records of layers"}, {"images", "of the records of images"},
 		{"containers", "of the records of containers"}, {"mountpoints", "of the table of mounts"},
+		{"userns", "of the choice of ID maps"}, {"image-layers", "of the records of a separate image store's layers (only with one)"},
 	} {
 		rows = append(rows, Row{Path: "/locks/" + l.name, Kind: Text, Mode: modeRead, Valid: vnode.ValidNone,
 			Doc:    "The lock " + l.doc + ": `path`, `held`; when it is, `kind` (read, write), `pid` and `command` where they are known, `since` and `what` if plyfs holds it; `waiting PID` lines, and `waiting-here` how many requests of this mount.",
-			rowOps: rowOps{get: lockText(l.name)}})
+			rowOps: rowOps{get: lockText(l.name), has: func(p place) bool { return slices.Contains(p.fs.store.LockNames(), l.name) }}})
 	}
 	return rows
 }

@@ -5,14 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"path/filepath"
 	"slices"
 
 	"github.com/moby/sys/user"
 
 	"github.com/plyfs/plyfs/internal/errno"
 	"github.com/plyfs/plyfs/internal/idmap"
-	"github.com/plyfs/plyfs/internal/lockfile"
 )
 
 // Limits of the ID maps that a container is given, unless AutoMaps says others
@@ -173,10 +171,9 @@ func (t *Tx) checkMapsFree(m idmap.Maps) error {
 
 // lockMaps takes userns.lock, before the store's other locks.
 func (s *Store) lockMaps(ctx context.Context) (unlock func() error, err error) {
-	f := lockfile.New(filepath.Join(s.opts.GraphRoot, "userns.lock"), lockfile.Options{Timeout: s.opts.LockTimeout, SideDir: s.sideDir()})
-	held, err := f.Lock(ctx, "choose ID maps")
+	held, err := s.mapsLock.Lock(ctx, "choose ID maps")
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("lock the choice of ID maps: %w", err), f.Close())
+		return nil, fmt.Errorf("lock the choice of ID maps: %w", err)
 	}
-	return func() error { return errors.Join(held.Unlock(), f.Close()) }, nil
+	return held.Unlock, nil
 }

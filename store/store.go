@@ -36,6 +36,7 @@ type Store struct {
 	// mountsPath and mountsLock are of the run root's table of mounts.
 	mountsPath string
 	mountsLock *lockfile.File
+	mapsLock   *lockfile.File // userns.lock
 
 	// gate is held, by a send, while states are loaded or written. It comes
 	// before every lock file.
@@ -235,8 +236,11 @@ func (s *Store) setPaths() {
 		s.locks[k] = lockfile.New(filepath.Join(s.lockDir(k), k.Plural()+".lock"), o)
 	}
 	if s.split() {
-		s.imageLayers = lockfile.New(filepath.Join(s.imageLayersDir(), KindLayer.Plural()+".lock"), o)
+		other := o
+		other.SideName = lockImageLayers
+		s.imageLayers = lockfile.New(filepath.Join(s.imageLayersDir(), KindLayer.Plural()+".lock"), other)
 	}
+	s.mapsLock = lockfile.New(filepath.Join(s.opts.GraphRoot, "userns.lock"), o)
 	s.mountsPath = filepath.Join(s.runDir(KindLayer), "mountpoints.json")
 	s.mountsLock = lockfile.New(filepath.Join(s.runDir(KindLayer), "mountpoints.lock"), o)
 }
@@ -341,7 +345,7 @@ func (s *Store) Close() error {
 	s.events.close()
 	err = errors.Join(err, s.quiet.close(), s.late.close())
 	err = errors.Join(err, s.closeExtract())
-	locks := append(s.locks[:], s.mountsLock)
+	locks := append(s.locks[:], s.mountsLock, s.mapsLock)
 	if s.imageLayers != nil {
 		locks = append(locks, s.imageLayers)
 	}

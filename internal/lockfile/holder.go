@@ -82,7 +82,11 @@ func (f *File) Waiters() (pids []int, here int, err error) {
 }
 
 func (f *File) sidePath() string {
-	return filepath.Join(f.opts.SideDir, filepath.Base(f.path)+".holder")
+	name := f.opts.SideName
+	if name == "" {
+		name = filepath.Base(f.path)
+	}
+	return filepath.Join(f.opts.SideDir, name+".holder")
 }
 
 // writeSide leaves the side record; it is advice, so a failure is not told.

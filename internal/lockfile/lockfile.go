@@ -28,6 +28,9 @@ type Options struct {
 	Timeout time.Duration
 	// SideDir is an existing directory for side records, or "" for none.
 	SideDir string
+	// SideName is what the side record is called after; "" is the lock file's
+	// name. All who share a SideDir and this lock file use the same.
+	SideName string
 	// ReadOnly never creates or writes the file; Lock is refused (EROFS) and
 	// RLock of a missing file succeeds without locking anything.
 	ReadOnly bool
