@@ -304,8 +304,9 @@ func (c *checker) unrecorded(k Kind) {
 		return
 	}
 	seen := map[string]bool{}
+	recordless := c.t.recordless(k)
 	note := func(id string, p Problem, where string) {
-		if !seen[id] && c.wants(k, id) && c.t.st.of(k).anyOf(id) == nil {
+		if !seen[id] && c.wants(k, id) && recordless(id) {
 			seen[id] = true
 			c.report.add(Finding{Kind: k, ID: id, Problem: p, Detail: fmt.Sprintf("it is in %s and is left as it is", where)})
 		}
@@ -350,12 +351,16 @@ func (c *checker) confirmed(ctx context.Context) (*CheckReport, error) {
 		if t.st != c.t.st {
 			needed = t.neededLayers()
 		}
+		recordless := [numKinds]func(string) bool{}
+		for k := range recordless {
+			recordless[k] = t.recordless(Kind(k))
+		}
 		for f := range c.report.All() {
 			now := t.st.of(f.Kind).anyOf(f.ID)
 			switch {
 			case f.own != nil && now != f.own, f.own != nil && !t.stillWrong(f, needed):
-			case f.Problem == ProblemUnaccounted && (now != nil || !c.s.inDriver(f.ID)):
-			case f.Problem == ProblemLeftover && (now != nil || !c.s.hasData(f.Kind, f.ID)):
+			case f.Problem == ProblemUnaccounted && (!recordless[f.Kind](f.ID) || !c.s.inDriver(f.ID)):
+			case f.Problem == ProblemLeftover && (!recordless[f.Kind](f.ID) || !c.s.hasData(f.Kind, f.ID)):
 			default:
 				out.add(f)
 			}

@@ -107,8 +107,9 @@ func (t *Tx) Damaged(k Kind) []Broken {
 // unrecorded lists what is on disk and has no record.
 func (t *Tx) unrecorded(k Kind) []Broken {
 	var out []Broken
+	recordless := t.recordless(k)
 	note := func(id, where string) {
-		if t.st.of(k).anyOf(id) == nil && !slices.ContainsFunc(out, func(b Broken) bool { return b.ID == id }) {
+		if recordless(id) && !slices.ContainsFunc(out, func(b Broken) bool { return b.ID == id }) {
 			out = append(out, Broken{Kind: k, ID: id, Err: errno.New(errno.ErrDamaged, "%s %s is in %s but has no record; it is left as it is", k, id, where)})
 		}
 	}

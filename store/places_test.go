@@ -72,6 +72,58 @@ func TestTransientStore(t *testing.T) {
 	})
 }
 
+// A store that is used as a transient one and as one that lasts, at once: the
+// containers of neither are leftovers to the other, in check, repair and the
+// list of damage, also when the other's file cannot be read.
+func TestTransientBesideLasting(t *testing.T) {
+	t.Parallel()
+	onDrivers(t, func(t *testing.T, e *lifeEnv) {
+		ctx := context.Background()
+		lasting := e.open()
+		transient := e.openWith(func(o store.Options) store.Options {
+			o.Transient = true
+			return o
+		})
+		importLayer(t, lasting, store.LayerSpec{ID: "base"}, makeTar(t, entry{name: "f"}))
+		get(t, lasting.CreateMinimalImage, ctx, store.ImageSpec{ID: "img", Layer: "base"})
+		get(t, transient.CreateContainer, ctx, store.ContainerSpec{ID: "passing", Image: "img"})
+		get(t, lasting.CreateContainer, ctx, store.ContainerSpec{ID: "volatile", Image: "img", Volatile: true})
+		get(t, lasting.CreateContainer, ctx, store.ContainerSpec{ID: "kept", Image: "img"})
+		file := filepath.Join(e.run, e.driver+"-layers", "volatile-layers.json")
+		sound, err := os.ReadFile(file)
+		want(t, err, nil)
+		for _, text := range []string{string(sound), string(sound)[:len(sound)-2]} {
+			want(t, os.WriteFile(file, []byte(text), 0o600), nil)
+			for name, s := range map[string]*store.Store{"lasting": lasting, "transient": transient} {
+				if text != string(sound) && name == "transient" {
+					continue // its own file is damaged
+				}
+				o := store.CheckOptions{UnreferencedAge: -1}
+				if got := check(t, s, o); got != "" {
+					t.Errorf("%s: %s", name, got)
+				}
+				view(t, s, func(tx *store.Tx) error {
+					for _, b := range append(tx.Damaged(store.KindLayer), tx.Damaged(store.KindContainer)...) {
+						t.Errorf("%s: %v", name, b.Err)
+					}
+					return nil
+				})
+				report, err := s.Check(ctx, o)
+				want(t, err, nil)
+				_, err = s.Repair(ctx, report, store.RepairOptions{})
+				want(t, err, nil)
+			}
+		}
+		want(t, os.WriteFile(file, sound, 0o600), nil)
+		for s, id := range map[*store.Store]string{lasting: "volatile", transient: "passing"} {
+			if _, err := os.Stat(mountAt(t, s, id)); err != nil {
+				t.Error(err)
+			}
+			unmountFrom(t, s, id)
+		}
+	})
+}
+
 // Volatile containers, without a transient store, are recorded in the files
 // for them, in the graph root.
 func TestVolatileContainers(t *testing.T) {

@@ -196,7 +196,7 @@ func (r *repairer) unrecorded(ctx context.Context, f Finding) error {
 	}
 	return r.s.withEntry(ctx, func(entry *stageEntry) error {
 		return r.s.Update(ctx, func(w *WriteTx) error {
-			if w.st.of(f.Kind).anyOf(f.ID) != nil || !w.s.inDriver(f.ID) && !w.s.hasData(f.Kind, f.ID) {
+			if !w.recordless(f.Kind)(f.ID) || !w.s.inDriver(f.ID) && !w.s.hasData(f.Kind, f.ID) {
 				return nil
 			}
 			if w.st.part(f.Kind).broken() != nil {

@@ -28,8 +28,8 @@ type Driver struct {
 }
 
 // New makes the driver. The home is made when the root can be written.
-// Options: ignore_chown_errors, imagestore; mountopt is accepted and has no
-// effect, since nothing is mounted.
+// Options: ignore_chown_errors, imagestore. mountopt is refused, as by the
+// peers, since nothing is mounted.
 func New(cfg drivers.Config) (drivers.Driver, error) {
 	d := &Driver{cfg: cfg, stores: append([]string(nil), cfg.ImageStores...), ignoreChown: !safefs.HasOwners}
 	for _, o := range cfg.Options {
@@ -46,8 +46,10 @@ func New(cfg drivers.Config) (drivers.Driver, error) {
 
 func (d *Driver) option(o drivers.Option) error {
 	switch o.Key {
-	case "mountopt", "override_kernel_check":
+	case "override_kernel_check":
 		return nil
+	case "mountopt":
+		return errno.New(errno.ErrNotSupported, "vfs driver does not support mount options: nothing is mounted; leave mountopt out")
 	case "imagestore", "additionalimagestore":
 		d.stores = append(d.stores, o.Value)
 		return nil
@@ -61,7 +63,7 @@ func (d *Driver) option(o drivers.Option) error {
 	case "size", "inodes":
 		return errno.New(errno.ErrNotSupported, "vfs driver does not support %s options: a plain directory has no quota; leave it out or use overlay on xfs", o.Key)
 	}
-	return errno.New(errno.ErrBadValue, "vfs: unknown option %q: known are ignore_chown_errors, imagestore, mountopt", o.Key)
+	return errno.New(errno.ErrBadValue, "vfs: unknown option %q: known are ignore_chown_errors, imagestore", o.Key)
 }
 
 // Name implements drivers.Driver.
