@@ -187,7 +187,7 @@ func FuzzParseIDMap(f *testing.F) {
 }
 
 func FuzzParseValues(f *testing.F) {
-	for _, s := range []string{"", "true\n", "0", "sha256:x", "2006-01-02T15:04:05Z\n", "a\nb\n", "\xff\n"} {
+	for _, s := range []string{"", "true\n", "0", "512m\n", "1e9", ".5k", "9223372036854775807", "sha256:x", "2006-01-02T15:04:05Z\n", "a\nb\n", "\xff\n"} {
 		f.Add([]byte(s))
 	}
 	f.Fuzz(func(t *testing.T, v []byte) {
@@ -202,6 +202,15 @@ func FuzzParseValues(f *testing.F) {
 		}
 		if _, err := parseTime(v); err == nil && len(v) > 100 {
 			t.Fatalf("%q is a time", v)
+		}
+		for _, parse := range []func([]byte) (int64, error){parseLimit, parseCount} {
+			n, err := parse(v)
+			if again, aerr := parse(showLimit(n)); err == nil && (n < 0 || aerr != nil || again != n) {
+				t.Fatalf("%q gives the bound %d, which is shown as one of %d (%v)", v, n, again, aerr)
+			}
+		}
+		if md, err := parseMetadata(v); err == nil && md != string(v) {
+			t.Fatalf("%q gives the metadata %q", v, md)
 		}
 	})
 }
