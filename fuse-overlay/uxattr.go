@@ -2,6 +2,7 @@ package fuseoverlay
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"syscall"
@@ -24,6 +25,11 @@ func (o *Overlay) getxattr(n *node, name string) (v []byte, err error) {
 		v, err = a.getxattr(o.escape(name))
 		return err
 	})
+	if (name == accessACL || name == defaultACL) && errors.Is(err, syscall.EOPNOTSUPP) {
+		// Of a layer without attributes. The kernel takes any other error for
+		// one of its own question, may this user do that.
+		err = syscall.ENODATA
+	}
 	return v, err
 }
 

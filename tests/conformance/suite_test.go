@@ -24,7 +24,7 @@ func TestNamesAreUnique(t *testing.T) {
 		}
 		seen[x.name] = true
 	}
-	for _, known := range []map[string]string{knownKernel, knownPeer, knownOurs, knownAside, knownWriteback} {
+	for _, known := range []map[string]string{knownKernel, knownPeer, knownOurs, knownAside, knownWriteback, knownMapped, knownRamfs} {
 		for name := range known {
 			if !seen[name] {
 				t.Errorf("%q is known to fail, but is no case", name)

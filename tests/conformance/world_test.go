@@ -25,6 +25,12 @@ type world struct {
 	mount func(e *env) (end func())
 	// upper returns a new folder for the upper; nil: beside the layers.
 	upper func(e *env) string
+	// lowers returns a new folder for the lower layers; nil: beside the tree.
+	lowers func(e *env) string
+	// prepared is called once, when the case's lower layers are filled.
+	prepared func(e *env)
+	// noXattrs: the lower layers' filesystem has no extended attributes.
+	noXattrs bool
 	// known are the cases that fail here, with what is wrong.
 	known map[string]string
 	// user: not the machine's root. ids: more IDs than 0 are there.
