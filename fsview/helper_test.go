@@ -23,7 +23,7 @@ import (
 
 // world is a store that both the peers' program and our tree work on.
 type world struct {
-	t         *testing.T
+	t         testing.TB
 	root, run string
 	driver    string
 	store     *store.Store
@@ -59,7 +59,7 @@ func newWorld(t *testing.T, driver string, change ...func(*fsview.Options)) *wor
 
 // memoryDir returns a directory in memory, where syncing costs nothing, or an
 // ordinary one.
-func memoryDir(t *testing.T) string {
+func memoryDir(t testing.TB) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("/dev/shm", "fsview-test-")
 	if err != nil {
@@ -73,7 +73,7 @@ func memoryDir(t *testing.T) string {
 	return dir
 }
 
-func newWorldIn(t *testing.T, dir, driver string, change ...func(*fsview.Options)) *world {
+func newWorldIn(t testing.TB, dir, driver string, change ...func(*fsview.Options)) *world {
 	t.Helper()
 	if _, err := exec.LookPath("containers-storage"); err != nil {
 		t.Skip("no containers-storage here to make and check stores with")

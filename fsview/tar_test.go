@@ -9,7 +9,7 @@ import (
 )
 
 // tarOf makes an archive of members `name=content`, `dir/` or `name->target`.
-func tarOf(t *testing.T, members ...string) []byte {
+func tarOf(t testing.TB, members ...string) []byte {
 	t.Helper()
 	var b bytes.Buffer
 	tw := tar.NewWriter(&b)
