@@ -9,8 +9,8 @@ PREFIX ?= /usr/local
 # Where mount(8) looks for helpers.
 SBINDIR ?= /sbin
 DESTDIR ?=
-# Where mount(8) looks for its helpers.
-HELPERDIR ?= /sbin
+# Where the programs are built, and installed from.
+BIN ?= bin
 GO ?= go
 LDFLAGS := -s -w -X main.version=$(VERSION)
 LINT := bin/tools/golangci-lint
@@ -102,19 +102,12 @@ build: build-binary docs ## binaries and generated documents
 
 .PHONY: build-binary
 build-binary: ## static binaries into bin/
-	@mkdir -p bin
-	@CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/...
+	@mkdir -p $(BIN)
+	@CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/ ./cmd/...
 
 .PHONY: install
-install: build-binary ## into DESTDIR/PREFIX (default /usr/local)
-	@install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/man/man1
-	@for b in cmd/*/main.go; do install -m 0755 bin/$$(basename $$(dirname $$b)) $(DESTDIR)$(PREFIX)/bin/; done
-	@if install -d $(DESTDIR)$(SBINDIR) 2>/dev/null && ln -sf $(PREFIX)/bin/plyfs $(DESTDIR)$(SBINDIR)/mount.fuse.plyfs 2>/dev/null; then :; \
-	else echo "without the helper for mount -t fuse.plyfs: $(DESTDIR)$(SBINDIR) cannot be written by this user"; fi
-	@install -m 0644 docs/man/*.1 $(DESTDIR)$(PREFIX)/share/man/man1/
-	@install -d $(DESTDIR)$(HELPERDIR)
-	@ln -sfn $(PREFIX)/bin/fuse-overlay $(DESTDIR)$(HELPERDIR)/mount.fuse.fuse-overlay
-	@echo "installed into $(DESTDIR)$(PREFIX); mount -t fuse.fuse-overlay: $(DESTDIR)$(HELPERDIR)/mount.fuse.fuse-overlay"
+install: build-binary ## programs, manual pages and completions into DESTDIR/PREFIX (default /usr/local)
+	@BIN=$(BIN) DESTDIR=$(DESTDIR) PREFIX=$(PREFIX) SBINDIR=$(SBINDIR) scripts/install.sh
 
 .PHONY: docs
 docs: ## man pages from the commands, into docs/man

@@ -39,7 +39,9 @@ mkfs.xfs xfsprogs
 filefrag e2fsprogs
 python3 python3
 fio fio
-git git"
+git git
+zsh zsh
+fish fish"
 if [ "$(uname -m)" = x86_64 ]; then # a kernel with quotas, as a program
 	for_test="$for_test
 linux.uml user-mode-linux"

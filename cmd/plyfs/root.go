@@ -124,8 +124,9 @@ storage.conf and the environment say (containers-storage.conf(5)).`,
   plyfs umount /mnt
   plyfs ls images             # the same without a mount`,
 		SilenceErrors: true, SilenceUsage: true,
-		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		Version: version,
+		Args:    cobra.NoArgs,
+		RunE:    func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 		PersistentPreRunE: func(cmd *cobra.Command, _ []string) (err error) {
 			if a.inner, err = insideHere(); err != nil {
 				return err
@@ -139,6 +140,7 @@ storage.conf and the environment say (containers-storage.conf(5)).`,
 	root.SetIn(a.in)
 	root.SetOut(a.out)
 	root.SetErr(a.err)
+	root.SetVersionTemplate("plyfs {{.Version}}\n")
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return errno.New(errno.ErrBadValue, "%w: see %s --help", err, cmd.CommandPath())
 	})
@@ -156,6 +158,7 @@ storage.conf and the environment say (containers-storage.conf(5)).`,
 	f.StringVar(&a.logLevel, "log-level", "warning", "log from `LEVEL` on: error, warning, info, debug or trace")
 	root.AddCommand(a.mountCommand(), a.umountCommand(), a.versionCommand(), a.demoCommand(), a.doctorCommand())
 	root.AddCommand(a.treeCommands()...)
+	root.InitDefaultVersionFlag()
 	manual.Add(root, "PLYFS")
 	return root
 }
