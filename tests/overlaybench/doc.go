@@ -13,8 +13,10 @@
 //	OVERLAY_PEERS=NAME=PROGRAM,…   further programs that take fuse-overlayfs's
 //	                               command line
 //
-// All is on a filesystem of the program's own: a tmpfs, where the programs' own
-// cost shows, or ext4 on a loop file, which is what a user has. It needs root.
+// All is on a tmpfs of the program's own, where the programs' own cost shows, or
+// on ext4, which is what a user has: that of the directory for temporary files
+// where it is one, since a loop file on a page cache syncs and reads at the
+// speed of memory; else, or when asked for, a loop file. It needs root.
 // As `overlaybench work NAME ARGS…` it is the child that carries out a step for
 // which there is no common program, and as `overlaybench floor DIR MNT` it is
 // the floor.

@@ -17,10 +17,11 @@ type line struct {
 	// the layers, and the floor, which has none, is left out. writes: something
 	// new is written; without either, plain sides work in the layer itself.
 	copiesUp, writes bool
-	// sizable: a copy of the layers for a plain directory is too much.
-	sizable bool
-	prepare []string // a command that is not measured
-	steps   []step
+	// sizable: a copy of the layers for a plain directory is too much. bulky: so
+	// is keeping what each round has made until the end.
+	sizable, bulky bool
+	prepare        []string // a command that is not measured
+	steps          []step
 	// compared tells what of the tree is hashed, "" for nothing; apart from it
 	// are names whose content differs from run to run.
 	compared string
@@ -122,10 +123,10 @@ func (b *bench) changing() []line {
 	return []line{
 		{name: "chmod", lower: treeS, copiesUp: true, compared: ".", steps: []step{{name: "chmod -R of lower S", args: sh("chmod -R o-r,g-r .")}}},
 		{name: "chown", lower: treeS, copiesUp: true, compared: ".", steps: []step{{name: "chown -R of lower S", args: sh("chown -R 12:13 .")}}},
-		{name: "append", lower: blobs, copiesUp: true, sizable: true, steps: []step{{name: "append a byte to 1 GiB", args: sh("printf x >>1g")}}},
+		{name: "append", lower: blobs, copiesUp: true, sizable: true, bulky: true, steps: []step{{name: "append a byte to 1 GiB", args: sh("printf x >>1g")}}},
 		{name: "rewrite", lower: small, copiesUp: true, compared: ".", steps: []step{{name: "rewrite 1,000 files (O_TRUNC)", args: b.work("rewrite", "d", "1000")}}},
 		{name: "rm-lower", lower: treeS, copiesUp: true, compared: ".", steps: []step{{name: "rm -rf of lower S", args: sh("rm -rf *")}}},
-		{name: "beside", lower: blobs, copiesUp: true, sizable: true, steps: []step{
+		{name: "beside", lower: blobs, copiesUp: true, sizable: true, bulky: true, steps: []step{
 			{name: "looking around, alone", args: b.work("around")},
 			{name: "looking around, 4 GiB being copied up", args: b.work("around"), beside: sh("printf x >>4g")},
 		}},
@@ -135,7 +136,7 @@ func (b *bench) changing() []line {
 // transfer are the lines that move bytes.
 func (b *bench) transfer() []line {
 	all := []line{
-		{name: "sequential", writes: true, steps: []step{
+		{name: "sequential", writes: true, bulky: true, steps: []step{
 			{name: "write 2 GiB", args: sh("dd if=/dev/zero of=big bs=1M count=2048 status=none conv=fsync")},
 			{name: "read 2 GiB, cold", args: sh("dd if=big of=/dev/null bs=1M status=none"), cold: true},
 		}},
@@ -144,7 +145,7 @@ func (b *bench) transfer() []line {
 	for _, direct := range []int{0, 1} {
 		for _, jobs := range []int{1, 8} {
 			how := map[int]string{0: "buffered", 1: "direct"}[direct]
-			l := line{name: fmt.Sprintf("fio-%s-%d", how, jobs), writes: true, prepare: fill}
+			l := line{name: fmt.Sprintf("fio-%s-%d", how, jobs), writes: true, bulky: true, prepare: fill}
 			for _, rw := range []string{"randread", "randwrite"} {
 				args := fio(rw, "psync", jobs, map[bool]int{true: 128, false: 32}[direct == 0 && rw == "randread"])
 				l.steps = append(l.steps, step{name: fmt.Sprintf("fio %s 4k, %s, %d", rw, how, jobs), args: append(args, fmt.Sprintf("--direct=%d", direct)), time: fioTime})
@@ -152,7 +153,7 @@ func (b *bench) transfer() []line {
 			all = append(all, l)
 		}
 	}
-	return append(all, line{name: "mmap", writes: true, prepare: fill, steps: []step{
+	return append(all, line{name: "mmap", writes: true, bulky: true, prepare: fill, steps: []step{
 		{name: "mmap random read, cold", args: fio("randread", "mmap", 1, 64), time: fioTime, cold: true},
 	}})
 }

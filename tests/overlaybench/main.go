@@ -32,14 +32,16 @@ func start(args []string) error {
 	fs.StringVar(&b.ours, "ours", "bin/fuse-overlay", "our program")
 	fs.StringVar(&b.options, "o", "", "mount options for ours beside the directories: volatile, …")
 	fs.IntVar(&b.rounds, "rounds", 5, "rounds of every line")
-	on := fs.String("on", "tmpfs,ext4", "where the layers are: tmpfs, ext4 (a loop file)")
-	dir := fs.String("dir", "/var/tmp", "where the loop file and the mounts are made")
+	on := fs.String("on", "tmpfs,ext4", "where the layers are: tmpfs, ext4 (the filesystem of -dir if it is one, else a loop file), ext4-loop")
+	dir := fs.String("dir", "/var/tmp", "where the layers, or their mounts, are made")
 	only := fs.String("only", "", "lines to measure, by the names that -list prints; empty: all")
 	skip := fs.String("skip", "", "lines to leave out")
 	with := fs.String("with", "", "sides to measure: native,kernel,floor,fuse-overlayfs,ours, names of OVERLAY_PEERS; empty: all")
 	fs.StringVar(&b.debs, "debs", "", "directory of ten packages for dpkg; empty: they are downloaded")
 	fs.IntVar(&b.many, "many", 1_000_000, "files of the walk for the memory line")
 	fs.StringVar(&b.doc, "write", "", "document whose marked tables are replaced")
+	fs.StringVar(&b.record, "results", "", "file of results: those of earlier runs of other lines are taken from it, and these added")
+	fs.BoolVar(&b.keep, "keep", false, "do not remove what was made on an ext4 that was there before: a run soon after is then not slowed down by it")
 	list := fs.Bool("list", false, "print the names of the lines")
 	if err := fs.Parse(args); err != nil {
 		return err
@@ -66,13 +68,16 @@ func words(s string) []string {
 // bench is the run of the program; what is below dir belongs to one run on one
 // filesystem.
 type bench struct {
-	ours, options, debs, doc string
-	rounds, many             int
-	only, skip, with         []string
+	ours, options, debs, doc, record string
+	rounds, many                     int
+	keep                             bool
+	only, skip, with                 []string
 
 	self    string // this program
 	dir     string // on the filesystem that is measured
 	kind    string // of filesystem
+	place   string // what of that kind it is, for the reader
+	away    int    // rounds whose trees are there
 	stopped atomic.Bool
 	results []result
 }
@@ -89,7 +94,10 @@ func (b *bench) run(kind, top string) (err error) {
 			b.stopped.Store(true)
 		}
 	}()
-	b.kind, b.results = kind, nil
+	b.kind = kind
+	if err := b.recall(); err != nil {
+		return err
+	}
 	undo, err := b.makePlace(kind, top)
 	if err != nil {
 		return err
@@ -99,7 +107,7 @@ func (b *bench) run(kind, top string) (err error) {
 	if err != nil {
 		return err
 	}
-	fmt.Printf("\n%s, medians of %d rounds: ms (ratio to kernel) daemon's CPU s\n", kind, b.rounds)
+	fmt.Printf("\n%s (%s), medians of %d rounds: ms (ratio to kernel) daemon's CPU s\n", kind, b.place, b.rounds)
 	for _, s := range sides {
 		fmt.Printf("  %-16s %s\n", s.name, s.what)
 	}
@@ -109,6 +117,9 @@ func (b *bench) run(kind, top string) (err error) {
 		}
 		if err := b.measure(l, sides); err != nil {
 			return fmt.Errorf("%s: %w", l.name, err)
+		}
+		if err := b.remember(); err != nil {
+			return err
 		}
 	}
 	b.summary(os.Stdout, sides)

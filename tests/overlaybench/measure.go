@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -16,13 +17,13 @@ import (
 
 // result are the medians of a step, by side.
 type result struct {
-	line, step string
-	memory     bool
-	by         map[string]figure
+	Line, Step string
+	Memory     bool
+	By         map[string]figure
 }
 
 // figure is milliseconds (or MiB) and the server's CPU seconds.
-type figure struct{ value, cpu float64 }
+type figure struct{ Value, CPU float64 }
 
 // measure runs the rounds of a line and prints it.
 func (b *bench) measure(l line, sides []side) error {
@@ -39,14 +40,15 @@ func (b *bench) measure(l line, sides []side) error {
 	if err != nil {
 		return err
 	}
+	b.results = slices.DeleteFunc(b.results, func(r result) bool { return r.Line == l.name })
 	for i, st := range l.steps {
-		r := result{line: l.name, step: st.name, memory: st.memory, by: map[string]figure{}}
+		r := result{Line: l.name, Step: st.name, Memory: st.memory, By: map[string]figure{}}
 		for name, rounds := range got {
 			var v, cpu []float64
 			for _, figures := range rounds {
-				v, cpu = append(v, figures[i].value), append(cpu, figures[i].cpu)
+				v, cpu = append(v, figures[i].Value), append(cpu, figures[i].CPU)
 			}
-			r.by[name] = figure{timing.Median(v), timing.Median(cpu)}
+			r.By[name] = figure{timing.Median(v), timing.Median(cpu)}
 		}
 		b.results = append(b.results, r)
 		b.print(os.Stdout, &r, sides)
@@ -128,7 +130,7 @@ func (b *bench) once(s *side, l *line) (figures []figure, hash string, err error
 	start := time.Now()
 	m, err := b.mount(s, l)
 	if m != nil {
-		defer func() { err = errors.Join(err, m.remove()) }()
+		defer func() { err = errors.Join(err, b.putAway(m, l)) }()
 	}
 	if err != nil {
 		return nil, "", err
@@ -198,7 +200,7 @@ func (b *bench) step(m *mounted, s *step) (f figure, err error) {
 	}
 	f = figure{took * 1e3, m.cpu() - cpu}
 	if s.memory {
-		f.value = m.resident()
+		f.Value = m.resident()
 	}
 	return f, nil
 }

@@ -13,8 +13,16 @@ import (
 	"github.com/plyfs/plyfs/tests/internal/timing"
 )
 
-// makePlace mounts the filesystem that is measured at a new directory, b.dir.
-// The returned function takes all away.
+// The filesystems that -on names.
+const (
+	onTmpfs = "tmpfs"
+	onExt4  = "ext4"
+	onLoop  = "ext4-loop"
+)
+
+// makePlace makes a new directory, b.dir, on the filesystem that is measured:
+// for ext4 that of top where it is one, else one of its own. The returned
+// function takes all away.
 func (b *bench) makePlace(kind, top string) (undo func() error, err error) {
 	if top, err = os.MkdirTemp(top, "overlaybench-"); err != nil {
 		return nil, err
@@ -23,19 +31,24 @@ func (b *bench) makePlace(kind, top string) (undo func() error, err error) {
 	if err := os.Mkdir(b.dir, 0o755); err != nil {
 		return nil, err
 	}
-	image := filepath.Join(top, "image")
 	switch kind {
-	case "tmpfs":
+	case onTmpfs:
+		b.place = "a tmpfs"
 		err = unix.Mount("overlaybench", b.dir, "tmpfs", 0, "size=90%,nr_inodes=0,mode=755")
-	case "ext4":
-		err = errors.Join(
-			timing.Tool("truncate", "-s", "24G", image),
-			timing.Tool("mkfs.ext4", "-qF", "-N", "3000000", "-E", "lazy_itable_init=0,lazy_journal_init=0", image))
-		if err == nil {
-			err = timing.Tool("mount", "-o", "loop", image, b.dir)
+	case onExt4:
+		var fs unix.Statfs_t
+		if err = unix.Statfs(top, &fs); err == nil && fs.Type == unix.EXT4_SUPER_MAGIC {
+			b.place = "the machine's own disk"
+			if b.keep {
+				return func() error { return nil }, nil
+			}
+			return func() error { return os.RemoveAll(top) }, nil
 		}
+		err = errors.Join(err, b.loop(top))
+	case onLoop:
+		err = b.loop(top)
 	default:
-		err = fmt.Errorf("-on %s: it is tmpfs or ext4", kind)
+		err = fmt.Errorf("-on %s: it is tmpfs, ext4 or ext4-loop", kind)
 	}
 	if err != nil {
 		return nil, errors.Join(err, os.RemoveAll(top))
@@ -47,6 +60,19 @@ func (b *bench) makePlace(kind, top string) (undo func() error, err error) {
 		}
 		return os.RemoveAll(top)
 	}, nil
+}
+
+// loop mounts an ext4 of the program's own, on a file in top.
+func (b *bench) loop(top string) error {
+	b.place = "a loop file"
+	image := filepath.Join(top, "image")
+	err := errors.Join(
+		timing.Tool("truncate", "-s", "24G", image),
+		timing.Tool("mkfs.ext4", "-qF", "-N", "3000000", "-E", "lazy_itable_init=0,lazy_journal_init=0", image))
+	if err != nil {
+		return err
+	}
+	return timing.Tool("mount", "-o", "loop", image, b.dir)
 }
 
 // A layers names what lies under a line; each is made once a run.

@@ -2,10 +2,13 @@ package main
 
 import (
 	"bytes"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"math"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/plyfs/plyfs/tests/internal/timing"
@@ -13,9 +16,9 @@ import (
 
 // print writes one step's figures.
 func (b *bench) print(w io.Writer, r *result, sides []side) {
-	fmt.Fprintf(w, "%-38s", r.step)
+	fmt.Fprintf(w, "%-38s", r.Step)
 	for _, s := range sides {
-		f, ok := r.by[s.name]
+		f, ok := r.By[s.name]
 		if !ok {
 			fmt.Fprintf(w, "  %s –", s.name)
 			continue
@@ -27,15 +30,15 @@ func (b *bench) print(w io.Writer, r *result, sides []side) {
 
 // cell is a figure with its ratio to the kernel's, if that was measured.
 func (r *result) cell(f figure) string {
-	text := fmt.Sprintf("%.0f", f.value)
-	if f.value < 20 {
-		text = fmt.Sprintf("%.1f", f.value)
+	text := fmt.Sprintf("%.0f", f.Value)
+	if f.Value < 20 {
+		text = fmt.Sprintf("%.1f", f.Value)
 	}
-	if k, ok := r.by[kernel]; ok && k.value > 0 && !r.memory {
-		text += fmt.Sprintf(" (%.2f)", f.value/k.value)
+	if k, ok := r.By[kernel]; ok && k.Value > 0 && !r.Memory {
+		text += fmt.Sprintf(" (%.2f)", f.Value/k.Value)
 	}
-	if f.cpu > 0 {
-		text += fmt.Sprintf(" %.2fs", f.cpu)
+	if f.CPU > 0 {
+		text += fmt.Sprintf(" %.2fs", f.CPU)
 	}
 	return text
 }
@@ -45,15 +48,15 @@ func (r *result) cell(f figure) string {
 func (b *bench) ratios(a string, others ...string) []float64 {
 	var out []float64
 	for _, r := range b.results {
-		x, ok := r.by[a]
+		x, ok := r.By[a]
 		least := math.Inf(1)
 		for _, name := range others {
-			if y, ok := r.by[name]; ok {
-				least = min(least, y.value)
+			if y, ok := r.By[name]; ok {
+				least = min(least, y.Value)
 			}
 		}
-		if ok && !r.memory && x.value > 0 && least > 0 && !math.IsInf(least, 1) {
-			out = append(out, x.value/least)
+		if ok && !r.Memory && x.Value > 0 && least > 0 && !math.IsInf(least, 1) {
+			out = append(out, x.Value/least)
 		}
 	}
 	return out
@@ -79,7 +82,7 @@ func (b *bench) summary(w io.Writer, sides []side) {
 }
 
 // write replaces the table of this filesystem in the document: what is between
-// the lines `<!-- overlay KIND -->` and `<!-- end -->`.
+// the lines `<!-- overlay KIND -->` (tmpfs, ext4) and `<!-- end -->`.
 func (b *bench) write(sides []side) error {
 	text, err := os.ReadFile(b.doc)
 	if err != nil {
@@ -101,17 +104,66 @@ func (b *bench) write(sides []side) error {
 	return os.WriteFile(b.doc, out.Bytes(), 0o644)
 }
 
+// recall reads what runs before this one on such a filesystem have added to the
+// file of results, so that the lines can be measured a few at a time.
+func (b *bench) recall() error {
+	b.results = nil
+	all, err := b.recorded()
+	b.results = all[b.kind]
+	return err
+}
+
+func (b *bench) recorded() (map[string][]result, error) {
+	all := map[string][]result{}
+	if b.record == "" {
+		return all, nil
+	}
+	text, err := os.ReadFile(b.record)
+	if errors.Is(err, os.ErrNotExist) {
+		return all, nil
+	}
+	if err == nil {
+		err = json.Unmarshal(text, &all)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("the results in %s: %w", b.record, err)
+	}
+	return all, nil
+}
+
+// remember puts the results into their file, in the order of the lines.
+func (b *bench) remember() error {
+	order := map[string]int{}
+	for i, l := range b.lines() {
+		order[l.name] = i
+	}
+	slices.SortStableFunc(b.results, func(x, y result) int { return order[x.Line] - order[y.Line] })
+	if b.record == "" {
+		return nil
+	}
+	all, err := b.recorded()
+	if err != nil {
+		return err
+	}
+	all[b.kind] = b.results
+	text, err := json.MarshalIndent(all, "", "\t")
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(b.record, text, 0o644)
+}
+
 func (b *bench) table(w io.Writer, sides []side) {
-	fmt.Fprintf(w, "Medians of %d rounds: ms (ratio to kernel) CPU seconds of the server.\n\n| line |", b.rounds)
+	fmt.Fprintf(w, "On %s, medians of %d rounds: ms (ratio to kernel) CPU seconds of the server.\n\n| line |", b.place, b.rounds)
 	for _, s := range sides {
 		fmt.Fprintf(w, " %s |", s.name)
 	}
 	fmt.Fprintf(w, "\n|---|%s\n", strings.Repeat("---|", len(sides)))
 	for i := range b.results {
 		r := &b.results[i]
-		fmt.Fprintf(w, "| %s |", r.step)
+		fmt.Fprintf(w, "| %s |", r.Step)
 		for _, s := range sides {
-			if f, ok := r.by[s.name]; ok {
+			if f, ok := r.By[s.name]; ok {
 				fmt.Fprintf(w, " %s |", r.cell(f))
 			} else {
 				fmt.Fprint(w, " – |")
