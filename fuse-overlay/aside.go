@@ -3,7 +3,6 @@ package fuseoverlay
 import (
 	"errors"
 	"fmt"
-	"os"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -272,15 +271,9 @@ func (o *Overlay) asideOf(n *node, st *safefs.Stat) *override {
 	return v
 }
 
-// copyOwner gives a staged copy owner and mode.
+// copyOwner keeps a copy's owner and mode in an attribute.
 func (o *Overlay) copyOwner(a access, p *copyPlan) error {
 	typ := p.st.Type()
-	if !o.keepsAside(typ) {
-		if err := p.owner(a); err != nil && !o.asideOnly(err) {
-			return err
-		}
-		return nil
-	}
 	if p.aside.typ != 0 {
 		typ = p.aside.typ
 	}
@@ -288,18 +281,4 @@ func (o *Overlay) copyOwner(a access, p *copyPlan) error {
 		return err
 	}
 	return o.writeAside(a, p.aside, typ)
-}
-
-// ownUnnamedAside is ownAside for a file without a name.
-func (o *Overlay) ownUnnamedAside(f *os.File, c *creation, mode uint32) (r *safefs.Ref, st safefs.Stat, err error) {
-	if r, err = safefs.RefOf(f); err != nil {
-		return nil, st, err
-	}
-	if st, err = r.Stat(); err == nil {
-		err = o.ownAside(access{ref: r}, c, mode, &st)
-	}
-	if err != nil {
-		return nil, st, errors.Join(err, r.Close())
-	}
-	return r, st, nil
 }

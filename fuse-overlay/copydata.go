@@ -5,11 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/plyfs/plyfs/internal/safefs"
 )
 
 // copyChunk is how much is copied between looks at whether to go on, and
@@ -33,52 +34,85 @@ func interrupted(ctx context.Context, start time.Time) error {
 	}
 }
 
-// copyData copies the first size bytes of the file at from into to, which is
-// empty: as a reflink where the filesystem can and all is wanted, else by the
-// extents that hold data, so that holes stay holes.
-func (o *Overlay) copyData(ctx context.Context, from spot, to *os.File, size int64) (err error) {
-	if size == 0 {
+// source is a regular file of a layer whose content is copied.
+type source struct {
+	ref  *safefs.Ref
+	st   safefs.Stat
+	name string
+}
+
+// openSource opens what is at s, which is to be a regular file.
+func openSource(s spot) (*source, error) {
+	fd, err := openLower(s)
+	if err != nil {
+		return nil, err
+	}
+	src := &source{ref: safefs.OpenedRef(fd), name: s.name}
+	if src.st, err = src.ref.Stat(); err == nil && src.st.Type() != unix.S_IFREG {
+		err = s.stale()
+	}
+	if err != nil {
+		src.close()
+		return nil, err
+	}
+	return src, nil
+}
+
+// close gives the descriptor back, through which nothing was written.
+func (s *source) close() { _ = s.ref.Close() }
+
+// copyData copies the first size bytes of src into the file open as out, which
+// is empty: as a reflink where the filesystem can and all is wanted, else whole
+// or, where there are holes, by the extents that hold data, so that holes stay
+// holes.
+func (o *Overlay) copyData(ctx context.Context, src *source, out int, size int64) error {
+	size = min(size, int64(src.st.Size))
+	if size == int64(src.st.Size) && o.clone(src, out) {
 		return nil
 	}
-	fd, err := openLower(from)
-	if err != nil {
-		return err
-	}
-	src := os.NewFile(uintptr(fd), from.name)
-	defer func() { err = errors.Join(err, src.Close()) }()
-	st, err := src.Stat()
-	if err != nil {
-		return err
-	}
-	if !st.Mode().IsRegular() {
-		return from.stale()
-	}
-	size = min(size, st.Size())
-	out, start := int(to.Fd()), time.Now()
-	if size == st.Size() && unix.IoctlFileClone(out, fd) == nil {
-		return nil
-	}
-	if err := to.Truncate(size); err != nil {
-		return err
+	start := time.Now()
+	dense := int64(src.st.Blocks)*512 >= int64(src.st.Size)
+	if !dense {
+		if err := retryEINTR(func() error { return unix.Ftruncate(out, size) }); err != nil {
+			return err
+		}
 	}
 	for at := int64(0); at < size; {
-		begin, end, err := extent(fd, at, size)
-		if err != nil {
-			return err
+		begin, end := at, size
+		if !dense {
+			var err error
+			if begin, end, err = extent(src.ref.Fd(), at, size); err != nil {
+				return err
+			}
 		}
 		for begin < end {
 			if err := interrupted(ctx, start); err != nil {
 				return err
 			}
-			n, err := copyRange(src, to, begin, min(end-begin, copyChunk))
+			n, err := copyRange(src.ref.Fd(), out, begin, min(end-begin, copyChunk))
 			if err != nil {
-				return fmt.Errorf("copy %q: %w", from.name, err)
+				return fmt.Errorf("copy %q: %w", src.name, err)
 			}
 			begin += n
 		}
 		at = end
 	}
 	return nil
+}
+
+// clone makes out a reflink of src. What a pair of filesystems cannot do is
+// not tried twice.
+func (o *Overlay) clone(src *source, out int) bool {
+	if _, never := o.uncloned.Load(src.st.Dev); never {
+		return false
+	}
+	err := unix.IoctlFileClone(out, src.ref.Fd())
+	for _, e := range []syscall.Errno{syscall.EOPNOTSUPP, syscall.EXDEV, syscall.ENOTTY} {
+		if errors.Is(err, e) {
+			o.uncloned.Store(src.st.Dev, nil)
+		}
+	}
+	return err == nil
 }
 
 // extent returns the next stretch of data at or after at, cut at size; empty
@@ -105,9 +139,9 @@ func extent(fd int, at, size int64) (begin, end int64, err error) {
 
 // copyRange copies up to n bytes at off. A source that ends early was cut
 // meanwhile: zeros are left, and an error.
-func copyRange(src, to *os.File, off, n int64) (int64, error) {
+func copyRange(src, to int, off, n int64) (int64, error) {
 	from, dest := off, off
-	k, err := unix.CopyFileRange(int(src.Fd()), &from, int(to.Fd()), &dest, int(n), 0)
+	k, err := unix.CopyFileRange(src, &from, to, &dest, int(n), 0)
 	switch {
 	case err == nil && k > 0:
 		return int64(k), nil
@@ -119,12 +153,20 @@ func copyRange(src, to *os.File, off, n int64) (int64, error) {
 		return 0, err
 	}
 	buf := make([]byte, min(n, 1<<20))
-	m, err := src.ReadAt(buf, off)
-	if m == 0 {
+	m, err := unix.Pread(src, buf, off)
+	switch {
+	case errors.Is(err, syscall.EINTR):
+		return 0, nil
+	case err != nil:
 		return 0, err
+	case m == 0:
+		return 0, io.ErrUnexpectedEOF
 	}
-	w, err := to.WriteAt(buf[:m], off)
-	return int64(w), err
+	w, err := unix.Pwrite(to, buf[:m], off)
+	if errors.Is(err, syscall.EINTR) {
+		return 0, nil
+	}
+	return int64(max(w, 0)), err
 }
 
 func cannotCopyRange(err error) bool {

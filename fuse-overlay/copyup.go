@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"strings"
 	"syscall"
 
@@ -83,13 +82,15 @@ func (o *Overlay) copyUpAlone(ctx context.Context, n *node, size int64) error {
 		return err
 	}
 	p, err := o.planCopy(n, size)
-	if err == nil {
-		err = o.copyRoom(ctx, p)
-	}
 	if err != nil {
 		return err
 	}
+	if p.src != nil {
+		defer p.src.close()
+	}
+	err = o.copyRoom(ctx, p)
 	switch {
+	case err != nil:
 	case n.isDir():
 		err = o.copyDir(n, p)
 	case n.typ != unix.S_IFREG:
@@ -125,7 +126,8 @@ func (o *Overlay) parentsUp(ctx context.Context, n *node) error {
 
 // copyPlan is all that a copy will be, read before anything is written.
 type copyPlan struct {
-	from    spot // attributes
+	from    spot    // attributes
+	src     *source // the content, if that is there too and wanted
 	st      safefs.Stat
 	size    int64 // how much data
 	target  string
@@ -142,12 +144,22 @@ type xattr struct {
 	value []byte
 }
 
-func (o *Overlay) planCopy(n *node, size int64) (*copyPlan, error) {
+func (o *Overlay) planCopy(n *node, size int64) (_ *copyPlan, err error) {
 	p := &copyPlan{from: n.lower}
 	if n.isDir() {
 		p.from = n.stack()[0].spot()
 	}
-	if err := p.from.with(func(a access) error { return o.look(a, p) }); err != nil {
+	if o.wantsData(n, size) {
+		// By its descriptor, as one file and with fewer walks.
+		if p.src, err = openSource(p.from); err == nil {
+			if err = o.look(access{ref: p.src.ref}, p); err != nil {
+				p.src.close()
+			}
+		}
+	} else {
+		err = p.from.with(func(a access) error { return o.look(a, p) })
+	}
+	if err != nil {
 		return nil, fmt.Errorf("plan the copy of %q: %w", p.from.name, err)
 	}
 	p.aside = o.asideOf(n, &p.st)
@@ -165,9 +177,24 @@ func (o *Overlay) planCopy(n *node, size int64) (*copyPlan, error) {
 	return p, nil
 }
 
+// wantsData tells whether a copy of n up to size takes data from where its
+// attributes are.
+func (o *Overlay) wantsData(n *node, size int64) bool {
+	if n.typ != unix.S_IFREG || size == 0 || size == metaOnly && o.c.Metacopy {
+		return false
+	}
+	n.copyMu.Lock()
+	defer n.copyMu.Unlock()
+	return n.data == nil
+}
+
 // planMarks decides on what the copy says of where it comes from.
 func (o *Overlay) planMarks(n *node, p *copyPlan, size int64) {
-	p.origin = o.originOf(p.from, p.st.Dev)
+	if p.src != nil {
+		p.origin = o.originAt(p.src.ref.Fd(), ".", p.st.Dev)
+	} else {
+		p.origin = o.originOf(p.from, p.st.Dev)
+	}
 	if n.isDir() {
 		return
 	}
@@ -183,7 +210,9 @@ func (o *Overlay) planMarks(n *node, p *copyPlan, size int64) {
 
 // look reads what there is to copy but data.
 func (o *Overlay) look(a access, p *copyPlan) (err error) {
-	if p.st, err = a.stat(); err != nil {
+	if p.src != nil {
+		p.st = p.src.st
+	} else if p.st, err = a.stat(); err != nil {
 		return err
 	}
 	if p.st.Type() == unix.S_IFLNK {
@@ -218,10 +247,14 @@ func (o *Overlay) copiedXattrs(a access) ([]xattr, error) {
 	return out, nil
 }
 
-// dress gives a staged file owner, mode, attributes and, last, times.
-func (o *Overlay) dress(a access, p *copyPlan) error {
-	if err := o.copyOwner(a, p); err != nil {
-		return err
+// dress gives a staged file, made as st says, owner, attributes, mode and, last,
+// times.
+func (o *Overlay) dress(a access, p *copyPlan, st *safefs.Stat) error {
+	aside := o.keepsAside(p.st.Type())
+	if !aside {
+		if err := p.own(a, st); err != nil && !o.asideOnly(err) {
+			return err
+		}
 	}
 	for _, x := range p.xattrs {
 		if err := a.setxattr(x.name, x.value, 0); err != nil && !o.mayLose(x.name, err) {
@@ -234,23 +267,32 @@ func (o *Overlay) dress(a access, p *copyPlan) error {
 			return err
 		}
 	}
-	return a.utimens(p.st.Atime, p.st.Mtime)
-}
-
-// owner sets owner and mode where they are not right.
-func (p *copyPlan) owner(a access) error {
-	st, err := a.stat()
+	var err error
+	if aside {
+		err = o.copyOwner(a, p)
+	} else if err = p.chmod(a, st); err != nil && o.asideOnly(err) {
+		err = nil
+	}
 	if err != nil {
 		return err
 	}
-	if st.UID != p.st.UID || st.GID != p.st.GID {
-		if err := a.chown(int(p.st.UID), int(p.st.GID)); err != nil {
-			return err
-		}
-		if st.Mode&0o6000 != 0 {
-			st.Mode = ^uint32(0) // the kernel may have cleared them
-		}
+	return a.utimens(p.st.Atime, p.st.Mtime)
+}
+
+// own sets the owner where it is not right. Of set-ID bits it may leave none.
+func (p *copyPlan) own(a access, st *safefs.Stat) error {
+	if st.UID == p.st.UID && st.GID == p.st.GID {
+		return nil
 	}
+	if st.Mode&0o6000 != 0 {
+		st.Mode = ^uint32(0) // not known afterwards
+	}
+	return a.chown(int(p.st.UID), int(p.st.GID))
+}
+
+// chmod sets the mode where it is not right. Attributes come before it: an
+// ordinary user may set them only on what that mode lets it write.
+func (p *copyPlan) chmod(a access, st *safefs.Stat) error {
 	if st.Mode == p.st.Mode || p.st.Type() == unix.S_IFLNK {
 		return nil
 	}
@@ -338,7 +380,11 @@ func (o *Overlay) copyDir(n *node, p *copyPlan) error {
 	if err := o.work.stage.Mkdir(name, 0o700); err != nil {
 		return err
 	}
-	err := o.dress(access{dir: o.work.stage, name: name}, p)
+	a := access{dir: o.work.stage, name: name}
+	st, err := a.stat()
+	if err == nil {
+		err = o.dress(a, p, &st)
+	}
 	if err == nil {
 		err = o.publish(n, func(d *safefs.Dir, to string) error {
 			if err := o.work.stage.Rename(name, d, to, 0); err != nil {
@@ -386,18 +432,19 @@ func (o *Overlay) copySpecial(n *node, p *copyPlan) error {
 		return err
 	}
 	a := access{dir: o.work.stage, name: name}
-	err = o.dress(a, p)
+	st, err := a.stat()
+	if err == nil {
+		err = o.dress(a, p, &st)
+	}
 	if err == nil && p.index != "" {
 		err = a.setxattr(o.work.prefix+"nlink", formatLinks('U', int(p.st.Nlink)-2), 0)
 	}
 	if err == nil {
 		err = o.publish(n, func(d *safefs.Dir, to string) error {
-			st, err := a.stat()
-			if err == nil && p.index != "" {
-				err = o.work.stage.Link(name, o.work.index, p.index)
-			}
-			if err != nil {
-				return err
+			if p.index != "" {
+				if err := o.work.stage.Link(name, o.work.index, p.index); err != nil {
+					return err
+				}
 			}
 			if err := o.work.stage.Rename(name, d, to, 0); err != nil {
 				return errors.Join(err, o.unindex(p))
@@ -421,174 +468,4 @@ func (o *Overlay) keepStaged(n *node, name string) error {
 	n.orphan.Store(r)
 	n.up.Store(true)
 	return o.work.stage.Unlink(name)
-}
-
-// copyRegular copies a regular file up.
-func (o *Overlay) copyRegular(ctx context.Context, n *node, p *copyPlan) (err error) {
-	f, name, err := o.stageFile()
-	if err != nil {
-		return err
-	}
-	defer func() {
-		err = errors.Join(err, f.Close())
-		if name != "" {
-			err = errors.Join(err, removeTree(o.work.stage, name))
-		}
-	}()
-	r, err := safefs.RefOf(f)
-	if err != nil {
-		return err
-	}
-	kept := false
-	defer func() {
-		if !kept {
-			err = errors.Join(err, r.Close())
-		}
-	}()
-	if p.meta {
-		err = errors.Join(f.Truncate(p.size), r.Setxattr(o.work.prefix+"metacopy", nil, 0))
-	} else {
-		err = o.copyData(ctx, n.lowerData(), f, p.size)
-	}
-	if err != nil {
-		return err
-	}
-	if err := o.dress(access{ref: r}, p); err != nil {
-		return err
-	}
-	if p.index != "" {
-		if err := r.Setxattr(o.work.prefix+"nlink", formatLinks('U', int(p.st.Nlink)-2), 0); err != nil {
-			return err
-		}
-	}
-	if p.size > 0 && !p.meta && !o.c.Volatile {
-		if err := o.work.settle(f); err != nil {
-			return err
-		}
-	}
-	return o.publish(n, func(d *safefs.Dir, to string) error {
-		return o.linkCopy(n, p, r, d, to)
-	}, func() error {
-		kept = true
-		n.orphan.Store(r)
-		o.becomeUpper(n, p)
-		return nil
-	})
-}
-
-// linkCopy gives the copy its names.
-func (o *Overlay) linkCopy(n *node, p *copyPlan, r *safefs.Ref, d *safefs.Dir, to string) error {
-	if p.index != "" {
-		if err := r.Link(o.work.index, p.index); err != nil {
-			return fmt.Errorf("index of hard links: %w", err)
-		}
-	}
-	if err := r.Link(d, to); err != nil {
-		return errors.Join(err, o.unindex(p))
-	}
-	st, err := r.Stat()
-	if err != nil {
-		return err
-	}
-	o.copied(n, p, &st)
-	return nil
-}
-
-// unindex takes back the index entry of a copy that came to nothing.
-func (o *Overlay) unindex(p *copyPlan) error {
-	if p.index == "" {
-		return nil
-	}
-	return o.work.index.Unlink(p.index)
-}
-
-// copied makes n the file st of the upper, which has its name.
-func (o *Overlay) copied(n *node, p *copyPlan, st *safefs.Stat) {
-	if p.index != "" {
-		o.treeMu.Lock()
-		o.addKeyLocked(n, fileID{st.Dev, st.Ino})
-		o.treeMu.Unlock()
-	}
-	o.becomeUpper(n, p)
-}
-
-// becomeUpper makes n upper as p says.
-func (o *Overlay) becomeUpper(n *node, p *copyPlan) {
-	n.copyMu.Lock()
-	switch {
-	case !p.meta:
-		n.data = nil
-	case n.data == nil:
-		data := n.lower
-		n.data = &data
-	}
-	if p.index != "" {
-		n.links.index.Store(&p.index)
-		n.links.diff = int(p.st.Nlink) - 2
-	}
-	if n.naked.Swap(false) {
-		n.bare.Store(true) // the upper's filesystem may have given the copy a label
-	}
-	n.up.Store(true)
-	n.copyMu.Unlock()
-	o.fds.drop(n)
-}
-
-// stageFile makes a file in work: without a name where that can be, else with
-// the one returned.
-func (o *Overlay) stageFile() (*os.File, string, error) {
-	if o.work.unnamed {
-		f, err := o.work.stage.OpenTemp(0o600)
-		return f, "", err
-	}
-	name := o.work.name()
-	f, err := o.work.stage.Open(name, unix.O_CREAT|unix.O_EXCL|unix.O_RDWR, 0o600)
-	return f, name, err
-}
-
-// completeData gives a metadata-only copy its data: written in place and
-// synced, before the mark that it has none is taken off.
-func (o *Overlay) completeData(ctx context.Context, n *node, size int64) (err error) {
-	var f *os.File
-	err = o.withUpper(n, func(a access) error {
-		fd, err := openAccess(a, unix.O_RDWR)
-		if err == nil {
-			f = os.NewFile(uintptr(fd), "copy")
-		}
-		return err
-	})
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, f.Close()) }()
-	st, err := safefs.StatFile(f)
-	if err != nil {
-		return err
-	}
-	want := int64(st.Size)
-	if size >= 0 {
-		want = min(want, size)
-	}
-	if err := o.copyData(ctx, n.lowerData(), f, want); err != nil {
-		return err
-	}
-	if !o.c.Volatile {
-		if err := o.work.settle(f); err != nil {
-			return err
-		}
-	}
-	err = o.withUpper(n, func(a access) error {
-		for _, prefix := range []string{trustedPrefix, userPrefix} {
-			for _, mark := range []string{"metacopy", "redirect"} {
-				if err := a.removexattr(prefix + mark); err != nil && !noXattrs(err) && !errors.Is(err, syscall.EPERM) {
-					return err
-				}
-			}
-		}
-		return a.utimens(st.Atime, st.Mtime)
-	})
-	if err == nil {
-		o.becomeUpper(n, &copyPlan{})
-	}
-	return err
 }

@@ -487,18 +487,20 @@ func (o *Overlay) unnamed(ctx context.Context, dir *node, mode uint32, who calle
 		if o.defaultACLLocked(dir, d) != aclSome {
 			mode &^= who.umask
 		}
-		f, err := d.OpenTemp(o.modeOf(unix.S_IFREG, mode&0o7777))
-		if err != nil {
+		if r, err = d.OpenTemp(o.modeOf(unix.S_IFREG, mode&0o7777)); err != nil {
 			return err
 		}
-		if o.aside != "" {
+		if st, err = r.Stat(); err == nil && o.aside != "" {
 			c := creation{dir: dir, typ: unix.S_IFREG, who: who}
-			r, st, err = o.ownUnnamedAside(f, &c, mode)
+			err = o.ownAside(access{ref: r}, &c, mode, &st)
 			kept = c.aside
-		} else {
-			r, st, err = o.ownUnnamed(f, d, who)
+		} else if err == nil {
+			err = ownUnnamed(r, &st, d, who)
 		}
-		return errors.Join(err, f.Close())
+		if err != nil {
+			err = errors.Join(err, r.Close())
+		}
+		return err
 	})
 	if err != nil {
 		return nil, st, err
@@ -517,31 +519,22 @@ func (o *Overlay) unnamed(ctx context.Context, dir *node, mode uint32, who calle
 	return n, st, nil
 }
 
-func (o *Overlay) ownUnnamed(f *os.File, d *safefs.Dir, who caller) (r *safefs.Ref, st safefs.Stat, err error) {
-	if r, err = safefs.RefOf(f); err != nil {
-		return nil, st, err
-	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, r.Close())
-		}
-	}()
-	if st, err = r.Stat(); err != nil {
-		return r, st, err
-	}
+// ownUnnamed gives a new file without a name its owner; st is its attributes.
+func ownUnnamed(r *safefs.Ref, st *safefs.Stat, d *safefs.Dir, who caller) error {
 	parent, err := d.Stat(".")
 	if err != nil {
-		return r, st, err
+		return err
 	}
 	gid := who.gid
 	if parent.Mode&unix.S_ISGID != 0 {
 		gid = parent.GID
 	}
-	if st.UID != who.uid || st.GID != gid {
-		if err := r.Chown(int(who.uid), int(gid)); err != nil {
-			return r, st, err
-		}
-		st, err = r.Stat()
+	if st.UID == who.uid && st.GID == gid {
+		return nil
 	}
-	return r, st, err
+	if err := r.Chown(int(who.uid), int(gid)); err != nil {
+		return err
+	}
+	*st, err = r.Stat()
+	return err
 }

@@ -201,6 +201,16 @@ func (o *Overlay) with(n *node, f func(a access) error) error {
 	return n.lower.with(f)
 }
 
+// reach is with, by the file's descriptor where it is open.
+func (o *Overlay) reach(n *node, f func(a access) error) error {
+	b := o.fds.peek(n)
+	if b == nil {
+		return o.with(n, f)
+	}
+	defer o.fds.leave(b)
+	return f(access{ref: safefs.OpenedRef(b.fd)})
+}
+
 func (s spot) with(f func(a access) error) error {
 	return s.place.with(func(d *safefs.Dir) error { return f(access{dir: d, name: s.name}) })
 }

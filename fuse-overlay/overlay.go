@@ -38,6 +38,10 @@ type Overlay struct {
 	// before there is a mount.
 	modeChanged func(n *node)
 
+	// uncloned holds the devices of lower files of which the upper's filesystem
+	// takes no reflinks.
+	uncloned sync.Map
+
 	renameMu sync.RWMutex
 	treeMu   sync.Mutex
 	table    table // guarded by treeMu
@@ -172,7 +176,7 @@ func (o *Overlay) findVolumes() error {
 			}
 			v := volume{dev: st.Dev, uuid: uuidOf(d), lower: lower}
 			var fs unix.Statfs_t
-			if h, ok := handleAt(d, "."); ok && unix.Fstatfs(d.Fd(), &fs) == nil {
+			if h, ok := handleAt(d.Fd(), "."); ok && unix.Fstatfs(d.Fd(), &fs) == nil {
 				v.form = formOf(fs.Type, h.bytes, st.Ino)
 			}
 			o.volume = append(o.volume, v)
@@ -301,15 +305,7 @@ func (o *Overlay) originIno(record string) (uint64, bool) {
 func (o *Overlay) originOf(s spot, dev uint64) []byte {
 	var record []byte
 	err := s.place.with(func(d *safefs.Dir) error {
-		h, ok := handleAt(d, s.name)
-		if !ok {
-			return nil
-		}
-		for _, v := range o.volume {
-			if v.dev == dev {
-				record = encodeOrigin(h, v.uuid)
-			}
-		}
+		record = o.originAt(d.Fd(), s.name, dev)
 		return nil
 	})
 	if err != nil {
@@ -318,12 +314,25 @@ func (o *Overlay) originOf(s spot, dev uint64) []byte {
 	return record
 }
 
-func handleAt(d *safefs.Dir, name string) (handleOf, bool) {
+// originAt is originOf for name in dirfd, or for the file itself (".").
+func (o *Overlay) originAt(dirfd int, name string, dev uint64) []byte {
+	for i := range o.volume {
+		if v := &o.volume[i]; v.dev == dev {
+			if h, ok := handleAt(dirfd, name); ok {
+				return encodeOrigin(h, v.uuid)
+			}
+			return nil
+		}
+	}
+	return nil
+}
+
+func handleAt(dirfd int, name string) (handleOf, bool) {
 	flags := 0
 	if name == "." {
 		name, flags = "", unix.AT_EMPTY_PATH
 	}
-	h, _, err := unix.NameToHandleAt(d.Fd(), name, flags)
+	h, _, err := unix.NameToHandleAt(dirfd, name, flags)
 	if err != nil {
 		return handleOf{}, false
 	}

@@ -43,7 +43,7 @@ func (o *Overlay) setattr(ctx context.Context, n *node, c change) (st safefs.Sta
 		}
 	}
 	if c.more() {
-		err = o.with(n, func(a access) (err error) {
+		err = o.reach(n, func(a access) (err error) {
 			c, err := o.setAside(n, a, c)
 			if err != nil {
 				return err

@@ -11,20 +11,20 @@ import (
 )
 
 // settle makes sure that no power loss leaves a name, or a mark, that is made
-// after it without the data that f has now.
+// after it without the data that the file open as fd has now.
 //
 // Where the filesystem's journal commits in order, it is enough that the data
 // is written and its extents are in the journal's running transaction: what is
 // changed later is committed with them or after them, and a commit flushes the
 // disk first. So nothing waits for a commit (fsync would, once a file); a loss
 // then shows the file of the layer below, whole, until the journal's next
-// commit. Elsewhere f is synced.
-func (w *work) settle(f *os.File) error {
+// commit. Elsewhere the file is synced.
+func (w *work) settle(fd int) error {
 	if !w.ordered {
-		return f.Sync()
+		return retryEINTR(func() error { return unix.Fsync(fd) })
 	}
 	const all = unix.SYNC_FILE_RANGE_WAIT_BEFORE | unix.SYNC_FILE_RANGE_WRITE | unix.SYNC_FILE_RANGE_WAIT_AFTER
-	err := retryEINTR(func() error { return unix.SyncFileRange(int(f.Fd()), 0, 0, all) })
+	err := retryEINTR(func() error { return unix.SyncFileRange(fd, 0, 0, all) })
 	if err != nil {
 		return fmt.Errorf("write the data of a copy: %w", err)
 	}

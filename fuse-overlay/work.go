@@ -218,7 +218,7 @@ func (w *work) probe(f Format, files bool) (err error) {
 	}
 	if t, err := w.stage.OpenTemp(0o600); err == nil {
 		tmp := w.name()
-		w.unnamed = safefs.LinkFile(t, w.stage, tmp) == nil
+		w.unnamed = t.Link(w.stage, tmp) == nil
 		if err := t.Close(); err != nil {
 			return err
 		}

@@ -98,14 +98,14 @@ func (d *Dir) OpenFD(name string, flags int, perm uint32) (int, error) {
 }
 
 // OpenTemp makes a file without a name in d (O_TMPFILE), open for reading and
-// writing, which LinkFile can give a name. EOPNOTSUPP where the filesystem
+// writing, which Ref.Link can give a name. EOPNOTSUPP where the filesystem
 // has none.
-func (d *Dir) OpenTemp(perm uint32) (*os.File, error) {
+func (d *Dir) OpenTemp(perm uint32) (*Ref, error) {
 	fd, err := openRetry(d.fd, ".", unix.O_TMPFILE|unix.O_RDWR, perm)
 	if err != nil {
 		return nil, fail("open temporary file", ".", err)
 	}
-	return os.NewFile(uintptr(fd), "unnamed"), nil
+	return OpenedRef(fd), nil
 }
 
 // Ref opens name ("." for d itself) as it is, a symlink too, without reading it.
@@ -117,7 +117,7 @@ func (d *Dir) Ref(name string) (*Ref, error) {
 	if err != nil {
 		return nil, fail("open", name, err)
 	}
-	return &Ref{fd}, nil
+	return &Ref{fd: fd}, nil
 }
 
 // Sync makes the directory's entries durable.

@@ -4,7 +4,6 @@ package safefs
 
 import (
 	"errors"
-	"os"
 	"strconv"
 
 	"golang.org/x/sys/unix"
@@ -41,18 +40,6 @@ func (d *Dir) Link(name string, to *Dir, newName string) error {
 		return err
 	}
 	return fail("link", newName, retry(func() error { return unix.Linkat(d.fd, name, to.fd, newName, 0) }))
-}
-
-// LinkFile gives the open file f (an OpenTemp one, too) the name newName in
-// to. f must not be one that had names and has lost them all.
-func LinkFile(f *os.File, to *Dir, newName string) error {
-	conn, err := f.SyscallConn()
-	if err != nil {
-		return fail("link", newName, err)
-	}
-	var linkErr error
-	err = conn.Control(func(p uintptr) { linkErr = linkFd(int(p), to, newName) })
-	return errors.Join(err, linkErr)
 }
 
 // linkFd links a descriptor. AT_EMPTY_PATH needs CAP_DAC_READ_SEARCH (or, from

@@ -44,7 +44,7 @@ func (d *Dir) chmod(name string, mode uint32, direct bool) error {
 	if err != nil {
 		return err
 	}
-	r := Ref{fd}
+	r := Ref{fd: fd}
 	err = r.chmod(mode)
 	_ = unix.Close(fd) // O_PATH: nothing to lose
 	return err

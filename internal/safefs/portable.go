@@ -140,11 +140,6 @@ func (d *Dir) Open(name string, flags int, perm uint32) (*os.File, error) {
 	return nil, fail("open", name, errors.Join(err, f.Close()))
 }
 
-// OpenTemp is not supported on this system: EOPNOTSUPP.
-func (d *Dir) OpenTemp(uint32) (*os.File, error) {
-	return nil, fail("open temporary file", ".", syscall.EOPNOTSUPP)
-}
-
 // Sync makes the directory's entries durable, where the system can.
 func (d *Dir) Sync() (err error) {
 	f, err := d.root.Open(".")

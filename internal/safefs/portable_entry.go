@@ -56,11 +56,6 @@ func (d *Dir) Link(name string, to *Dir, newName string) error {
 	return fail("link", newName, d.tree.root.Link(path.Join(d.rel, name), path.Join(to.rel, newName)))
 }
 
-// LinkFile is not supported on this system: EOPNOTSUPP.
-func LinkFile(_ *os.File, _ *Dir, newName string) error {
-	return fail("link", newName, syscall.EOPNOTSUPP)
-}
-
 // Unlink removes name, which is not a directory.
 func (d *Dir) Unlink(name string) error { return d.remove("unlink", name, false) }
 

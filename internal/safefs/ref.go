@@ -3,7 +3,6 @@
 package safefs
 
 import (
-	"errors"
 	"os"
 	"syscall"
 	"time"
@@ -11,9 +10,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Ref is an open file of any type, held without access to its content
-// (O_PATH): it stays the same file whatever happens to its names.
-type Ref struct{ fd int }
+// Ref is an open file of any type, held without access to its content (O_PATH)
+// unless it was made of a descriptor that has it: it stays the same file
+// whatever happens to its names.
+type Ref struct {
+	fd   int
+	open bool // not O_PATH: calls by descriptor serve
+}
+
+// OpenedRef returns a Ref that owns fd, which is open for reading or writing.
+func OpenedRef(fd int) *Ref { return &Ref{fd, true} }
 
 // Close gives the descriptor back. The Ref must not be used afterwards.
 func (r *Ref) Close() error {
@@ -22,7 +28,7 @@ func (r *Ref) Close() error {
 	return fail("close", "", unix.Close(fd))
 }
 
-// Fd returns the descriptor, an O_PATH one, which stays the Ref's.
+// Fd returns the descriptor, which stays the Ref's.
 func (r *Ref) Fd() int { return r.fd }
 
 // Stat returns the file's attributes.
@@ -79,6 +85,9 @@ func (r *Ref) Chown(uid, gid int) error {
 func (r *Ref) Chmod(mode uint32) error { return fail("chmod", "", r.chmod(mode)) }
 
 func (r *Ref) chmod(mode uint32) error {
+	if r.open {
+		return retry(func() error { return unix.Fchmod(r.fd, mode&0o7777) })
+	}
 	s, err := r.Stat()
 	if err != nil {
 		return err
@@ -98,26 +107,11 @@ func (r *Ref) Utimens(atime, mtime time.Time) error {
 	}))
 }
 
-// RefOf returns a Ref for the file that f is open on, which may have no name.
-// f stays the caller's and may be closed before the Ref.
-func RefOf(f *os.File) (*Ref, error) {
-	conn, err := f.SyscallConn()
-	if err != nil {
-		return nil, fail("dup", f.Name(), err)
-	}
-	fd, dupErr := -1, error(nil)
-	err = conn.Control(func(p uintptr) { fd, dupErr = unix.FcntlInt(p, unix.F_DUPFD_CLOEXEC, 0) })
-	if err = errors.Join(err, dupErr); err != nil {
-		return nil, fail("dup", f.Name(), err)
-	}
-	return &Ref{fd}, nil
-}
-
 // Dup returns a second Ref for the same file.
 func (r *Ref) Dup() (*Ref, error) {
 	fd, err := unix.FcntlInt(uintptr(r.fd), unix.F_DUPFD_CLOEXEC, 0)
 	if err != nil {
 		return nil, fail("dup", "", err)
 	}
-	return &Ref{fd}, nil
+	return &Ref{fd, r.open}, nil
 }

@@ -40,7 +40,7 @@ func (d *Dir) RefAt(path string, how Resolve) (*Ref, error) {
 	if err != nil {
 		return nil, fail("open", path, err)
 	}
-	return &Ref{fd}, nil
+	return &Ref{fd: fd}, nil
 }
 
 // openat2Works probes openat2 once: kernels before 5.6 do not have it and some

@@ -22,7 +22,7 @@ func (d *Dir) Getxattr(name, attr string) ([]byte, error) {
 		return nil, err
 	}
 	v, err := fetch(func(b []byte) (int, error) { return d.xattr().get(d.fd, name, attr, b) })
-	return v, fail("getxattr "+attr, name, err)
+	return v, failAttr("getxattr", attr, name, err)
 }
 
 // Listxattr returns the names of name's ("." for d itself) attributes.
@@ -56,7 +56,7 @@ func (d *Dir) Setxattr(name, attr string, value []byte, flags int) error {
 	if err := checkOrDot("setxattr", name); err != nil {
 		return err
 	}
-	return fail("setxattr "+attr, name, retry(func() error { return d.xattr().set(d.fd, name, attr, value, flags) }))
+	return failAttr("setxattr", attr, name, retry(func() error { return d.xattr().set(d.fd, name, attr, value, flags) }))
 }
 
 // Removexattr removes attr of name ("." for d itself).
@@ -64,29 +64,57 @@ func (d *Dir) Removexattr(name, attr string) error {
 	if err := checkOrDot("removexattr", name); err != nil {
 		return err
 	}
-	return fail("removexattr "+attr, name, retry(func() error { return d.xattr().remove(d.fd, name, attr) }))
+	return failAttr("removexattr", attr, name, retry(func() error { return d.xattr().remove(d.fd, name, attr) }))
 }
 
 // Getxattr is Dir.Getxattr for the file.
 func (r *Ref) Getxattr(attr string) ([]byte, error) {
-	v, err := fetch(func(b []byte) (int, error) { return unix.Getxattr(procFd(r.fd), attr, b) })
-	return v, fail("getxattr "+attr, "", err)
+	v, err := fetch(func(b []byte) (int, error) {
+		if r.open {
+			return unix.Fgetxattr(r.fd, attr, b)
+		}
+		return unix.Getxattr(procFd(r.fd), attr, b)
+	})
+	return v, failAttr("getxattr", attr, "", err)
 }
 
 // Listxattr is Dir.Listxattr for the file.
 func (r *Ref) Listxattr() ([]string, error) {
-	v, err := fetch(func(b []byte) (int, error) { return unix.Listxattr(procFd(r.fd), b) })
+	v, err := fetch(func(b []byte) (int, error) {
+		if r.open {
+			return unix.Flistxattr(r.fd, b)
+		}
+		return unix.Listxattr(procFd(r.fd), b)
+	})
 	return splitNames(v), fail("listxattr", "", err)
 }
 
 // Setxattr is Dir.Setxattr for the file.
 func (r *Ref) Setxattr(attr string, value []byte, flags int) error {
-	return fail("setxattr "+attr, "", retry(func() error { return unix.Setxattr(procFd(r.fd), attr, value, flags) }))
+	return failAttr("setxattr", attr, "", retry(func() error {
+		if r.open {
+			return unix.Fsetxattr(r.fd, attr, value, flags)
+		}
+		return unix.Setxattr(procFd(r.fd), attr, value, flags)
+	}))
 }
 
 // Removexattr is Dir.Removexattr for the file.
 func (r *Ref) Removexattr(attr string) error {
-	return fail("removexattr "+attr, "", retry(func() error { return unix.Removexattr(procFd(r.fd), attr) }))
+	return failAttr("removexattr", attr, "", retry(func() error {
+		if r.open {
+			return unix.Fremovexattr(r.fd, attr)
+		}
+		return unix.Removexattr(procFd(r.fd), attr)
+	}))
+}
+
+// failAttr is fail for the attribute attr of name.
+func failAttr(op, attr, name string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return fail(op+" "+attr, name, err)
 }
 
 // fetch calls get with a small buffer, and while that is too small with the

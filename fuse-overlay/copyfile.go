@@ -1,0 +1,209 @@
+package fuseoverlay
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/plyfs/plyfs/internal/safefs"
+)
+
+// copyRegular copies a regular file up. The copy stays open: whoever asked for
+// it goes on with it.
+func (o *Overlay) copyRegular(ctx context.Context, n *node, p *copyPlan) (err error) {
+	r, name, err := o.stageFile(p)
+	if err != nil {
+		return err
+	}
+	kept := false
+	defer func() {
+		if !kept {
+			err = errors.Join(err, r.Close())
+		}
+		if name != "" {
+			err = errors.Join(err, removeTree(o.work.stage, name))
+		}
+	}()
+	made, err := r.Stat()
+	if err == nil {
+		err = o.fillCopy(ctx, n, p, r, &made)
+	}
+	if err != nil {
+		return err
+	}
+	return o.publish(n, func(d *safefs.Dir, to string) error {
+		if err := o.linkCopy(n, p, r, &made, d, to); err != nil {
+			return err
+		}
+		if kept = !p.meta; kept {
+			o.fds.put(n, &backing{fd: r.Fd(), write: true, upper: true})
+		}
+		return nil
+	}, func() error {
+		kept = true
+		n.orphan.Store(r)
+		o.becomeUpper(n, p)
+		return nil
+	})
+}
+
+// fillCopy gives a staged file, made as st says, all that it is to have.
+func (o *Overlay) fillCopy(ctx context.Context, n *node, p *copyPlan, r *safefs.Ref, st *safefs.Stat) error {
+	if err := o.fillData(ctx, n, p, r); err != nil {
+		return err
+	}
+	if err := o.dress(access{ref: r}, p, st); err != nil {
+		return err
+	}
+	if p.index != "" {
+		if err := r.Setxattr(o.work.prefix+"nlink", formatLinks('U', int(p.st.Nlink)-2), 0); err != nil {
+			return err
+		}
+	}
+	if p.size > 0 && !p.meta && !o.c.Volatile {
+		return o.work.settle(r.Fd())
+	}
+	return nil
+}
+
+func (o *Overlay) fillData(ctx context.Context, n *node, p *copyPlan, r *safefs.Ref) error {
+	switch {
+	case p.meta:
+		err := retryEINTR(func() error { return unix.Ftruncate(r.Fd(), p.size) })
+		return errors.Join(err, r.Setxattr(o.work.prefix+"metacopy", nil, 0))
+	case p.size == 0:
+		return nil
+	case p.src != nil:
+		return o.copyData(ctx, p.src, r.Fd(), p.size)
+	}
+	src, err := openSource(n.lowerData())
+	if err != nil {
+		return err
+	}
+	defer src.close()
+	return o.copyData(ctx, src, r.Fd(), p.size)
+}
+
+// linkCopy gives the copy, made as st says, its names.
+func (o *Overlay) linkCopy(n *node, p *copyPlan, r *safefs.Ref, st *safefs.Stat, d *safefs.Dir, to string) error {
+	if p.index != "" {
+		if err := r.Link(o.work.index, p.index); err != nil {
+			return fmt.Errorf("index of hard links: %w", err)
+		}
+	}
+	if err := r.Link(d, to); err != nil {
+		return errors.Join(err, o.unindex(p))
+	}
+	o.copied(n, p, st)
+	return nil
+}
+
+// unindex takes back the index entry of a copy that came to nothing.
+func (o *Overlay) unindex(p *copyPlan) error {
+	if p.index == "" {
+		return nil
+	}
+	return o.work.index.Unlink(p.index)
+}
+
+// copied makes n the file st of the upper, which has its name.
+func (o *Overlay) copied(n *node, p *copyPlan, st *safefs.Stat) {
+	if p.index != "" {
+		o.treeMu.Lock()
+		o.addKeyLocked(n, fileID{st.Dev, st.Ino})
+		o.treeMu.Unlock()
+	}
+	o.becomeUpper(n, p)
+}
+
+// becomeUpper makes n upper as p says.
+func (o *Overlay) becomeUpper(n *node, p *copyPlan) {
+	n.copyMu.Lock()
+	switch {
+	case !p.meta:
+		n.data = nil
+	case n.data == nil:
+		data := n.lower
+		n.data = &data
+	}
+	if p.index != "" {
+		n.links.index.Store(&p.index)
+		n.links.diff = int(p.st.Nlink) - 2
+	}
+	if n.naked.Swap(false) {
+		n.bare.Store(true) // the upper's filesystem may have given the copy a label
+	}
+	n.up.Store(true)
+	n.copyMu.Unlock()
+	o.fds.drop(n)
+}
+
+// stageFile makes a file in work, open for reading and writing: without a name
+// where that can be, else with the one returned. Its mode is what it will be,
+// but for what the owner needs, and bits that data or another owner would take.
+func (o *Overlay) stageFile(p *copyPlan) (*safefs.Ref, string, error) {
+	mode := uint32(0o600)
+	if !o.keepsAside(unix.S_IFREG) {
+		mode |= p.st.Mode & 0o777
+	}
+	if o.work.unnamed {
+		r, err := o.work.stage.OpenTemp(mode)
+		return r, "", err
+	}
+	name := o.work.name()
+	fd, err := o.work.stage.OpenFD(name, unix.O_CREAT|unix.O_EXCL|unix.O_RDWR, mode)
+	if err != nil {
+		return nil, "", err
+	}
+	return safefs.OpenedRef(fd), name, nil
+}
+
+// completeData gives a metadata-only copy its data: written in place and
+// synced, before the mark that it has none is taken off.
+func (o *Overlay) completeData(ctx context.Context, n *node, size int64) (err error) {
+	var r *safefs.Ref
+	err = o.withUpper(n, func(a access) error {
+		fd, err := openAccess(a, unix.O_RDWR)
+		if err == nil {
+			r = safefs.OpenedRef(fd)
+		}
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, r.Close()) }()
+	st, err := r.Stat()
+	if err != nil {
+		return err
+	}
+	p := &copyPlan{size: int64(st.Size)}
+	if size >= 0 {
+		p.size = min(p.size, size)
+	}
+	if err := o.fillData(ctx, n, p, r); err != nil {
+		return err
+	}
+	if !o.c.Volatile {
+		if err := o.work.settle(r.Fd()); err != nil {
+			return err
+		}
+	}
+	err = o.withUpper(n, func(a access) error {
+		for _, prefix := range []string{trustedPrefix, userPrefix} {
+			for _, mark := range []string{"metacopy", "redirect"} {
+				if err := a.removexattr(prefix + mark); err != nil && !noXattrs(err) && !errors.Is(err, syscall.EPERM) {
+					return err
+				}
+			}
+		}
+		return a.utimens(st.Atime, st.Mtime)
+	})
+	if err == nil {
+		o.becomeUpper(n, &copyPlan{})
+	}
+	return err
+}
