@@ -37,6 +37,7 @@ stress-ng stress-ng
 mkfs.btrfs btrfs-progs
 mkfs.xfs xfsprogs
 filefrag e2fsprogs
+debootstrap debootstrap
 python3 python3
 fio fio
 git git

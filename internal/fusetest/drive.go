@@ -14,8 +14,13 @@ import (
 // childEnv tells a test binary that it is a Child.
 const childEnv = "PLYFS_TEST_CHILD"
 
-// limit ends a child that hangs.
-const limit = 2 * time.Minute
+// limit ends a child that hangs; the children of long tests may take longer.
+func limit() time.Duration {
+	if os.Getenv("PLYFS_LONG") != "" {
+		return 20 * time.Minute
+	}
+	return 2 * time.Minute
+}
 
 // Result is what a script did.
 type Result struct {
@@ -58,7 +63,7 @@ func IsChild() bool { return os.Getenv(childEnv) != "" }
 
 func run(t testing.TB, env []string, name string, args ...string) Result {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), limit)
+	ctx, cancel := context.WithTimeout(context.Background(), limit())
 	defer cancel()
 	cmd := exec.CommandContext(ctx, name, args...)
 	cmd.Dir = "/"

@@ -17,6 +17,10 @@ import (
 // settle is how long leftovers may take to go away by themselves.
 const settle = 10 * time.Second
 
+// keepEnv names the folder for what outlives a run of tests: the one for
+// temporary files before Main made its own.
+const keepEnv = "PLYFS_TEST_KEEP"
+
 // Main runs the tests of m and returns the exit status: 1 when something is
 // left although all tests passed. Use it as
 //
@@ -26,9 +30,10 @@ func Main(m *testing.M) int {
 		return m.Run()
 	}
 	// A folder of this process's own: what is mounted below it is ours.
+	keep := os.TempDir()
 	tmp, err := os.MkdirTemp("", "fusetest-")
 	if err == nil {
-		err = errors.Join(os.Chmod(tmp, 0o755), os.Setenv("TMPDIR", tmp))
+		err = errors.Join(os.Chmod(tmp, 0o755), os.Setenv("TMPDIR", tmp), os.Setenv(keepEnv, keep))
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "FAIL: a folder for the tests:", err)

@@ -3,4 +3,5 @@
 // that they then do: testdata/acceptance.sh, whose checks print "ok" or
 // "FAIL". It is run with fuse-overlayfs too, which proves the script; what the
 // two built must be the same as what the kernel's overlay gives, file by file.
+// testdata/packages.sh does the same with real packages.
 package mountprogram
