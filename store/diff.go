@@ -52,7 +52,7 @@ func (s *Store) Diff(ctx context.Context, from, to string) (src layertar.Source,
 	if err != nil {
 		return src, fmt.Errorf("diff of layer %s: %w", layer.ID, err)
 	}
-	src.Maps, src.OldMaps = maps, oldMaps
+	src.Maps, src.OldMaps, src.OverrideStat = maps, oldMaps, SingleID()
 	return src, nil
 }
 

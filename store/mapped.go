@@ -50,6 +50,22 @@ func (t *Tx) ownerMaps(l *Layer) idmap.Maps {
 	return l.Maps
 }
 
+// OwnerMaps are the maps from the IDs of the container that sees l to the owners
+// that the files in l's own directory have; empty where those are the same.
+func (t *Tx) OwnerMaps(l *Layer) idmap.Maps { return t.ownerMaps(l) }
+
+// MountMaps are the maps from a container's IDs to the owners that files have
+// in the mount of l, nil being none.
+func (t *Tx) MountMaps(l *Layer) idmap.Maps {
+	switch {
+	case l == nil:
+		return idmap.Maps{}
+	case l.Maps.Empty() && t.s.driver != nil && drivers.ShiftOf(t.s.driver) != drivers.NoShift:
+		return t.shiftedMaps(l)
+	}
+	return l.Maps
+}
+
 // stageMapped stages a layer whose ID maps may differ from its parent's: then
 // it begins with all that its parent shows, with the owners that its own maps
 // give. Reading and writing that takes as long as a copy; no lock is held.
@@ -85,7 +101,7 @@ func (st *StagedLayer) takeOver(ctx context.Context, from *Layer) error {
 	if err != nil {
 		return fmt.Errorf("map layer %s: %w", from.ID, err)
 	}
-	src.Maps = from.Maps
+	src.Maps, src.OverrideStat = from.Maps, SingleID()
 	if _, err = st.extract(ctx, src); err != nil {
 		var unmapped *idmap.UnmappedError
 		if errors.As(err, &unmapped) {

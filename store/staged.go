@@ -225,7 +225,7 @@ func (st *StagedLayer) applyOptions() layertar.ApplyOptions {
 	return layertar.ApplyOptions{
 		Style: st.private.Style, Maps: st.spec.Maps,
 		IgnoreChownErrors: st.private.IgnoreChownErrors,
-		OverrideStat:      singleID(),
+		OverrideStat:      SingleID(),
 		SyncFiles:         st.s.opts.Sync == SyncFile && !st.spec.Volatile,
 	}
 }
@@ -238,9 +238,9 @@ func (st *StagedLayer) streamOptions() layertar.ApplyOptions {
 	return o
 }
 
-// singleID tells whether we can give files no owner but ourselves: an ordinary
+// SingleID tells whether we can give files no owner but ourselves: an ordinary
 // user, or root of a user namespace that maps one ID.
-func singleID() bool {
+func SingleID() bool {
 	if os.Geteuid() != 0 {
 		return true
 	}

@@ -93,7 +93,9 @@ func (g *generator) kind(h *tar.Header, e *event) (err error) {
 	st := &e.ent.st
 	switch st.Type() {
 	case unix.S_IFREG:
-		h.Typeflag, h.Size = tar.TypeReg, int64(st.Size)
+		if h.Typeflag == 0 { // else the owner's note says what it stands for
+			h.Typeflag, h.Size = tar.TypeReg, int64(st.Size)
+		}
 	case unix.S_IFDIR:
 		h.Typeflag = tar.TypeDir
 		h.Name += "/"
@@ -137,7 +139,8 @@ func (g *generator) owner(h *tar.Header, e *event) error {
 	return nil
 }
 
-// override takes `uid:gid:mode` from the attribute.
+// override takes owners from the attribute, `uid:gid:mode`, and what a file
+// stands for from what may follow, `:char-MAJOR-MINOR` or `:block-MAJOR-MINOR`.
 func override(h *tar.Header, v string) error {
 	f := strings.Split(v, ":")
 	if len(f) < 3 {
@@ -145,12 +148,26 @@ func override(h *tar.Header, v string) error {
 	}
 	uid, errU := strconv.ParseUint(f[0], 10, 32)
 	gid, errG := strconv.ParseUint(f[1], 10, 32)
-	mode, errM := strconv.ParseUint(f[2], 8, 32)
-	if err := errors.Join(errU, errG, errM); err != nil {
+	if err := errors.Join(errU, errG); err != nil {
 		return errno.New(errno.ErrDamaged, "its attribute %s has the value %s", whiteout.OverrideStat, quote(clip(v)))
 	}
-	h.Uid, h.Gid, h.Mode = int(uid), int(gid), h.Mode&^0o7777|int64(mode&0o7777)
+	h.Uid, h.Gid = int(uid), int(gid)
+	if len(f) == 4 {
+		standsFor(h, f[3])
+	}
 	return nil
+}
+
+// standsFor reads the kind of a device; any other text means nothing.
+func standsFor(h *tar.Header, what string) {
+	kind, numbers, _ := strings.Cut(what, "-")
+	flag, ok := map[string]byte{"char": tar.TypeChar, "block": tar.TypeBlock}[kind]
+	major, minor, both := strings.Cut(numbers, "-")
+	ma, errA := strconv.ParseUint(major, 10, 12)
+	mi, errI := strconv.ParseUint(minor, 10, 20)
+	if ok && both && errA == nil && errI == nil {
+		h.Typeflag, h.Devmajor, h.Devminor = flag, int64(ma), int64(mi)
+	}
 }
 
 func (g *generator) xattrs(h *tar.Header, e *event) error {

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -197,5 +198,48 @@ func TestOwnersThroughMaps(t *testing.T) {
 	back = describeTar(t, generate(t, layertar.Source{New: []string{dir}, OverrideStat: true}))
 	if len(back) != 4 || !strings.Contains(back[3], " 104755 999:999 ") {
 		t.Errorf("exported from notes: %q", back)
+	}
+}
+
+// A device that could not be made, and an owner that could not be given, are
+// kept as notes and exported again; a mode that was changed since is exported.
+func TestNotesAreExported(t *testing.T) {
+	t.Parallel()
+	var b bytes.Buffer
+	w := tar.NewWriter(&b)
+	for _, h := range []tar.Header{
+		{Typeflag: tar.TypeChar, Name: "null", Mode: 0o666, Uid: 5, Gid: 6, Devmajor: 1, Devminor: 3},
+		{Typeflag: tar.TypeBlock, Name: "sda", Mode: 0o660, Gid: 6, Devmajor: 8, Devminor: 300},
+		{Typeflag: tar.TypeReg, Name: "file", Mode: 0o644, Uid: 7, Gid: 8},
+	} {
+		if err := w.WriteHeader(&h); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	dir, _, _, err := importTar(t, b.Bytes(), layertar.ApplyOptions{OverrideStat: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(filepath.Join(dir, "file"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	r := tar.NewReader(bytes.NewReader(generate(t, layertar.Source{New: []string{dir}, OverrideStat: true})))
+	var got []string
+	for {
+		h, err := r.Next()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		got = append(got, fmt.Sprintf("%c %s %o %d:%d %d,%d", h.Typeflag, h.Name, h.Mode&0o7777, h.Uid, h.Gid, h.Devmajor, h.Devminor))
+	}
+	want := []string{"0 file 755 7:8 0,0", "3 null 666 5:6 1,3", "4 sda 660 0:6 8,300"}
+	if d := cmp.Diff(want, got); d != "" {
+		t.Error(d)
 	}
 }
