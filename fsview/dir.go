@@ -79,7 +79,7 @@ func (p place) inoOf(ctx context.Context, e entry) uint64 {
 	if path == "" {
 		return e.ino()
 	}
-	n, err := p.fs.opts.Trees.Window(q.key(), path)
+	n, err := p.fs.opts.Trees.Window(q.key(), path, nil)
 	if err != nil {
 		return e.ino()
 	}

@@ -17,6 +17,7 @@ import (
 	"github.com/plyfs/plyfs/fsview"
 	"github.com/plyfs/plyfs/internal/errno"
 	"github.com/plyfs/plyfs/internal/hosttree"
+	"github.com/plyfs/plyfs/internal/idmap"
 	"github.com/plyfs/plyfs/internal/vnode"
 	"github.com/plyfs/plyfs/store"
 )
@@ -36,15 +37,15 @@ type world struct {
 type dirTrees struct{}
 
 func (dirTrees) Union(key string, layers []fsview.TreeLayer) (vnode.Node, error) {
-	w, err := hosttree.Open(key, layers[0].Dir, hosttree.Options{})
+	w, err := hosttree.Open(key, layers[0].Dir, hosttree.Options{Shown: layers[0].Owners})
 	if err != nil {
 		return nil, err
 	}
 	return w.Root(), nil
 }
 
-func (dirTrees) Window(key, path string) (vnode.Node, error) {
-	w, err := hosttree.Open(key, path, hosttree.Options{})
+func (dirTrees) Window(key, path string, owners *idmap.Maps) (vnode.Node, error) {
+	w, err := hosttree.Open(key, path, hosttree.Options{Shown: owners})
 	if err != nil {
 		return nil, err
 	}

@@ -9,6 +9,7 @@ import (
 	"github.com/plyfs/plyfs/drivers"
 	"github.com/plyfs/plyfs/internal/errno"
 	"github.com/plyfs/plyfs/internal/holders"
+	"github.com/plyfs/plyfs/internal/idmap"
 	"github.com/plyfs/plyfs/internal/vnode"
 	"github.com/plyfs/plyfs/store"
 )
@@ -66,7 +67,11 @@ func (p place) merged(ctx context.Context) (vnode.Node, error) {
 	if err != nil {
 		return nil, err
 	}
-	n, err := p.fs.opts.Trees.Window(p.key(), path)
+	var maps idmap.Maps
+	if id, ok := p.layerID(); ok {
+		maps = p.tx.MountMaps(p.tx.LayerByID(id))
+	}
+	n, err := p.fs.opts.Trees.Window(p.key(), path, p.owners(maps))
 	if err != nil {
 		return nil, fmt.Errorf("opening the mount at %s: %w", path, err)
 	}

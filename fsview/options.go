@@ -5,6 +5,7 @@ import (
 
 	"github.com/sirupsen/logrus"
 
+	"github.com/plyfs/plyfs/internal/idmap"
 	"github.com/plyfs/plyfs/internal/vnode"
 	"github.com/plyfs/plyfs/store"
 )
@@ -26,6 +27,9 @@ type TreeLayer struct {
 	// Volatile layers may change while the tree is shown (they are mounted or
 	// can be written); the others never do.
 	Volatile bool
+	// Owners, when set, makes the files be shown with the owners that they
+	// have in a container: these are the maps from there to the files' own.
+	Owners *idmap.Maps
 }
 
 // Trees makes the trees below tree/, diff/ and merged/. It is filled in by the
@@ -38,8 +42,9 @@ type Trees interface {
 	// (vnode.Forgetter), what the tree holds is given back.
 	Union(key string, layers []TreeLayer) (vnode.Node, error)
 	// Window returns the root of a read-write view of the host directory at
-	// path. The key is as for Union.
-	Window(key, path string) (vnode.Node, error)
+	// path. The key is as for Union, owners as for TreeLayer: what is made and
+	// given away by a container's IDs belongs to those that they are mapped to.
+	Window(key, path string, owners *idmap.Maps) (vnode.Node, error)
 }
 
 // Config is what config/ shows of the settings that the store was opened with.
@@ -81,6 +86,9 @@ type Options struct {
 	// KeepDrafts keeps drafts on disk for the next who asks for it: commands
 	// without a mount. Those that are older than a day are dropped.
 	KeepDrafts bool
+	// ContainerOwners shows what is in tree/, diff/ and merged/ with the owners
+	// that containers see.
+	ContainerOwners bool
 	// ReadOnly refuses every change.
 	ReadOnly bool
 	// BigDataLimit bounds a raw file (big data, metadata) in bytes; 0 is

@@ -8,6 +8,7 @@ import (
 	"syscall"
 
 	"github.com/plyfs/plyfs/internal/errno"
+	"github.com/plyfs/plyfs/internal/idmap"
 	"github.com/plyfs/plyfs/internal/vnode"
 	"github.com/plyfs/plyfs/store"
 )
@@ -104,9 +105,18 @@ func (p place) treeLayers() ([]TreeLayer, error) {
 	for i, dir := range dirs {
 		// A driver with whole copies has one directory for the whole chain.
 		l := chain[min(i, len(chain)-1)]
-		list[i] = TreeLayer{ID: l.ID, Dir: dir, Volatile: p.mayChange(l)}
+		list[i] = TreeLayer{ID: l.ID, Dir: dir, Volatile: p.mayChange(l), Owners: p.owners(p.tx.OwnerMaps(l))}
 	}
 	return list, nil
+}
+
+// owners are the maps for what is shown as containers see it, nil for what is
+// shown as it is.
+func (p place) owners(m idmap.Maps) *idmap.Maps {
+	if !p.fs.opts.ContainerOwners {
+		return nil
+	}
+	return &m
 }
 
 // treeNode is the root of a tree/ or diff/. The union behind it is made when
@@ -121,18 +131,19 @@ type treeNode struct {
 }
 
 var (
-	_ vnode.Directory = (*treeNode)(nil)
-	_ vnode.Forgetter = (*treeNode)(nil)
-	_ vnode.Xattrer   = (*treeNode)(nil)
-	_ vnode.Statfser  = (*treeNode)(nil)
-	_ vnode.Mkdirer   = (*treeNode)(nil)
-	_ vnode.Creator   = (*treeNode)(nil)
-	_ vnode.Unlinker  = (*treeNode)(nil)
-	_ vnode.Rmdirer   = (*treeNode)(nil)
-	_ vnode.Renamer   = (*treeNode)(nil)
-	_ vnode.Symlinker = (*treeNode)(nil)
-	_ vnode.Mknoder   = (*treeNode)(nil)
-	_ vnode.Linker    = (*treeNode)(nil)
+	_ vnode.Directory   = (*treeNode)(nil)
+	_ vnode.Forgetter   = (*treeNode)(nil)
+	_ vnode.OwnerShower = (*treeNode)(nil)
+	_ vnode.Xattrer     = (*treeNode)(nil)
+	_ vnode.Statfser    = (*treeNode)(nil)
+	_ vnode.Mkdirer     = (*treeNode)(nil)
+	_ vnode.Creator     = (*treeNode)(nil)
+	_ vnode.Unlinker    = (*treeNode)(nil)
+	_ vnode.Rmdirer     = (*treeNode)(nil)
+	_ vnode.Renamer     = (*treeNode)(nil)
+	_ vnode.Symlinker   = (*treeNode)(nil)
+	_ vnode.Mknoder     = (*treeNode)(nil)
+	_ vnode.Linker      = (*treeNode)(nil)
 )
 
 func (n *treeNode) open(ctx context.Context) (vnode.Directory, error) {
@@ -179,6 +190,15 @@ func (n *treeNode) Attr(ctx context.Context) (vnode.Attr, error) {
 	a, err := d.Attr(ctx)
 	a.Ino = n.Ino()
 	return a, err
+}
+
+// ShowOwner implements vnode.OwnerShower.
+func (n *treeNode) ShowOwner(ctx context.Context, uid, gid uint32) (uint32, uint32, bool) {
+	d, err := n.open(ctx)
+	if o, ok := d.(vnode.OwnerShower); ok && err == nil {
+		return o.ShowOwner(ctx, uid, gid)
+	}
+	return uid, gid, false
 }
 
 // Lookup implements vnode.Directory.

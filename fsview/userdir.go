@@ -43,7 +43,7 @@ func (p place) userDir(ctx context.Context) (vnode.Node, error) {
 	case path == "":
 		return nil, fmt.Errorf("%s was not made yet: %w", p.label(), writable)
 	}
-	n, err := p.fs.opts.Trees.Window(p.key(), path)
+	n, err := p.fs.opts.Trees.Window(p.key(), path, nil)
 	if err != nil {
 		return nil, fmt.Errorf("opening %s: %w", p.label(), err)
 	}

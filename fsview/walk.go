@@ -175,6 +175,8 @@ type Entry struct {
 	Name string
 	Node vnode.Node
 	Attr vnode.Attr
+	// Owned says that Attr's owner is the one that a container sees.
+	Owned bool
 	// Target is a symlink's, else "".
 	Target string
 }
@@ -207,6 +209,9 @@ func entryOf(ctx context.Context, name string, n vnode.Node) (Entry, error) {
 		return Entry{}, err
 	}
 	e := Entry{Name: name, Node: n, Attr: a}
+	if o, ok := n.(vnode.OwnerShower); ok {
+		e.Attr.UID, e.Attr.GID, e.Owned = o.ShowOwner(ctx, a.UID, a.GID)
+	}
 	if l, ok := n.(vnode.Symlink); ok && a.Mode&syscall.S_IFMT == syscall.S_IFLNK {
 		if e.Target, err = l.Readlink(ctx); err != nil {
 			return Entry{}, err

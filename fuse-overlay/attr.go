@@ -74,7 +74,16 @@ func (b *base) applyOverride(s spot, a *vnode.Attr) error {
 	if t := a.Mode & unix.S_IFMT; t != unix.S_IFREG && t != unix.S_IFDIR {
 		return nil
 	}
-	return s.place.with(func(dir *safefs.Dir) error {
+	o, ok, err := s.override()
+	if ok {
+		a.UID, a.GID, a.Mode = o.uid, o.gid, a.Mode&unix.S_IFMT|o.perm
+	}
+	return err
+}
+
+// override reads the file's override_stat attribute.
+func (s spot) override() (o override, ok bool, err error) {
+	err = s.place.with(func(dir *safefs.Dir) error {
 		for _, name := range overrideNames() {
 			v, err := dir.Getxattr(s.name, name)
 			if noXattrs(err) {
@@ -83,11 +92,11 @@ func (b *base) applyOverride(s spot, a *vnode.Attr) error {
 			if err != nil {
 				return err
 			}
-			if o, ok := parseOverride(string(v)); ok {
-				a.UID, a.GID, a.Mode = o.uid, o.gid, a.Mode&unix.S_IFMT|o.perm
+			if o, ok = parseOverride(string(v)); ok {
 				return nil
 			}
 		}
 		return nil
 	})
+	return o, ok, err
 }

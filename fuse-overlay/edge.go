@@ -17,9 +17,8 @@ type edge struct {
 	plain                bool // nothing is shown otherwise than it is
 }
 
-// overflowID is shown for an ID that the map does not have (proc(5),
-// /proc/sys/kernel/overflowuid).
-const overflowID = 65534
+// overflowID is shown for an ID that the map does not have.
+const overflowID = idmap.Overflow
 
 func newEdge(c *MountConfig) edge {
 	return edge{

@@ -5,6 +5,7 @@ import (
 	"sync/atomic"
 
 	"github.com/plyfs/plyfs/internal/errno"
+	"github.com/plyfs/plyfs/internal/idmap"
 	"github.com/plyfs/plyfs/internal/inomap"
 	"github.com/plyfs/plyfs/internal/vnode"
 )
@@ -26,6 +27,9 @@ type Layer struct {
 	// Volatile says that others write to the layer while the tree lives: what
 	// depends on it is told with ValidNone, the rest with ValidForever.
 	Volatile bool
+	// Owners, when set, are the maps from a container's IDs to the owners of
+	// the layer's files: nodes then show the container's (owners.go).
+	Owners *idmap.Maps
 }
 
 // Format is a set of ways in which marks are written.
@@ -59,6 +63,9 @@ type Config struct {
 	Layers []Layer
 	// Formats are the marks that are understood, and hidden; 0 is AllMarks.
 	Formats Format
+	// Recorded shows, of layers with Owners, the owners that override_stat
+	// attributes tell: those of whoever could not give files away.
+	Recorded bool
 	// Cache bounds the open descriptors; nil gives the tree one of its own.
 	Cache *Cache
 }
@@ -66,13 +73,14 @@ type Config struct {
 // Tree is a read-only union. Its methods and its nodes' may be called from
 // many goroutines.
 type Tree struct {
-	layers  []*layer
-	formats Format
-	space   inomap.Space
-	cache   *Cache
-	root    *dirNode
-	moved   *moved
-	closed  atomic.Bool
+	layers   []*layer
+	formats  Format
+	space    inomap.Space
+	cache    *Cache
+	root     *dirNode
+	moved    *moved
+	closed   atomic.Bool
+	recorded bool
 	// writable: layer 0 is an Overlay's upper, whose directories it moves.
 	writable bool
 }
@@ -95,7 +103,7 @@ func Open(c Config) (*Tree, error) {
 	if n := len(c.Layers); n == 0 || n > MaxLayers {
 		return nil, errno.New(errno.ErrBadValue, "a merged tree has 1 to %d layers, not %d: flatten the image or leave layers out", MaxLayers, n)
 	}
-	t := &Tree{formats: c.Formats, space: inomap.New("fuse-overlay\x00" + c.Key), cache: c.Cache, moved: &moved{}}
+	t := &Tree{formats: c.Formats, space: inomap.New("fuse-overlay\x00" + c.Key), cache: c.Cache, recorded: c.Recorded, moved: &moved{}}
 	if t.formats&AllMarks == 0 {
 		t.formats |= AllMarks
 	}

@@ -36,6 +36,8 @@ Options, after -o, separated by commas:
     hide=trees          leave tree/, diff/ and diff.tar out of listings
     show=streams        also list files whose size is not known beforehand
     show=dirs           also list dir/ and rundir/ of containers
+    owners=container    show what is in tree/, diff/ and merged/ with the owners
+                        that containers see, not with the host's (owners=host)
     bigdata_limit=SIZE  largest big data item and metadata (16M); K, M, G
     lock_timeout=TIME   longest wait for a lock of the store (60s)
     owner=USER[:GROUP]  who the control files belong to (root only)
@@ -63,8 +65,7 @@ tree's own file error_log only.`,
 			if err != nil {
 				return err
 			}
-			o.create = create
-			dir, err := a.prepareMount(&o, args[0])
+			dir, err := a.prepareMount(&o, args[0], create)
 			if err != nil {
 				return err
 			}
@@ -75,12 +76,14 @@ tree's own file error_log only.`,
 	cmd.Flags().BoolVarP(&foreground, "foreground", "f", false, "stay in the foreground")
 	cmd.Flags().StringVar(&a.pidFile, "pid-file", "", "write the number of the process to signal to `FILE` once it is mounted")
 	cmd.Flags().BoolVar(&create, "create", false, "make an empty store when there is none")
+	_ = cmd.RegisterFlagCompletionFunc("options", completeOptions) // the flag is there
 	return cmd
 }
 
 // prepareMount takes what options and flags say together, and returns the
 // absolute mount point.
-func (a *app) prepareMount(o *mountOptions, dir string) (string, error) {
+func (a *app) prepareMount(o *mountOptions, dir string, create bool) (string, error) {
+	o.create = create
 	o.named(&a.flags)
 	if a.needsInner() && o.owner != nil {
 		return "", errno.New(errno.ErrForbidden, "the mount option owner is for root: what an ordinary user mounts is the user's")

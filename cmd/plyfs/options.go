@@ -3,9 +3,12 @@ package main
 import (
 	"errors"
 	"os/user"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/spf13/cobra"
 
 	"github.com/plyfs/plyfs/fsview"
 	"github.com/plyfs/plyfs/internal/errno"
@@ -16,6 +19,7 @@ import (
 type mountOptions struct {
 	readOnly, allowOther, noExec bool
 	hideTrees                    bool
+	containerOwners              bool
 	showStreams, showDirs        bool
 	create                       bool
 	keepDrafts                   bool                         // not an option: commands without a mount
@@ -81,6 +85,22 @@ func (o *mountOptions) set(item string) error {
 	return nil
 }
 
+// completeOptions completes the last word of a list of options.
+func completeOptions(_ *cobra.Command, _ []string, typed string) ([]string, cobra.ShellCompDirective) {
+	words := []string{
+		"ro", "allow_other", "noexec", "hide=trees", "show=streams", "show=dirs",
+	}
+	for key := range valueOptions() {
+		words = append(words, key+"=")
+	}
+	slices.Sort(words)
+	list := typed[:strings.LastIndexByte(typed, ',')+1]
+	for i, w := range words {
+		words[i] = list + w
+	}
+	return words, cobra.ShellCompDirectiveNoSpace | cobra.ShellCompDirectiveNoFileComp
+}
+
 // valueOptions are those of the form KEY=VALUE.
 func valueOptions() map[string]func(*mountOptions, string) error {
 	text := func(field func(*mountOptions) *string) func(*mountOptions, string) error {
@@ -116,6 +136,13 @@ func valueOptions() map[string]func(*mountOptions, string) error {
 		"owner": func(o *mountOptions, value string) (err error) {
 			o.owner, err = parseOwner(value)
 			return err
+		},
+		"owners": func(o *mountOptions, value string) error {
+			o.containerOwners = value == "container"
+			if !o.containerOwners && value != "host" {
+				return errno.New(errno.ErrBadValue, "owners are the host's or the container's: use host or container")
+			}
+			return nil
 		},
 		"store":   text(func(o *mountOptions) *string { return &o.store }),
 		"runroot": text(func(o *mountOptions) *string { return &o.runRoot }),

@@ -42,7 +42,7 @@ func (a *app) serve(ctx context.Context, dir string, o mountOptions, ready func(
 	}
 	// Mounts that were taken are given back even when ctx has ended.
 	defer func() { err = errors.Join(err, tree.Close(context.WithoutCancel(ctx))) }()
-	srv = fusefs.New(tree.Root(), a.serverOptions(ctx, st))
+	srv = fusefs.New(tree.Root(), a.serverOptions(ctx, st, o))
 	dev, err := a.connect(ctx, dir, o)
 	if err != nil {
 		return err
@@ -81,11 +81,14 @@ func countsOf(srv *fusefs.Server) []fsview.RequestCount {
 
 // serverOptions differ where the mounter's namespace is not this one: owners
 // are translated, and the server checks permissions, since the kernel would
-// compare with IDs that the mounter does not have.
-func (a *app) serverOptions(ctx context.Context, st *store.Store) fusefs.Options {
+// compare with IDs that the mounter does not have; and where owners are shown
+// that are not those which count.
+func (a *app) serverOptions(ctx context.Context, st *store.Store, m mountOptions) fusefs.Options {
 	o := fusefs.Options{Log: a.log, Generation: generation(ctx, st), Trace: a.log.Logger.IsLevelEnabled(logrus.TraceLevel)}
-	if a.inner != nil {
+	if a.inner != nil || m.containerOwners {
 		o.Check = &fusefs.Check{UID: 0} // the mounting user, as numbered here
+	}
+	if a.inner != nil {
 		o.Out, o.In = a.inner.maps.ToParent, a.inner.maps.FromParent
 	}
 	return o
@@ -111,7 +114,7 @@ func (a *app) connect(ctx context.Context, dir string, o mountOptions) (*os.File
 		return a.device, nil
 	}
 	return fusefs.Mount(ctx, dir, fusefs.MountOptions{
-		AllowOther: o.allowOther, DefaultPermissions: true, ReadOnly: o.readOnly, NoExec: o.noExec,
+		AllowOther: o.allowOther, DefaultPermissions: !o.containerOwners, ReadOnly: o.readOnly, NoExec: o.noExec,
 	})
 }
 

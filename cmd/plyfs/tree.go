@@ -11,11 +11,17 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/plyfs/plyfs/fsview"
+	"github.com/plyfs/plyfs/internal/errno"
 	"github.com/plyfs/plyfs/internal/vnode"
 )
 
 // withTree runs fn on the tree that a mount would show.
-func (a *app) withTree(ctx context.Context, fn func(root vnode.Node) error) (err error) {
+func (a *app) withTree(ctx context.Context, fn func(root vnode.Node) error) error {
+	return a.withTreeAs(ctx, mountOptions{}, fn)
+}
+
+// withTreeAs is withTree with options of a mount.
+func (a *app) withTreeAs(ctx context.Context, o mountOptions, fn func(root vnode.Node) error) (err error) {
 	if a.needsInner() {
 		return a.runInside(ctx)
 	}
@@ -24,7 +30,8 @@ func (a *app) withTree(ctx context.Context, fn func(root vnode.Node) error) (err
 		return err
 	}
 	defer func() { err = errors.Join(err, st.Close()) }()
-	tree, err := openTree(st, conf, mountOptions{keepDrafts: true}, a.log)
+	o.keepDrafts = true
+	tree, err := openTree(st, conf, o, a.log)
 	if err != nil {
 		return err
 	}
@@ -69,6 +76,7 @@ func (a *app) eachCommand(verb, short, long, example string, do func(context.Con
 
 func (a *app) lsCommand() *cobra.Command {
 	var long bool
+	var owners string
 	cmd := &cobra.Command{
 		Use: "ls [PATH]...", Short: "list a directory of the tree, without a mount",
 		Example: "  plyfs ls\n  plyfs ls -l images layers",
@@ -77,7 +85,11 @@ func (a *app) lsCommand() *cobra.Command {
 			if len(args) == 0 {
 				args = []string{"/"}
 			}
-			return a.withTree(cmd.Context(), func(root vnode.Node) error {
+			var o mountOptions
+			if err := o.set("owners=" + owners); err != nil {
+				return errno.New(errno.ErrBadValue, "--owners %q: use host or container", owners)
+			}
+			return a.withTreeAs(cmd.Context(), o, func(root vnode.Node) error {
 				out := bufio.NewWriter(a.out)
 				for n, path := range args {
 					list, err := fsview.List(cmd.Context(), root, path)
@@ -88,7 +100,7 @@ func (a *app) lsCommand() *cobra.Command {
 						fmt.Fprintf(out, "%s%s:\n", strings.Repeat("\n", min(n, 1)), path)
 					}
 					for _, e := range list {
-						printEntry(out, e, long)
+						printEntry(out, a.numbered(e), long)
 					}
 				}
 				return out.Flush()
@@ -96,7 +108,17 @@ func (a *app) lsCommand() *cobra.Command {
 		},
 	}
 	cmd.Flags().BoolVarP(&long, "long", "l", false, "with modes, owners, sizes, times and the targets of symlinks")
+	cmd.Flags().StringVar(&owners, "owners", "host", "whose numbers to show below tree/, diff/ and merged/: the `host`'s, or the container's")
+	_ = cmd.RegisterFlagCompletionFunc("owners", cobra.FixedCompletions([]string{"host", "container"}, cobra.ShellCompDirectiveNoFileComp)) // the flag is there
 	return cmd
+}
+
+// numbered gives an entry the owner that the user knows, as in a mount.
+func (a *app) numbered(e fsview.Entry) fsview.Entry {
+	if a.inner != nil && !e.Owned {
+		e.Attr.UID, e.Attr.GID = a.inner.maps.ToParent(e.Attr.UID, e.Attr.GID)
+	}
+	return e
 }
 
 func printEntry(out io.Writer, e fsview.Entry, long bool) {

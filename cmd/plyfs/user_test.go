@@ -86,6 +86,56 @@ plyfs ls containers; plyfs rmdir containers/web && echo removed
 	}
 }
 
+// Owners are the subordinate IDs, or with owners=container those that the
+// containers have; what is made and given away has the real ones below. diff.tar
+// speaks of the container's in both, and control files belong to the user.
+func TestUserSeesOwners(t *testing.T) {
+	t.Parallel()
+	r := asUser(t, fusetest.User{}, `
+mkdir mnt
+plyfs demo import >/dev/null
+I=images/localhost%2Fhello:latest
+plyfs mkdir $I/containers/web
+look() { plyfs mount $1 mnt && stat -c '%u %g' mnt/$I/tree/srv/notes mnt/$I/layer/diff/srv/notes mnt/version mnt/containers/web/dir; }
+look; plyfs umount mnt
+look -oowners=container
+cd mnt/containers/web
+tar c -C tree srv/notes | tar tv --numeric-owner | cut -d' ' -f2
+touch merged/mine && chown 33:34 merged/given merged/mine 2>/dev/null; stat -c 'made %u %g' merged/mine
+chown 100007 merged/mine 2>&1 | grep -o 'Invalid argument'
+mkdir -m 700 merged/closed; chown 5 merged/closed; ls merged/closed && echo entered
+tar tvf diff.tar --numeric-owner mine | cut -d' ' -f2
+cd; plyfs umount mnt
+plyfs mount mnt; stat -c 'host %u %g' mnt/containers/web/diff/mine; plyfs umount mnt
+plyfs ls -l containers/web/diff | cut -d' ' -f3,4
+plyfs ls -l --owners container containers/web/diff | cut -d' ' -f3,4
+plyfs ls -l version --owners container | cut -d' ' -f3,4
+plyfs ls --owners mine
+`)
+	wantLines(t, r, "100006 100007\n100006 100007\n1000 1000\n1000 1000\n", "7 8\n7 8\n1000 1000\n1000 1000\n",
+		"7/8\n", "made 33 34\n", "Invalid argument\n", "entered\n", "33/34\n", "host 100032 100033\n",
+		"100004 1000\n100032 100033\n", "5 0\n33 34\n", "1000 1000\n")
+	if want := "plyfs: --owners \"mine\": use host or container\n"; r.Err != want {
+		t.Errorf("errors:\n%s", r.Err)
+	}
+}
+
+// With one ID all files are the user's; what they would belong to is known of
+// layers, and shown with owners=container, but gives nobody any rights.
+func TestUserSeesOwnersWithoutSubordinateIDs(t *testing.T) {
+	t.Parallel()
+	r := asUser(t, fusetest.User{NoSubIDs: true}, `
+mkdir mnt
+plyfs demo import >/dev/null 2>&1
+I=images/localhost%2Fhello:latest
+plyfs mount mnt 2>/dev/null; stat -c '%u %g' mnt/$I/tree/srv/notes mnt/$I/tree/etc/passwd; plyfs umount mnt
+plyfs mount -o owners=container mnt 2>/dev/null; stat -c '%u %g' mnt/$I/tree/srv/notes mnt/$I/tree/etc/passwd mnt/version; cat mnt/$I/tree/srv/notes; plyfs umount mnt
+find "$(plyfs cat config/graphroot 2>/dev/null)" -name '*.tar-split.gz' -delete
+plyfs cat $I/layer/diff.tar 2>/dev/null | tar tv --numeric-owner srv/notes
+`)
+	wantLines(t, r, "1000 1000\n1000 1000\n", "7 8\n0 0\n1000 1000\n", "One layer over another.\n", " 7/8 ", "srv/notes\n")
+}
+
 // Stores and directories of others are refused in one sentence.
 func TestUserIsRefused(t *testing.T) {
 	t.Parallel()

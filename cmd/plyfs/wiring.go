@@ -11,6 +11,7 @@ import (
 	"github.com/plyfs/plyfs/fsview"
 	fuseoverlay "github.com/plyfs/plyfs/fuse-overlay"
 	"github.com/plyfs/plyfs/internal/hosttree"
+	"github.com/plyfs/plyfs/internal/idmap"
 	"github.com/plyfs/plyfs/internal/vnode"
 	"github.com/plyfs/plyfs/store"
 	"github.com/plyfs/plyfs/store/config"
@@ -32,9 +33,9 @@ func openTree(st *store.Store, conf *config.Config, o mountOptions, log *logrus.
 		own = *o.owner
 	}
 	return fsview.New(fsview.Options{
-		Store:   st,
-		Config:  fsview.Config{Options: conf.Lines(), StorageConf: conf.TOML()},
-		Trees:   newTrees(),
+		Store:  st,
+		Config: fsview.Config{Options: conf.Lines(), StorageConf: conf.TOML()},
+		Trees:  newTrees(), ContainerOwners: o.containerOwners,
 		Version: version, Log: log, Requests: o.requests,
 		HideTrees: o.hideTrees, ShowStreams: o.showStreams, ShowDirs: o.showDirs, KeepDrafts: o.keepDrafts, ReadOnly: o.readOnly, BigDataLimit: o.bigDataLimit,
 		UID: own.uid, GID: own.gid, Umask: o.umask,
@@ -42,12 +43,16 @@ func openTree(st *store.Store, conf *config.Config, o mountOptions, log *logrus.
 }
 
 // trees makes the trees that fsview shows but does not know.
-type trees struct{ cache *fuseoverlay.Cache }
+type trees struct {
+	cache *fuseoverlay.Cache
+	// single: this process has one ID, and the owners of layers are in attributes.
+	single bool
+}
 
 // openDirs bounds the descriptors that all merged trees keep open together.
 const openDirs = 512
 
-func newTrees() trees { return trees{fuseoverlay.NewCache(openDirs)} }
+func newTrees() trees { return trees{fuseoverlay.NewCache(openDirs), store.SingleID()} }
 
 var _ fsview.Trees = trees{}
 
@@ -55,9 +60,9 @@ var _ fsview.Trees = trees{}
 // tree holds no more than what its nodes do, and those are forgotten one by
 // one; its descriptors are the shared cache's.
 func (t trees) Union(key string, layers []fsview.TreeLayer) (vnode.Node, error) {
-	c := fuseoverlay.Config{Key: key, Cache: t.cache}
+	c := fuseoverlay.Config{Key: key, Cache: t.cache, Recorded: t.single}
 	for _, l := range layers {
-		c.Layers = append(c.Layers, fuseoverlay.Layer{Name: l.ID, Dir: l.Dir, Volatile: l.Volatile})
+		c.Layers = append(c.Layers, fuseoverlay.Layer{Name: l.ID, Dir: l.Dir, Volatile: l.Volatile, Owners: l.Owners})
 	}
 	tree, err := fuseoverlay.Open(c)
 	if err != nil {
@@ -68,8 +73,8 @@ func (t trees) Union(key string, layers []fsview.TreeLayer) (vnode.Node, error) 
 
 // Window is a read-write view of a host directory. What is made through it
 // belongs to who made it when this process may give files away.
-func (t trees) Window(key, path string) (vnode.Node, error) {
-	w, err := hosttree.Open(key, path, hosttree.Options{Owners: os.Geteuid() == 0})
+func (t trees) Window(key, path string, owners *idmap.Maps) (vnode.Node, error) {
+	w, err := hosttree.Open(key, path, hosttree.Options{Owners: os.Geteuid() == 0, Shown: owners})
 	if err != nil {
 		return nil, err
 	}

@@ -14,11 +14,9 @@ import (
 // forever is the timeout of what holds for good or until a notice, in seconds.
 const forever = 365 * 24 * 3600
 
-func (s *Server) fill(out *fuse.Attr, a vnode.Attr) {
-	uid, gid := a.UID, a.GID
-	if s.opts.Out != nil {
-		uid, gid = s.opts.Out(uid, gid)
-	}
+// fill writes n's attributes into an answer.
+func (s *Server) fill(ctx context.Context, out *fuse.Attr, n vnode.Node, a vnode.Attr) {
+	uid, gid := s.shown(ctx, n, a)
 	*out = fuse.Attr{
 		Ino: a.Ino, Size: a.Size, Blocks: a.Blocks, Mode: a.Mode, Nlink: a.Nlink,
 		Owner: fuse.Owner{Uid: uid, Gid: gid}, Rdev: uint32(a.Rdev),
@@ -26,6 +24,19 @@ func (s *Server) fill(out *fuse.Attr, a vnode.Attr) {
 	out.Atime, out.Atimensec = stamp(a.Atime)
 	out.Mtime, out.Mtimensec = stamp(a.Mtime)
 	out.Ctime, out.Ctimensec = stamp(a.Ctime)
+}
+
+// shown returns the owner of n that the mounter sees.
+func (s *Server) shown(ctx context.Context, n vnode.Node, a vnode.Attr) (uid, gid uint32) {
+	if o, ok := n.(vnode.OwnerShower); ok {
+		if uid, gid, ok := o.ShowOwner(ctx, a.UID, a.GID); ok {
+			return uid, gid
+		}
+	}
+	if s.opts.Out != nil {
+		return s.opts.Out(a.UID, a.GID)
+	}
+	return a.UID, a.GID
 }
 
 // stamp splits a time; the zero time is shown as the epoch's beginning.
@@ -88,18 +99,18 @@ func (s *Server) entry(ctx context.Context, out *fuse.EntryOut, c vnode.Child, p
 		return err
 	}
 	in := s.table.look(c.Node, parent.ino)
-	s.fillEntry(out, in, a, c, begin, made)
+	s.fillEntry(ctx, out, in, a, c, begin, made)
 	return nil
 }
 
-func (s *Server) fillEntry(out *fuse.EntryOut, in *inode, a vnode.Attr, c vnode.Child, begin uint64, made bool) {
+func (s *Server) fillEntry(ctx context.Context, out *fuse.EntryOut, in *inode, a vnode.Attr, c vnode.Child, begin uint64, made bool) {
 	out.NodeId, out.Generation = in.id, 1
 	out.EntryValid = s.seconds(c.Entry, begin)
 	s.table.setValid(in, c.Attr)
 	if !made {
 		out.AttrValid = s.attrSeconds(in, c.Attr, begin)
 	}
-	s.fill(&out.Attr, a)
+	s.fill(ctx, &out.Attr, in.node, a)
 }
 
 // GetAttr asks the handle when there is one, else the node.
@@ -116,7 +127,7 @@ func (r *raw) GetAttr(cancel <-chan struct{}, in *fuse.GetAttrIn, out *fuse.Attr
 				if err != nil {
 					return r.status("getattr", err)
 				}
-				r.s.fill(&out.Attr, a)
+				r.s.fill(ctx, &out.Attr, n.node, a)
 				return fuse.OK
 			}
 		}
@@ -126,7 +137,7 @@ func (r *raw) GetAttr(cancel <-chan struct{}, in *fuse.GetAttrIn, out *fuse.Attr
 		return r.status("getattr", err)
 	}
 	out.AttrValid = r.s.attrSeconds(n, r.s.table.validOf(n), begin)
-	r.s.fill(&out.Attr, a)
+	r.s.fill(ctx, &out.Attr, n.node, a)
 	return fuse.OK
 }
 
@@ -138,7 +149,10 @@ func (r *raw) SetAttr(cancel <-chan struct{}, in *fuse.SetAttrIn, out *fuse.Attr
 		return st
 	}
 	ctx := r.request(cancel, &in.InHeader)
-	set := r.s.setAttr(in)
+	set, err := r.s.setAttr(in, n.node)
+	if err != nil {
+		return r.status("setattr", err)
+	}
 	var h *handle
 	if fh, ok := in.GetFh(); ok {
 		h = r.s.files.get(fh)
@@ -146,7 +160,7 @@ func (r *raw) SetAttr(cancel <-chan struct{}, in *fuse.SetAttrIn, out *fuse.Attr
 	if err := r.s.mayChange(ctx, n, set, h != nil); err != nil {
 		return r.status("setattr", err)
 	}
-	err := r.s.applySet(ctx, n, h, set)
+	err = r.s.applySet(ctx, n, h, set)
 	r.s.changed(ctx, n)
 	if err != nil {
 		return r.status("setattr", err)
@@ -155,7 +169,7 @@ func (r *raw) SetAttr(cancel <-chan struct{}, in *fuse.SetAttrIn, out *fuse.Attr
 	if err != nil {
 		return r.status("setattr", err)
 	}
-	r.s.fill(&out.Attr, a)
+	r.s.fill(ctx, &out.Attr, n.node, a)
 	return fuse.OK
 }
 
@@ -168,28 +182,47 @@ func (s *Server) attrAfter(ctx context.Context, n *inode, h *handle) (vnode.Attr
 	return s.attrOf(ctx, n)
 }
 
-func (s *Server) setAttr(in *fuse.SetAttrIn) vnode.SetAttr {
-	var set vnode.SetAttr
+func (s *Server) setAttr(in *fuse.SetAttrIn, n vnode.Node) (set vnode.SetAttr, err error) {
 	if m, ok := in.GetMode(); ok {
 		set.Mode = &m
 	}
-	uid, hasUID := in.GetUID()
-	gid, hasGID := in.GetGID()
-	if s.opts.In != nil {
-		uid, gid = s.opts.In(uid, gid)
-	}
-	if hasUID {
+	if uid, ok := in.GetUID(); ok {
 		set.UID = &uid
 	}
-	if hasGID {
+	if gid, ok := in.GetGID(); ok {
 		set.GID = &gid
+	}
+	if err = s.realOwner(&set, n); err != nil {
+		return set, err
 	}
 	if size, ok := in.GetSize(); ok {
 		set.Size = &size
 	}
 	set.Atime = when(in.Valid, fuse.FATTR_ATIME, fuse.FATTR_ATIME_NOW, in.Atime, in.Atimensec)
 	set.Mtime = when(in.Valid, fuse.FATTR_MTIME, fuse.FATTR_MTIME_NOW, in.Mtime, in.Mtimensec)
-	return set
+	return set, nil
+}
+
+// realOwner turns the owner that n is to have from what the mounter sees into
+// what it is.
+func (s *Server) realOwner(set *vnode.SetAttr, n vnode.Node) error {
+	if t, ok := n.(vnode.OwnerTaker); ok {
+		uid, gid, ok, err := t.TakeOwner(set.UID, set.GID)
+		if ok || err != nil {
+			set.UID, set.GID = uid, gid
+			return err
+		}
+	}
+	if s.opts.In == nil {
+		return nil
+	}
+	if set.UID != nil {
+		*set.UID, _ = s.opts.In(*set.UID, 0)
+	}
+	if set.GID != nil {
+		_, *set.GID = s.opts.In(0, *set.GID)
+	}
+	return nil
 }
 
 // when returns nil for no change and a zero time for "now".

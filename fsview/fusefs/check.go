@@ -77,7 +77,30 @@ func (s *Server) mayChange(ctx context.Context, in *inode, set vnode.SetAttr, op
 	if set.Mode == nil && set.UID == nil && set.GID == nil && (set.Size != nil || opened) {
 		return nil
 	}
-	return s.mayOwn(ctx, in)
+	if err := s.mayOwn(ctx, in); err != nil {
+		return err
+	}
+	return s.mayGive(ctx, in, set)
+}
+
+// mayGive refuses what chown(2) refuses the owner of a file: another owner, and
+// a group that is neither the file's nor the caller's own.
+func (s *Server) mayGive(ctx context.Context, in *inode, set vnode.SetAttr) error {
+	who, ok := s.stranger(ctx)
+	if !ok {
+		return nil
+	}
+	if set.UID != nil && *set.UID != who.UID {
+		return errno.New(errno.ErrForbidden, "only the mounting user gives files to others")
+	}
+	if set.GID == nil || *set.GID == who.GID {
+		return nil
+	}
+	a, err := s.attrOf(ctx, in)
+	if err == nil && *set.GID != a.GID {
+		err = errno.New(errno.ErrForbidden, "only the mounting user gives files to groups that the owner is not in")
+	}
+	return err
 }
 
 // mayRemove checks a sticky directory: only the owner of the directory or of

@@ -287,11 +287,11 @@ func (r *raw) Mkdir(cancel <-chan struct{}, in *fuse.MkdirIn, name string, out *
 		a.Mode, a.Nlink, a.Size = syscall.S_IFDIR|in.Mode&^in.Umask&0o777, 2, 0
 		r.s.table.drop(c.Node)
 		g := &ghost{attr: a}
-		r.s.fillEntry(out, r.s.table.ghost(g, p.ino), a, vnode.Child{Node: g}, 0, true)
+		r.s.fillEntry(ctx, out, r.s.table.ghost(g, p.ino), a, vnode.Child{Node: g}, 0, true)
 		return fuse.OK
 	}
 	n := r.s.table.look(c.Node, p.ino)
-	r.s.fillEntry(out, n, a, c, r.s.epoch.Load(), true)
+	r.s.fillEntry(ctx, out, n, a, c, r.s.epoch.Load(), true)
 	return fuse.OK
 }
 

@@ -175,7 +175,7 @@ func TestRootlessOthersAreChecked(t *testing.T) {
 		mkdir back/all; chmod 777 back/all
 		plymount > out || { cat out; exit 1; }
 		cat > try <<'E'
-for c in "cat m/open" "cat m/sub" "cat m/f" "ls m/closed" "cat m/closed/f" "tee m/open" "chmod 777 m/open" "chmod 600 m/sub" \
+for c in "cat m/open" "cat m/sub" "cat m/f" "ls m/closed" "cat m/closed/f" "tee m/open" "chmod 777 m/open" "chmod 600 m/sub" "chown 7 m/sub" "chgrp 7 m/sub" "chown 5 m/sub" \
 	"rm -f m/sticky/mine" "touch m/new" "touch m/sticky/theirs" "mv m/sticky/theirs m/all/moved" "rm m/all/moved" "mv m/all m/sticky/all" "truncate -s 0 m/open" "setfattr -n user.x -v y m/open" "test -w m/open"; do
 	if $c < /dev/null > /dev/null 2>&1; then echo "$c: yes"; else echo "$c: no"; fi
 done
@@ -190,6 +190,9 @@ cat m/closed/f: no
 tee m/open: no
 chmod 777 m/open: no
 chmod 600 m/sub: yes
+chown 7 m/sub: no
+chgrp 7 m/sub: no
+chown 5 m/sub: yes
 rm -f m/sticky/mine: no
 touch m/new: no
 touch m/sticky/theirs: yes

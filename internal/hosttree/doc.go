@@ -27,6 +27,11 @@
 // default ACL decides the mode itself. A kill in between leaves an entry that
 // belongs to this process's user, with no more rights than asked for.
 //
+// With Options.Shown files are shown with the owners that a container sees,
+// and chown takes those (owners.go). What is made belongs to the caller, but
+// that of this process's own user, whom the container need not know, to the
+// container's of the same number: what root makes is the container's root's.
+//
 // # Locks
 //
 // Window.mu guards the map of files, and each file's place and counts. It is a

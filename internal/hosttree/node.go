@@ -43,6 +43,7 @@ var (
 	_ vnode.Statfser    = (*node)(nil)
 	_ vnode.Forgetter   = (*node)(nil)
 	_ vnode.Fsyncer     = (*node)(nil)
+	_ vnode.OwnerTaker  = (*node)(nil)
 )
 
 // Ino mixes the window's key with the backing's device and inode numbers.
@@ -191,7 +192,7 @@ func (n *node) give(ctx context.Context, d *safefs.Dir, name string, mode uint32
 	}
 	sgid := dir.Mode&syscall.S_ISGID != 0
 	uid, gid := effective()
-	if c, ok := vnode.CallerOf(ctx); ok && n.w.opts.Owners && (c.UID != uid || c.GID != gid) {
+	if c, ok := n.w.maker(ctx); ok && n.w.opts.Owners && (c.UID != uid || c.GID != gid) {
 		group := int(c.GID)
 		if sgid {
 			group = -1

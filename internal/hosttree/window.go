@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/plyfs/plyfs/internal/errno"
+	"github.com/plyfs/plyfs/internal/idmap"
 	"github.com/plyfs/plyfs/internal/safefs"
 	"github.com/plyfs/plyfs/internal/vnode"
 )
@@ -24,6 +25,9 @@ type Options struct {
 	Owners bool
 	// ReadOnly refuses every change with EROFS.
 	ReadOnly bool
+	// Shown, when set, are the maps from a container's IDs to those of the
+	// backing: files are shown with the container's.
+	Shown *idmap.Maps
 }
 
 // Window is one host directory seen as a tree.

@@ -82,6 +82,18 @@ func Inverse(ranges []Range, id int) (int, bool) {
 	return 0, false
 }
 
+// Overflow is shown for an ID that no range holds (proc(5),
+// /proc/sys/kernel/overflowuid).
+const Overflow = 65534
+
+// Shown is Inverse for stat(2): Overflow for an ID that no range holds.
+func Shown(ranges []Range, id uint32) uint32 {
+	if in, ok := Inverse(ranges, int(id)); ok {
+		return uint32(in)
+	}
+	return Overflow
+}
+
 // Validate refuses ranges that are empty, leave 32 bits or overlap on either
 // side, with a sentence.
 func Validate(ranges []Range) error {

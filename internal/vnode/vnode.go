@@ -187,6 +187,24 @@ type Setattrer interface {
 	Setattr(ctx context.Context, s SetAttr) (Attr, error)
 }
 
+// OwnerShower is a node that may be shown with another owner than it has: the
+// one that its container sees. Attr, callers and Setattr speak of real owners,
+// by which permissions are checked.
+type OwnerShower interface {
+	// ShowOwner returns what is to be shown for an owner that Attr returned,
+	// and false when that is to be shown as any other is.
+	ShowOwner(ctx context.Context, uid, gid uint32) (shownUID, shownGID uint32, ok bool)
+}
+
+// OwnerTaker is an OwnerShower whose owner can be changed.
+type OwnerTaker interface {
+	OwnerShower
+	// TakeOwner is the inverse: it returns the real IDs of two that are shown;
+	// a nil one is nothing to change. False when they are shown as they are.
+	// ErrBadValue for one that has no real ID.
+	TakeOwner(uid, gid *uint32) (realUID, realGID *uint32, ok bool, err error)
+}
+
 // Xattrer holds extended attributes. A missing one is ENODATA.
 type Xattrer interface {
 	Getxattr(ctx context.Context, name string) ([]byte, error)
