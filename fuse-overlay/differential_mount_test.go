@@ -218,6 +218,9 @@ func differentialModes() map[string]differentialMode {
 		"redirects": {config: func(c *MountConfig) { c.Redirects = true }, kernel: []string{"redirect_dir=on"}},
 		"metacopy": {config: func(c *MountConfig) { c.Redirects, c.Metacopy = true, true },
 			kernel: []string{"redirect_dir=on", "metacopy=on"}},
+		"passthrough": {config: func(c *MountConfig) { c.Passthrough = PassthroughOnly }},
+		"passthrough-metacopy": {config: func(c *MountConfig) { c.Redirects, c.Metacopy, c.Passthrough = true, true, PassthroughOnly },
+			kernel: []string{"redirect_dir=on", "metacopy=on"}},
 		"writeback": {config: func(c *MountConfig) { c.Writeback = true }},
 		"aside":     {config: func(c *MountConfig) { c.Aside = AsideSecurity }, foreign: true},
 	}
@@ -254,6 +257,12 @@ func FuzzDifferential(f *testing.F) {
 func FuzzDifferentialMetacopy(f *testing.F) {
 	needRoot(f)
 	f.Fuzz(rapid.MakeFuzz(cases(f, differentialModes()["metacopy"])))
+}
+
+// FuzzDifferentialPassthrough is the same in passthrough mode.
+func FuzzDifferentialPassthrough(f *testing.F) {
+	needRoot(f)
+	f.Fuzz(rapid.MakeFuzz(cases(f, differentialModes()["passthrough-metacopy"])))
 }
 
 // cases returns what runs one case after the other with one driver.

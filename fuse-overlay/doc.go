@@ -98,6 +98,7 @@
 //	setattr.go      attributes; uxattr.go extended ones; fds.go descriptors
 //	settle.go       data before names, for a power loss
 //	server*.go      requests of the kernel; mount.go mounting
+//	passthrough.go  open files that the kernel reads and writes itself
 //
 // # The writable overlay: locks
 //
@@ -106,6 +107,7 @@
 //	      └ node.copyMu (the step from lower to upper; never held over a copy)
 //	          └ treeMu (table, names, links, indexes of directories; no system call under it)
 //	fds.mu, Cache.mu, quota.mu  leaves
+//	passing.mu                  a leaf; only ioctls of /dev/fuse under it, which wait for nothing
 //
 // renameMu is not taken twice by one request, so what copies up is called
 // before it. A copy-up in progress is a channel in the node (copying), not a

@@ -25,6 +25,9 @@ type node struct {
 	// naked: no extended attribute at all, when it was looked up and since. ls
 	// asks for those of SELinux and the ACL, of each file.
 	naked atomic.Bool
+	// passed: opened for passthrough before; mapped: also for reading and writing,
+	// so that a mapping may change it without anybody's asking.
+	passed, mapped atomic.Bool
 
 	// lower is where a file that is not upper has its content and attributes.
 	// It never changes; the place is nil when nothing of the node is below.

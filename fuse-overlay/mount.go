@@ -39,10 +39,46 @@ func Mount(c MountConfig, dir string) (*Server, error) {
 	if c.AllowRoot {
 		fs = newRootOnly(fs)
 	}
-	if s.fuse, err = fuse.NewServer(fs, dir, s.options()); err != nil {
-		return nil, errors.Join(explainMount(dir, err), s.logw.Close(), o.close())
+	if err := s.mount(fs, dir); err != nil {
+		return nil, errors.Join(err, s.logw.Close(), o.close())
 	}
 	return s, nil
+}
+
+// mount mounts, and tries passthrough when that is asked for: what the kernel
+// is told at the mount's beginning is for good, so a mount without it is another.
+func (s *Server) mount(fs fuse.RawFileSystem, dir string) (err error) {
+	o := s.o
+	why := o.c.noPassthrough()
+	if o.c.Passthrough == PassthroughOff || why != nil {
+		if o.c.Passthrough != PassthroughOff {
+			err = o.errNoPassthrough(why)
+		}
+		if err != nil {
+			return err
+		}
+		return s.start(fs, dir, 0)
+	}
+	if err := s.start(fs, dir, fuse.CAP_ATOMIC_O_TRUNC); err != nil {
+		return err
+	}
+	if why = o.tryPassthrough(s.fuse); why == nil {
+		return nil
+	}
+	go s.fuse.Serve()
+	if err := errors.Join(s.fuse.Unmount(), o.errNoPassthrough(why)); err != nil {
+		return err
+	}
+	return s.start(fs, dir, 0)
+}
+
+func (s *Server) start(fs fuse.RawFileSystem, dir string, more uint64) (err error) {
+	c := s.options()
+	c.ExtraCapabilities |= more
+	if s.fuse, err = fuse.NewServer(fs, dir, c); err != nil {
+		return explainMount(dir, err)
+	}
+	return nil
 }
 
 // Serve answers requests until the mount is gone, and gives everything back.

@@ -25,6 +25,7 @@ type rig struct {
 	config MountConfig
 	mount  string
 	served chan error
+	server *Server
 }
 
 // newRig makes the folders; scripts fill the lower layers, top first.
@@ -50,7 +51,7 @@ func (r *rig) start() *rig {
 	r.t.Helper()
 	s, err := Mount(r.config, r.mount)
 	check(r.t, err)
-	r.served = make(chan error, 1)
+	r.server, r.served = s, make(chan error, 1)
 	go func() { r.served <- s.Serve() }()
 	r.t.Cleanup(r.stop)
 	return r
@@ -89,14 +90,18 @@ func TestPosix(t *testing.T) {
 		"one":     {""},
 		"several": {"mkdir -p CreateFile x; echo > x/y", "mkdir -p x; echo > x/z", ""},
 	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			r := newRig(t, layers...).start()
-			res := fusetest.Child(t, "TestPosixChild", "POSIX="+r.mount)
-			if res.Status != 0 {
-				t.Errorf("%s\n%s", res.Out, res.Err)
-			}
-		})
+		for mode, passthrough := range map[string]Passthrough{"": PassthroughOff, "-passthrough": PassthroughOnly} {
+			t.Run(name+mode, func(t *testing.T) {
+				t.Parallel()
+				r := newRig(t, layers...)
+				r.config.Passthrough = passthrough
+				r.start()
+				res := fusetest.Child(t, "TestPosixChild", "POSIX="+r.mount)
+				if res.Status != 0 {
+					t.Errorf("%s\n%s", res.Out, res.Err)
+				}
+			})
+		}
 	}
 }
 

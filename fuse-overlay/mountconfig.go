@@ -69,6 +69,10 @@ type MountConfig struct {
 	// Writeback lets the kernel gather writes: data comes late, and with it
 	// ENOSPC. Holes of files are not told then. Not with MaxBytes or MaxFiles.
 	Writeback bool
+	// Passthrough lets the kernel read and write the upper's files without asking.
+	// It needs CAP_SYS_ADMIN of the machine; not with Writeback, MaxBytes or
+	// MaxFiles, nor without an upper. Where it cannot be had, the log says why.
+	Passthrough Passthrough
 	// ReadOnly refuses every change at the mount.
 	ReadOnly bool
 	// NoExec, NoSuid and NoDev are the mount flags; ordinary users' mounts are
@@ -103,6 +107,16 @@ type MountConfig struct {
 	// Log takes warnings, and errors of requests at debug level. Nil: nothing.
 	Log *logrus.Entry
 }
+
+// Passthrough says whether a mount is in passthrough mode.
+type Passthrough uint8
+
+// Not, if it can be had, or not without (then Mount fails).
+const (
+	PassthroughOff Passthrough = iota
+	PassthroughTry
+	PassthroughOnly
+)
 
 // check fills in what is derived, and refuses what cannot be.
 func (c *MountConfig) check() error {

@@ -30,8 +30,9 @@ type Overlay struct {
 	hash   inomap.Space
 	root   *node
 	fds    fds
-	quota  *quota // nil: no bound
-	aside  string // the attribute that keeps owners and modes; "": none does
+	pass   *passing // nil: not in passthrough mode; set before there are requests
+	quota  *quota   // nil: no bound
+	aside  string   // the attribute that keeps owners and modes; "": none does
 	counters
 
 	// modeChanged is told of modes that change without the kernel's asking; nil

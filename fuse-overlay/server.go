@@ -19,7 +19,8 @@ import (
 // raw answers the kernel's requests for an Overlay. OPEN, OPENDIR, CREATE,
 // FLUSH and ACCESS are answered ENOSYS, once each: the kernel then opens files
 // itself, keeps their pages and listings, and makes files with MKNOD. READ and
-// WRITE come by the node's number.
+// WRITE come by the node's number. In passthrough mode OPEN and CREATE are
+// answered.
 type raw struct {
 	fuse.RawFileSystem
 	o           *Overlay
@@ -100,10 +101,18 @@ func (r *raw) fillAttr(out *fuse.Attr, st safefs.Stat) {
 	}
 }
 
+// validity says how long the kernel may believe n's attributes.
+func (r *raw) validity(n *node) time.Duration {
+	if n.mapped.Load() {
+		return 0
+	}
+	return r.attr
+}
+
 func (r *raw) fillEntry(out *fuse.EntryOut, n *node, st *safefs.Stat) {
 	out.NodeId, out.Generation = n.id, 1
 	out.SetEntryTimeout(r.entry)
-	out.SetAttrTimeout(r.attr)
+	out.SetAttrTimeout(r.validity(n))
 	r.fillAttr(&out.Attr, *st)
 }
 
@@ -142,7 +151,7 @@ func (r *raw) GetAttr(_ <-chan struct{}, in *fuse.GetAttrIn, out *fuse.AttrOut) 
 	if err != nil {
 		return r.status("getattr", err)
 	}
-	out.SetTimeout(r.attr)
+	out.SetTimeout(r.validity(n))
 	r.fillAttr(&out.Attr, st)
 	return fuse.OK
 }
@@ -158,7 +167,7 @@ func (r *raw) Statx(_ <-chan struct{}, in *fuse.StatxIn, out *fuse.StatxOut) fus
 		return r.status("statx", err)
 	}
 	r.edge.show(&st)
-	out.SetTimeout(r.attr)
+	out.SetTimeout(r.validity(n))
 	out.Statx = fuse.Statx{
 		Mask: unix.STATX_BASIC_STATS, Blksize: st.Blksize, Nlink: st.Nlink, Uid: st.UID, Gid: st.GID,
 		Mode: uint16(st.Mode), Ino: st.Ino, Size: st.Size, Blocks: st.Blocks,
@@ -201,11 +210,15 @@ func (r *raw) SetAttr(cancel <-chan struct{}, in *fuse.SetAttrIn, out *fuse.Attr
 	if err := r.edge.keepChange(&c); err != nil {
 		return r.status("setattr", err)
 	}
+	// By a change of nothing the kernel says that someone without privilege is about
+	// to change the content of a file with set-ID bits: by fallocate,
+	// copy_file_range, or a write that is passed through.
+	c.killWrite = in.Valid&^(fuse.FATTR_FH|fuse.FATTR_LOCKOWNER) == 0
 	st, err := r.o.setattr(request(cancel, &in.InHeader), n, c)
 	if err != nil {
 		return r.status("setattr", err)
 	}
-	out.SetTimeout(r.attr)
+	out.SetTimeout(r.validity(n))
 	r.fillAttr(&out.Attr, st)
 	return fuse.OK
 }
@@ -293,15 +306,31 @@ func (r *raw) RemoveXAttr(cancel <-chan struct{}, h *fuse.InHeader, attr string)
 	return r.status("removexattr", r.o.removexattr(request(cancel, h), n, attr))
 }
 
-// Open is done by the kernel alone.
-func (r *raw) Open(<-chan struct{}, *fuse.OpenIn, *fuse.OpenOut) fuse.Status { return fuse.ENOSYS }
+// Open is done by the kernel alone, but in passthrough mode.
+func (r *raw) Open(cancel <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.Status {
+	if r.o.pass == nil {
+		return fuse.ENOSYS
+	}
+	n, s := r.node(in.NodeId)
+	if !s.Ok() {
+		return s
+	}
+	if err := r.o.openFor(request(cancel, &in.InHeader), n, in.Flags, in.Mode&fuse.OPEN_KILL_SUIDGID != 0); err != nil {
+		return r.status("open", err)
+	}
+	r.passOpen(n, in.Flags, true, out)
+	return fuse.OK
+}
 
 // OpenDir is done by the kernel alone.
 func (r *raw) OpenDir(<-chan struct{}, *fuse.OpenIn, *fuse.OpenOut) fuse.Status { return fuse.ENOSYS }
 
-// Create is MKNOD and nothing else.
-func (r *raw) Create(<-chan struct{}, *fuse.CreateIn, string, *fuse.CreateOut) fuse.Status {
-	return fuse.ENOSYS
+// Create is MKNOD and nothing else, but in passthrough mode.
+func (r *raw) Create(cancel <-chan struct{}, in *fuse.CreateIn, name string, out *fuse.CreateOut) fuse.Status {
+	if r.o.pass == nil {
+		return fuse.ENOSYS
+	}
+	return r.passCreate(cancel, in, name, out)
 }
 
 // Flush does nothing: there is nothing that is not in the upper already.
@@ -310,8 +339,15 @@ func (r *raw) Flush(<-chan struct{}, *fuse.FlushIn) fuse.Status { return fuse.EN
 // Access is decided by the kernel, which has modes and ACLs.
 func (r *raw) Access(<-chan struct{}, *fuse.AccessIn) fuse.Status { return fuse.ENOSYS }
 
-// Release comes after TMPFILE only.
-func (r *raw) Release(<-chan struct{}, *fuse.ReleaseIn) {}
+// Release comes after TMPFILE, and in passthrough mode after OPEN and CREATE.
+func (r *raw) Release(_ <-chan struct{}, in *fuse.ReleaseIn) {
+	if r.o.pass == nil {
+		return
+	}
+	if n := r.o.get(in.NodeId); n != nil {
+		r.o.pass.release(n, in.Fh)
+	}
+}
 
 // Ioctl knows none.
 func (r *raw) Ioctl(<-chan struct{}, *fuse.IoctlIn, []byte, *fuse.IoctlOut, []byte) fuse.Status {

@@ -75,7 +75,9 @@ func (r *raw) Tmpfile(cancel <-chan struct{}, in *fuse.CreateIn, out *fuse.Creat
 		return s
 	}
 	n, st, err := r.o.unnamed(request(cancel, &in.InHeader), dir, in.Mode, r.caller(&in.InHeader, in.Umask))
-	out.OpenFlags = fuse.FOPEN_KEEP_CACHE | fuse.FOPEN_NOFLUSH
+	if out.OpenFlags = fuse.FOPEN_KEEP_CACHE | fuse.FOPEN_NOFLUSH; err == nil && r.o.pass != nil {
+		r.passOpen(n, in.Flags, false, &out.OpenOut)
+	}
 	return r.made("tmpfile", &out.EntryOut, n, st, err)
 }
 

@@ -19,12 +19,22 @@ type change struct {
 	atime, mtime time.Time
 	// killPriv: the caller may not keep set-ID bits on a truncation.
 	killPriv bool
+	// killWrite: set-ID bits are to go, as with a write.
+	killWrite bool
 }
 
 // setattr changes n and returns its attributes.
 func (o *Overlay) setattr(ctx context.Context, n *node, c change) (st safefs.Stat, err error) {
 	if err := o.mayWrite(); err != nil {
 		return st, err
+	}
+	if c.killWrite {
+		st, err = o.stat(n)
+		keep := withoutPrivileges(st.Mode & 0o7777)
+		if err != nil || keep == st.Mode&0o7777 {
+			return st, err
+		}
+		c.mode = &keep
 	}
 	switch {
 	case c.size == nil:
@@ -118,9 +128,18 @@ func retryEINTR(f func() error) error {
 	}
 }
 
-// dropPrivileges clears what a write by someone without privilege clears:
-// set-user-ID, set-group-ID where the group may execute. The capability goes
-// with the write itself. It tells whether there was anything.
+// withoutPrivileges is mode without what a write by someone without privilege
+// clears: set-user-ID, set-group-ID where the group may execute.
+func withoutPrivileges(mode uint32) uint32 {
+	keep := mode &^ unix.S_ISUID
+	if mode&0o010 != 0 {
+		keep &^= unix.S_ISGID
+	}
+	return keep
+}
+
+// dropPrivileges clears these of an upper file. The capability goes with the
+// write itself. It tells whether there was anything.
 func (o *Overlay) dropPrivileges(n *node, fd int) (bool, error) {
 	st, err := safefs.StatFD(fd)
 	if err != nil {
@@ -131,10 +150,7 @@ func (o *Overlay) dropPrivileges(n *node, fd int) (bool, error) {
 		v.show(&st)
 	}
 	mode := st.Mode & 0o7777
-	keep := mode &^ unix.S_ISUID
-	if mode&0o010 != 0 {
-		keep &^= unix.S_ISGID
-	}
+	keep := withoutPrivileges(mode)
 	switch {
 	case keep == mode:
 		return false, nil

@@ -16,6 +16,7 @@ type counters struct {
 //
 //	nodes N              files that the kernel knows
 //	descriptors N        open for directories, and for files
+//	passed_through N     files that the kernel reads and writes itself (passthrough)
 //	copied_up N          files and directories copied up since the mount
 //	upper_bytes N M      what the upper holds, and its bound (size=, or 0)
 //	upper_files N M      likewise (inodes=); both only with a bound
@@ -33,6 +34,9 @@ func (s *Server) Stats() string {
 	runtime.ReadMemStats(&m)
 	var b strings.Builder
 	fmt.Fprintf(&b, "nodes %d\ndescriptors %d\ncopied_up %d\n", nodes, files+o.tree.cache.Len(), o.copyUps.Load())
+	if o.pass != nil {
+		fmt.Fprintf(&b, "passed_through %d\n", o.pass.count())
+	}
 	if q := o.quota; q != nil {
 		q.mu.Lock()
 		fmt.Fprintf(&b, "upper_bytes %d %d\nupper_files %d %d\n", q.bytes, q.mostBytes, len(q.files), q.mostFiles)

@@ -90,6 +90,7 @@ func (o *Overlay) shrinkLocked() {
 // release gives back what a node that left the table had open.
 func (o *Overlay) release(n *node) {
 	o.fds.drop(n)
+	o.pass.drop(n)
 	if err := o.fds.takeLost(n); err != nil {
 		o.log.Errorf("a file that nobody has open any more (number %d): %v", n.ino, err)
 	}

@@ -37,6 +37,12 @@ func config(o *options.Options, log *logrus.Entry) (c fuseoverlay.MountConfig, w
 	c.Aside = fuseoverlay.Aside(o.XattrPermissions)
 	c.Redirects, c.Metacopy = o.RedirectDir == "on", o.Metacopy
 	c.AllowRoot, c.Writeback = o.AllowRoot, o.Writeback
+	switch {
+	case o.Passthrough && o.Strict:
+		c.Passthrough = fuseoverlay.PassthroughOnly
+	case o.Passthrough:
+		c.Passthrough = fuseoverlay.PassthroughTry
+	}
 	for _, m := range []struct {
 		asked bool
 		say   string

@@ -64,6 +64,8 @@ Speed:
     timeout=SECONDS        how long the kernel may trust what it knows (for good);
                            also entry_timeout, attr_timeout
     writeback              let the kernel gather writes
+    passthrough            let the kernel read and write the files of upperdir
+                           itself (the machine's root only)
     threaded=0, max_threads=N, max_write=BYTES, clone_fd
     fast_ino, xino=on|off|auto, ino32_t  numbers of inodes
 

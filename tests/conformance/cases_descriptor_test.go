@@ -90,6 +90,24 @@ func descriptorCases() []c {
 			e.remount()
 			e.want(e.p("f"), "byPPEDtext")
 		}},
+		{name: "mmap-stored-after-close", lower: file, run: func(e *env) {
+			for _, name := range []string{"f", "new"} {
+				fd := e.open(e.p(name), unix.O_RDWR|unix.O_CREAT, 0o644)
+				e.ok(unix.Ftruncate(fd, 10))
+				m, err := unix.Mmap(fd, 0, 4096, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+				e.ok(err)
+				e.close(fd)
+				e.ok(unix.UtimesNanoAt(unix.AT_FDCWD, e.p(name), []unix.Timespec{{Sec: 1e9}, {Sec: 1e9}}, 0))
+				e.stat(e.p(name))
+				copy(m, "MAPPED")
+				e.ok(unix.Msync(m, unix.MS_SYNC))
+				e.want(e.p(name), "MAPPED"+map[string]string{"f": "text", "new": "\x00\x00\x00\x00"}[name])
+				if st := e.stat(e.p(name)); st.Mtim.Sec == 1e9 {
+					e.Errorf("%s: the store left the time of modification", name)
+				}
+				e.ok(unix.Munmap(m))
+			}
+		}},
 		{name: "mmap-private", lower: file, run: func(e *env) {
 			fd := e.open(e.p("f"), unix.O_RDONLY, 0)
 			m, err := unix.Mmap(fd, 0, 4096, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE)

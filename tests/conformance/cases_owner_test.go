@@ -89,6 +89,34 @@ func ownerCases() []c {
 			e.as(1001, 1001, func() { e.is(unix.Truncate(e.p("f"), 1), nil) })
 			e.mode(e.p("f"), 0o777)
 		}},
+		{name: "setuid-goes-with-fallocate", lower: suid, ids: true, run: func(e *env) {
+			e.as(1001, 1001, func() { e.fallocated(e.open(e.p("f"), unix.O_WRONLY, 0), 0, 0, 10) })
+			e.mode(e.p("f"), 0o777)
+			e.remount()
+			e.mode(e.p("f"), 0o777)
+		}},
+		{name: "setuid-goes-with-copied-range", lower: suid, ids: true, run: func(e *env) {
+			e.put(e.p("from"), "some text")
+			e.as(1001, 1001, func() {
+				_, err := unix.CopyFileRange(e.open(e.p("from"), unix.O_RDONLY, 0), nil, e.open(e.p("f"), unix.O_WRONLY, 0), nil, 4, 0)
+				e.is(err, nil)
+			})
+			e.mode(e.p("f"), 0o777)
+			e.remount()
+			e.mode(e.p("f"), 0o777)
+		}},
+		{name: "setuid-set-under-a-writer", ids: true, run: func(e *env) {
+			e.put(e.p("f"), "text")
+			e.ok(unix.Chmod(e.p("f"), 0o666))
+			fd := -1
+			e.as(1001, 1001, func() {
+				fd = e.open(e.p("f"), unix.O_WRONLY, 0)
+				e.write(fd, "x")
+			})
+			e.ok(unix.Chmod(e.p("f"), 0o6777))
+			e.as(1001, 1001, func() { e.write(fd, "y") })
+			e.mode(e.p("f"), 0o777)
+		}},
 		{name: "setgid-directory", ids: true, lower: func(e *env) {
 			e.mkdir(e.l("d"))
 			e.ok(os.Chown(e.l("d"), 0, 50))

@@ -30,6 +30,9 @@ func optionWorlds(t *testing.T) []world {
 		{"aside-security", "xattr_permissions=1", 1, knownAside},
 		{"aside-user", "xattr_permissions=2", 1, knownAside},
 		{"writeback", "writeback=1", 1, knownWriteback},
+		{"passthrough", "passthrough,strict", 1, nil},
+		{"passthrough", "passthrough,strict,redirect_dir=on,metacopy=on", manyLayers, nil},
+		{"passthrough-aside", "passthrough,strict,xattr_permissions=2", 1, knownAside},
 		{"one-thread", "threaded=0", 1, nil},
 	} {
 		known := maps.Clone(p.known)

@@ -60,6 +60,8 @@ type Options struct {
 	Ino32 bool
 	// Writeback lets the kernel gather writes.
 	Writeback bool
+	// Passthrough lets the kernel read and write the upper's files itself.
+	Passthrough bool
 	// RedirectDir is "", "on", "off", "auto", "follow" or "nofollow".
 	RedirectDir string
 	// Metacopy copies attributes up without the data.

@@ -68,6 +68,8 @@ func TestEachWord(t *testing.T) {
 		"timeout=1000000000.0":                              {},
 		"clone_fd,fast_ino=1,xino=auto,ino32_t,max_write=131072,max_threads=4,max_idle_threads=2": {Ino32: true, MaxWrite: 131072, MaxThreads: 4},
 		"writeback=1,redirect_dir=auto": {Writeback: true, RedirectDir: "auto"},
+		"passthrough":                   {Passthrough: true},
+		"passthrough,passthrough=0":     {},
 		"size=10M,inodes=2k":            {Size: 10 << 20, Inodes: 2048, Upper: "u", Work: "w"},
 		"stats=/run/s":                  {Stats: "/run/s"},
 		"size=0":                        {},

@@ -119,6 +119,7 @@ func cacheWords() map[string]word {
 		"max_threads":   {valued, func(o *Options, key, v string) error { return setInt(&o.MaxThreads, key, v, 1, 1<<16) }},
 		"max_write":     {valued, func(o *Options, key, v string) error { return setInt(&o.MaxWrite, key, v, 4096, 1<<20) }},
 		"writeback":     {either, func(o *Options, key, v string) error { return setSwitch(&o.Writeback, key, v) }},
+		"passthrough":   {either, func(o *Options, key, v string) error { return setSwitch(&o.Passthrough, key, v) }},
 		"ino32_t":       {either, func(o *Options, key, v string) error { return setSwitch(&o.Ino32, key, v) }},
 		"fsync":         {either, func(o *Options, key, v string) error { return setNot(&o.NoSync, key, v) }},
 		"volatile":      {either, func(o *Options, key, v string) error { return setSwitch(&o.Volatile, key, v) }},
