@@ -223,7 +223,7 @@ func (o *Overlay) tryPassthrough(s *fuse.Server) (err error) {
 	if s.KernelSettings().Flags64()&fuse.CAP_PASSTHROUGH == 0 {
 		return errors.New("the kernel has none (it comes with Linux 6.9 and CONFIG_FUSE_PASSTHROUGH)")
 	}
-	f, name, err := o.stageFile()
+	f, name, err := o.stageFile(&copyPlan{})
 	if err != nil {
 		return err
 	}
