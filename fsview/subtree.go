@@ -201,6 +201,18 @@ func (n *treeNode) ShowOwner(ctx context.Context, uid, gid uint32) (uint32, uint
 	return uid, gid, false
 }
 
+// ShowIDs implements vnode.OwnerShower. Of a root that nobody opened no ACL was
+// read either.
+func (n *treeNode) ShowIDs(uid, gid uint32) (uint32, uint32, bool) {
+	n.mu.Lock()
+	d := n.inner
+	n.mu.Unlock()
+	if o, ok := d.(vnode.OwnerShower); ok {
+		return o.ShowIDs(uid, gid)
+	}
+	return uid, gid, false
+}
+
 // Lookup implements vnode.Directory.
 func (n *treeNode) Lookup(ctx context.Context, name string) (vnode.Child, error) {
 	d, err := n.open(ctx)

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/plyfs/plyfs/internal/errno"
+	"github.com/plyfs/plyfs/internal/idmap"
 	"github.com/plyfs/plyfs/internal/safefs"
 )
 
@@ -334,8 +335,8 @@ func (o *Overlay) reown(d *safefs.Dir, name string, st *safefs.Stat, uid, gid in
 }
 
 const (
-	accessACL  = "system.posix_acl_access"
-	defaultACL = "system.posix_acl_default"
+	accessACL  = idmap.AccessACL
+	defaultACL = idmap.DefaultACL
 )
 
 // defaultACLLocked tells whether dir, whose upper directory is d, has a

@@ -1,7 +1,6 @@
 package fuseoverlay
 
 import (
-	"encoding/binary"
 	"syscall"
 
 	"github.com/plyfs/plyfs/internal/idmap"
@@ -107,42 +106,19 @@ func (e *edge) keepChange(c *change) (err error) {
 	return nil
 }
 
-// The form of an ACL as an attribute: a version, then entries of a tag, a set
-// of permissions and an ID (linux/posix_acl_xattr.h).
-const (
-	aclHeader = 4
-	aclEntry  = 8
-	aclUser   = 2
-	aclGroup  = 8
-)
-
 // acl returns an ACL's value with its IDs mapped, v itself when there is
 // nothing to do. show: from the layers to the mount.
 func (e *edge) acl(name string, v []byte, show bool) ([]byte, error) {
-	if len(e.uids)+len(e.gids) == 0 || name != accessACL && name != defaultACL || len(v) < aclHeader {
+	if len(e.uids)+len(e.gids) == 0 || !idmap.IsACL(name) {
 		return v, nil
 	}
-	out := append([]byte(nil), v...)
-	for b := out[aclHeader:]; len(b) >= aclEntry; b = b[aclEntry:] {
-		var ranges []idmap.Range
-		switch binary.LittleEndian.Uint16(b) {
-		case aclUser:
-			ranges = e.uids
-		case aclGroup:
-			ranges = e.gids
-		default:
-			continue
-		}
-		id := binary.LittleEndian.Uint32(b[4:])
-		if show {
-			id = showID(ranges, id)
-		} else {
-			var err error
-			if id, err = keepID(ranges, id); err != nil {
-				return nil, err
+	to := func(ranges []idmap.Range) func(uint32) (uint32, error) {
+		return func(id uint32) (uint32, error) {
+			if show {
+				return showID(ranges, id), nil
 			}
+			return keepID(ranges, id)
 		}
-		binary.LittleEndian.PutUint32(b[4:], id)
 	}
-	return out, nil
+	return idmap.MapACL(v, to(e.uids), to(e.gids))
 }

@@ -60,7 +60,7 @@ func TestEdgeInverse(t *testing.T) {
 		})
 		b := rapid.SliceOfN(rapid.Byte(), 0, 60).Draw(t, "bytes")
 		if len(b) >= 12 && rapid.Bool().Draw(t, "entry") {
-			copy(b[4:], []byte{aclUser, 0, 7, 0, rapid.SampledFrom([]byte{0, 49, 60, 109}).Draw(t, "id"), 0, 0, 0})
+			copy(b[4:], []byte{2 /* ACL_USER */, 0, 7, 0, rapid.SampledFrom([]byte{0, 49, 60, 109}).Draw(t, "id"), 0, 0, 0})
 		}
 		shown, err := e.acl(accessACL, b, true)
 		if err != nil || len(shown) != len(b) {

@@ -20,15 +20,20 @@ var (
 // here, and not where attributes are, since it is shown but gives no rights.
 func (b *base) ShowOwner(_ context.Context, uid, gid uint32) (uint32, uint32, bool) {
 	s := b.at().spot
-	m := s.place.layer.Owners
-	if m == nil {
-		return uid, gid, false
-	}
-	if b.tree.recorded {
+	if b.tree.recorded && s.place.layer.Owners != nil {
 		// What cannot be read shows the owner that it has.
 		if o, ok, err := s.override(); ok && err == nil {
 			return o.uid, o.gid, true
 		}
+	}
+	return b.ShowIDs(uid, gid)
+}
+
+// ShowIDs implements vnode.OwnerShower.
+func (b *base) ShowIDs(uid, gid uint32) (uint32, uint32, bool) {
+	m := b.at().spot.place.layer.Owners
+	if m == nil {
+		return uid, gid, false
 	}
 	return idmap.Shown(m.UIDs, uid), idmap.Shown(m.GIDs, gid), true
 }

@@ -106,7 +106,11 @@ chown 100007 merged/mine 2>&1 | grep -o 'Invalid argument'
 mkdir -m 700 merged/closed; chown 5 merged/closed; ls merged/closed && echo entered
 tar tvf diff.tar --numeric-owner mine | cut -d' ' -f2
 cd; plyfs umount mnt
-plyfs mount mnt; stat -c 'host %u %g' mnt/containers/web/diff/mine; plyfs umount mnt
+plyfs mount mnt; stat -c 'host %u %g' mnt/containers/web/diff/mine; cd mnt/containers/web
+touch merged/acl && setfacl -m u:100032:r,u:1000:r,g:100033:w merged/acl && getfacl -cn merged/acl | tr '\n' ' '; echo
+setfacl -m u:55:r merged/acl 2>&1 | grep -o 'Invalid argument'; cd; plyfs umount mnt
+plyfs mount -oowners=container mnt; getfacl -cnp mnt/containers/web/diff/acl | tr '\n' ' '; plyfs umount mnt; plyfs rmdir containers/web; echo
+plyfs mkdir $I/containers/web; plyfs mount mnt; cd mnt/containers/web; touch merged/closed merged/mine; chown 100004 merged/closed; chown 100032:100033 merged/mine; cd; plyfs umount mnt
 plyfs ls -l containers/web/diff | cut -d' ' -f3,4
 plyfs ls -l --owners container containers/web/diff | cut -d' ' -f3,4
 plyfs ls -l version --owners container | cut -d' ' -f3,4
@@ -114,6 +118,7 @@ plyfs ls --owners mine
 `)
 	wantLines(t, r, "100006 100007\n100006 100007\n1000 1000\n1000 1000\n", "7 8\n7 8\n1000 1000\n1000 1000\n",
 		"7/8\n", "made 33 34\n", "Invalid argument\n", "entered\n", "33/34\n", "host 100032 100033\n",
+		" user:1000:r-- user:100032:r-- ", " group:100033:-w- ", "Invalid argument\n", " user:0:r-- user:33:r-- ", " group:34:-w- ",
 		"100004 1000\n100032 100033\n", "5 0\n33 34\n", "1000 1000\n")
 	if want := "plyfs: --owners \"mine\": use host or container\n"; r.Err != want {
 		t.Errorf("errors:\n%s", r.Err)

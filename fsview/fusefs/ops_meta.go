@@ -43,6 +43,9 @@ func (r *raw) GetXAttr(cancel <-chan struct{}, h *fuse.InHeader, attr string, de
 		return 0, fuse.Status(syscall.EOPNOTSUPP)
 	}
 	v, err := x.Getxattr(r.request(cancel, h), attr)
+	if err == nil {
+		v, err = r.s.showACL(n.node, attr, v)
+	}
 	if err != nil {
 		return 0, r.status("getxattr", err)
 	}
@@ -84,19 +87,23 @@ func (r *raw) ListXAttr(cancel <-chan struct{}, h *fuse.InHeader, dest []byte) (
 
 // SetXAttr sets one extended attribute.
 func (r *raw) SetXAttr(cancel <-chan struct{}, in *fuse.SetXAttrIn, attr string, data []byte) fuse.Status {
-	return r.xattrChange(cancel, &in.InHeader, "setxattr", func(ctx context.Context, x vnode.XattrSetter) error {
-		return x.Setxattr(ctx, attr, data, int(in.Flags))
+	return r.xattrChange(cancel, &in.InHeader, "setxattr", func(ctx context.Context, n *inode, x vnode.XattrSetter) error {
+		v, err := r.s.takeACL(n.node, attr, data)
+		if err != nil {
+			return err
+		}
+		return x.Setxattr(ctx, attr, v, int(in.Flags))
 	})
 }
 
 // RemoveXAttr removes one extended attribute.
 func (r *raw) RemoveXAttr(cancel <-chan struct{}, h *fuse.InHeader, attr string) fuse.Status {
-	return r.xattrChange(cancel, h, "removexattr", func(ctx context.Context, x vnode.XattrSetter) error {
+	return r.xattrChange(cancel, h, "removexattr", func(ctx context.Context, _ *inode, x vnode.XattrSetter) error {
 		return x.Removexattr(ctx, attr)
 	})
 }
 
-func (r *raw) xattrChange(cancel <-chan struct{}, h *fuse.InHeader, op string, do func(context.Context, vnode.XattrSetter) error) fuse.Status {
+func (r *raw) xattrChange(cancel <-chan struct{}, h *fuse.InHeader, op string, do func(context.Context, *inode, vnode.XattrSetter) error) fuse.Status {
 	n, st := r.inode(h.NodeId)
 	if !st.Ok() {
 		return st
@@ -109,7 +116,7 @@ func (r *raw) xattrChange(cancel <-chan struct{}, h *fuse.InHeader, op string, d
 	if err := r.s.mayOwn(ctx, n); err != nil {
 		return r.status(op, err)
 	}
-	err := do(ctx, x)
+	err := do(ctx, n, x)
 	r.s.changed(ctx, n)
 	return r.status(op, err)
 }

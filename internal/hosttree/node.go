@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/plyfs/plyfs/internal/errno"
+	"github.com/plyfs/plyfs/internal/idmap"
 	"github.com/plyfs/plyfs/internal/safefs"
 	"github.com/plyfs/plyfs/internal/vnode"
 )
@@ -159,15 +160,12 @@ func (n *node) Symlink(ctx context.Context, name, target string) (vnode.Child, e
 func (n *node) KeepsMode(context.Context) bool {
 	keeps := false
 	err := n.with(func(r *safefs.Ref) error {
-		_, err := r.Getxattr(defaultACL)
+		_, err := r.Getxattr(idmap.DefaultACL)
 		keeps = err == nil
 		return nil
 	})
 	return err == nil && keeps
 }
-
-// defaultACL is the attribute in which Linux keeps a directory's default ACL.
-const defaultACL = "system.posix_acl_default"
 
 // make makes an entry by do, gives it to the caller and looks it up.
 func (n *node) make(ctx context.Context, name string, mode uint32, do func(*safefs.Dir) error) (c vnode.Child, err error) {
@@ -206,7 +204,7 @@ func (n *node) give(ctx context.Context, d *safefs.Dir, name string, mode uint32
 		return nil
 	}
 	bits := modeBits(mode, sgid, gid == dir.GID)
-	if _, err := d.Getxattr(".", defaultACL); err == nil && bits&0o7000 == 0 {
+	if _, err := d.Getxattr(".", idmap.DefaultACL); err == nil && bits&0o7000 == 0 {
 		return nil
 	}
 	if err := d.Chmod(name, bits); err != nil {

@@ -10,6 +10,11 @@ import (
 
 // ShowOwner returns the owner that the container sees.
 func (n *node) ShowOwner(_ context.Context, uid, gid uint32) (uint32, uint32, bool) {
+	return n.ShowIDs(uid, gid)
+}
+
+// ShowIDs returns the IDs that the container sees.
+func (n *node) ShowIDs(uid, gid uint32) (uint32, uint32, bool) {
 	m := n.w.opts.Shown
 	if m == nil {
 		return uid, gid, false
@@ -23,9 +28,11 @@ func (n *node) TakeOwner(uid, gid *uint32) (u, g *uint32, ok bool, err error) {
 	if m == nil {
 		return uid, gid, false, nil
 	}
-	if u, err = taken(m.UIDs, uid, "user"); err == nil {
-		g, err = taken(m.GIDs, gid, "group")
+	u, err = taken(m.UIDs, uid, "user")
+	if err != nil {
+		return uid, gid, true, err
 	}
+	g, err = taken(m.GIDs, gid, "group")
 	return u, g, true, err
 }
 
@@ -35,7 +42,7 @@ func taken(ranges []idmap.Range, shown *uint32, kind string) (*uint32, error) {
 	}
 	id, ok := idmap.Translate(ranges, int(*shown))
 	if !ok {
-		return nil, errno.New(errno.ErrBadValue, "the container has no %s %d: owners are shown, and given, as the container numbers them", kind, *shown)
+		return shown, errno.New(errno.ErrBadValue, "the container has no %s %d: owners are shown, and given, as the container numbers them", kind, *shown)
 	}
 	real := uint32(id)
 	return &real, nil

@@ -9,13 +9,14 @@ import (
 
 	"github.com/plyfs/plyfs/internal/unix"
 
+	"github.com/plyfs/plyfs/internal/idmap"
 	"github.com/plyfs/plyfs/internal/safefs"
 	"github.com/plyfs/plyfs/internal/whiteout"
 )
 
 const (
-	aclAccess  = "system.posix_acl_access"
-	aclDefault = "system.posix_acl_default"
+	aclAccess  = idmap.AccessACL
+	aclDefault = idmap.DefaultACL
 )
 
 // creator is what the kernel gives a new file by itself.

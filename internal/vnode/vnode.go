@@ -194,6 +194,8 @@ type OwnerShower interface {
 	// ShowOwner returns what is to be shown for an owner that Attr returned,
 	// and false when that is to be shown as any other is.
 	ShowOwner(ctx context.Context, uid, gid uint32) (shownUID, shownGID uint32, ok bool)
+	// ShowIDs is the same for any IDs, those of an ACL.
+	ShowIDs(uid, gid uint32) (shownUID, shownGID uint32, ok bool)
 }
 
 // OwnerTaker is an OwnerShower whose owner can be changed.
