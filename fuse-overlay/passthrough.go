@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"sync"
 	"syscall"
 
@@ -200,6 +201,7 @@ func (c *MountConfig) noPassthrough() error {
 		{c.Upper == "" || c.ReadOnly, "nothing is written, and only written files are passed through"},
 		{c.MaxBytes > 0 || c.MaxFiles > 0, "with size or inodes every write is counted"},
 		{c.Writeback, "writeback is another mode"},
+		{os.Geteuid() != 0, whyNot(syscall.EPERM).Error()},
 	} {
 		if w.wrong {
 			return errors.New(w.say)

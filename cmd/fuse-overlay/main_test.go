@@ -308,6 +308,15 @@ func TestAsUser(t *testing.T) {
 	if r.Status != 0 || !strings.HasPrefix(r.Out, "text\ng\n") || !strings.HasSuffix(r.Out, "g\n0:0\n") {
 		t.Errorf("%+v", r)
 	}
+	// Passthrough cannot be had, through fusermount3 or in a user namespace.
+	r = fusetest.AsUser(t, fusetest.User{}, prepare+`set -e
+		"$1" -o $o,passthrough m; echo x > m/g; cat m/g; fusermount3 -u m
+		unshare -Urm /bin/sh -ec '"$1" -o $2,passthrough m; cat m/g; umount m' sh "$1" "$o"
+		! "$1" -o $o,passthrough,strict m; ! mountpoint -q m
+		unshare -Urm /bin/sh -ec '! "$1" -o $2,passthrough,strict m; ! mountpoint -q m; ls m' sh "$1" "$o"`, program)
+	if r.Status != 0 || r.Out != "x\nx\n" || strings.Count(r.Err, "needs CAP_SYS_ADMIN of the machine") != 4 || strings.Count(r.Err, "\n") != 4 {
+		t.Errorf("%+v", r)
+	}
 	for want, u := range map[string]fusetest.User{"fuse device not found": {NoDevice: true}, "fuse3": {NoHelper: true}} {
 		r := fusetest.AsUser(t, u, prepare+`"$1" -o $o m`, program)
 		if r.Status != 1 || !strings.Contains(r.Err, want) || strings.Count(r.Err, "fuse-overlay: ") != 1 {
