@@ -100,7 +100,7 @@ func (b *bench) writing() []line {
 	git := "export HOME=/nonexistent GIT_CONFIG_NOSYSTEM=1; git -c gc.auto=0 "
 	build := `mkdir p && cd p && printf 'module p\ngo 1.21\n' >go.mod &&
 		printf 'package main\nimport ("encoding/json"; "fmt")\nfunc main() { v, err := json.Marshal(1); fmt.Println(v, err) }\n' >main.go &&
-		HOME=/nonexistent GOCACHE=$PWD/cache GOFLAGS= GOWORK=off GOTOOLCHAIN=local GOPROXY=off go build -o prog .`
+		HOME=/nonexistent GOCACHE=$PWD/cache GOFLAGS= GOWORK=off GOTOOLCHAIN=local GOPROXY=off go build -trimpath -buildvcs=false -o prog .`
 	dpkg := "dpkg --root=$PWD --force-depends --force-script-chrootless --log=/dev/null -i " + filepath.Join(b.debsDir(), "*.deb") + " >/dev/null"
 	return []line{
 		{name: "untar", writes: true, compared: ".", steps: []step{{name: "untar S", args: untar("S")}}},
