@@ -165,8 +165,9 @@ func (m *mounted) end() error {
 }
 
 // putAway unmounts, and removes what was made. On ext4 that is done at the end
-// of the run: for some minutes ext4 looks at each inode that was freed before it
-// gives out a new one, which makes ten times slower whoever comes next.
+// of the run: for some minutes ext4, where it has no journal, looks at each inode of
+// a group that was freed before it gives out a new one, which makes ten times
+// slower whoever comes next.
 func (b *bench) putAway(m *mounted, l *line) error {
 	err := m.end()
 	if b.kind == onTmpfs || l.bulky || err != nil {
