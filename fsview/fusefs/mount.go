@@ -189,7 +189,7 @@ func helper() (string, error) {
 			}
 		}
 	}
-	return "", errno.New(errno.ErrNotSupported, "there is no fusermount3, which mounts for ordinary users: install the package fuse3; `plyfs ls` and its like need no mount")
+	return "", errno.New(errno.ErrNotSupported, "there is no fusermount3, which mounts for ordinary users: install the package fuse3, or in a container be its root (`--cap-add SYS_ADMIN`); `plyfs ls` and its like need no mount")
 }
 
 // mountHelper runs fusermount3, which mounts and sends the descriptor back

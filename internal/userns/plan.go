@@ -13,6 +13,8 @@ import (
 
 	"github.com/moby/sys/user"
 	"golang.org/x/sys/unix"
+
+	"github.com/plyfs/plyfs/internal/errno"
 )
 
 // Kind is a way into a user namespace.
@@ -198,6 +200,9 @@ func startError(err error) error {
 	if errors.Is(err, unix.EPERM) || errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EACCES) {
 		return fmt.Errorf("the kernel lets ordinary users make no user namespace (see /proc/sys/user/max_user_namespaces, kernel.unprivileged_userns_clone, AppArmor): %w", err)
 	}
+	if errors.Is(err, unix.ENOENT) {
+		return errno.New(errno.ErrNotSupported, "a user namespace is entered through /bin/sh, which is not here: add it to the container's image, or be its root")
+	}
 	return fmt.Errorf("enter a user namespace: %w", err)
 }
 
@@ -240,8 +245,14 @@ func helper(ctx context.Context, path string, pid int, rs []Range) error {
 	args := []string{strconv.Itoa(pid)}
 	args = append(args, strings.Fields(text(rs))...)
 	out, err := exec.CommandContext(ctx, path, args...).CombinedOutput()
-	if err != nil {
-		return fmt.Errorf("%s: %s: %w", filepath.Base(path), strings.TrimSpace(string(out)), err)
+	name := filepath.Base(path)
+	switch said := strings.TrimSpace(string(out)); {
+	case err == nil:
+		return nil
+	case strings.Contains(said, "not permitted"):
+		// The program has its set-user-ID bit, but not the capability for it.
+		return errno.New(errno.ErrForbidden, "the subordinate IDs of /etc/subuid and /etc/subgid cannot be had here (%s): in a container, start that with `--cap-add SYS_ADMIN`, or take the user's lines out of the two files to work with one ID", said)
+	default:
+		return fmt.Errorf("%s: %s: %w", name, said, err)
 	}
-	return nil
 }

@@ -33,6 +33,9 @@ var binDir string
 
 func TestMain(m *testing.M) {
 	dir, err := os.MkdirTemp("", "plyfs-interop-")
+	if err == nil {
+		err = os.Chmod(dir, 0o755) // ordinary users run the program, too
+	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
