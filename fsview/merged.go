@@ -4,6 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"path"
+	"slices"
 	"strings"
 
 	"github.com/plyfs/plyfs/drivers"
@@ -229,13 +232,14 @@ func (f *FS) let(ctx context.Context, p place, force bool) error {
 		f.mu.Unlock()
 		return nil
 	}
-	return f.unmount(ctx, id, force)
+	return f.unmount(ctx, id, force, path.Join(path.Dir(f.pathNow(p.where)), "merged"))
 }
 
-func (f *FS) unmount(ctx context.Context, id string, force bool) error {
+// unmount gives back the mount of layer id, which this tree shows at shown.
+func (f *FS) unmount(ctx context.Context, id string, force bool, shown string) error {
 	// With its layer the mount went as well.
 	if _, err := f.store.Unmount(ctx, id, force); err != nil && !errors.Is(err, errno.ErrUnknown) {
-		return f.heldBy(ctx, id, err)
+		return f.heldBy(ctx, id, shown, err)
 	}
 	f.mu.Lock()
 	delete(f.held, id)
@@ -244,8 +248,9 @@ func (f *FS) unmount(ctx context.Context, id string, force bool) error {
 }
 
 // heldBy adds to an error of an unmount who uses the mount, as far as this
-// process can see.
-func (f *FS) heldBy(ctx context.Context, id string, err error) error {
+// process can see. Files that are open through the tree are open in this
+// process: then it is told who has them open there, at shown.
+func (f *FS) heldBy(ctx context.Context, id, shown string, err error) error {
 	if !errors.Is(err, errno.ErrInUse) && errno.Of(err) != errno.ErrInUse.Errno() {
 		return err
 	}
@@ -258,6 +263,17 @@ func (f *FS) heldBy(ctx context.Context, id string, err error) error {
 		return err
 	}
 	who, herr := holders.Of(m.Path)
+	if i := slices.IndexFunc(who, func(h holders.Holder) bool { return h.PID == os.Getpid() }); i >= 0 {
+		through := errno.New(errno.ErrInUse, "the mount is in use: a program has %s open through this tree; end it, or `umount force`", path.Base(who[i].Path))
+		who = slices.Delete(who, i, i+1)
+		if f.opts.MountPoint != "" && shown != "" {
+			users, uerr := holders.Of(path.Join(f.opts.MountPoint, shown))
+			who, herr = append(who, users...), errors.Join(herr, uerr)
+		}
+		if len(who) == 0 {
+			return through
+		}
+	}
 	switch {
 	case herr != nil || len(who) == 0:
 		return err
@@ -279,7 +295,7 @@ func (f *FS) releaseAll(ctx context.Context) error {
 	sortStrings(ids)
 	var errs []error
 	for _, id := range ids {
-		if err := f.unmount(ctx, id, false); err != nil {
+		if err := f.unmount(ctx, id, false, ""); err != nil {
 			errs = append(errs, fmt.Errorf("giving back the mount of layer %s: %w", short(id), err))
 		}
 	}

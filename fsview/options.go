@@ -72,6 +72,8 @@ type Options struct {
 	Trees Trees
 	// Version is the program's version.
 	Version string
+	// MountPoint is where the tree is mounted, or empty: to tell who uses it.
+	MountPoint string
 	// Log is where warnings go; nil means nowhere.
 	Log *logrus.Entry
 	// Requests, when set, returns what stats/requests shows of the server: a

@@ -23,6 +23,7 @@ type mountOptions struct {
 	showStreams, showDirs        bool
 	create                       bool
 	keepDrafts                   bool                         // not an option: commands without a mount
+	mountPoint                   string                       // nor this
 	requests                     func() []fsview.RequestCount // nor this: what the server counts
 	bigDataLimit                 int64
 	lockTimeout                  time.Duration

@@ -35,6 +35,7 @@ func (a *app) serve(ctx context.Context, dir string, o mountOptions, ready func(
 	}
 	defer func() { err = errors.Join(err, st.Close()) }()
 	var srv *fusefs.Server
+	o.mountPoint = dir
 	o.requests = func() []fsview.RequestCount { return countsOf(srv) }
 	tree, err := openTree(st, conf, o, a.log)
 	if err != nil {

@@ -36,7 +36,7 @@ func openTree(st *store.Store, conf *config.Config, o mountOptions, log *logrus.
 		Store:  st,
 		Config: fsview.Config{Options: conf.Lines(), StorageConf: conf.TOML()},
 		Trees:  newTrees(), ContainerOwners: o.containerOwners,
-		Version: version, Log: log, Requests: o.requests,
+		Version: version, MountPoint: o.mountPoint, Log: log, Requests: o.requests,
 		HideTrees: o.hideTrees, ShowStreams: o.showStreams, ShowDirs: o.showDirs, KeepDrafts: o.keepDrafts, ReadOnly: o.readOnly, BigDataLimit: o.bigDataLimit,
 		UID: own.uid, GID: own.gid, Umask: o.umask,
 	})

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strconv"
 	"syscall"
 
@@ -108,6 +109,8 @@ func Here() (*Process, error) {
 	if _, err := unix.FcntlInt(uintptr(fd), unix.F_SETFD, unix.FD_CLOEXEC); err != nil {
 		return nil, fmt.Errorf("the variable %s names descriptor %d, which is not open: %w", env, fd, err)
 	}
+	// The kernel calls it "exe". The name is for ps and for messages only.
+	_ = os.WriteFile("/proc/self/comm", []byte(filepath.Base(os.Args[0])), 0)
 	return &Process{os.NewFile(uintptr(fd), "ready")}, nil
 }
 
