@@ -117,7 +117,11 @@ func (e *edge) acl(name string, v []byte, show bool) ([]byte, error) {
 			if show {
 				return showID(ranges, id), nil
 			}
-			return keepID(ranges, id)
+			kept, err := keepID(ranges, id)
+			if err != nil {
+				return 0, syscall.EINVAL // as there
+			}
+			return kept, nil
 		}
 	}
 	return idmap.MapACL(v, to(e.uids), to(e.gids))
