@@ -82,6 +82,7 @@
 // # The writable overlay: files
 //
 //	mountconfig.go  MountConfig: what a mount is asked to be
+//	apart.go        no layer in another that is written
 //	overlay.go      Overlay: opening, root, closing, degrading to read-only
 //	work.go         the work directory: probing, staging names, sweeping
 //	inode.go        node and its places; table.go nodes by number, FORGET
@@ -141,6 +142,8 @@
 //	                    4 one renameat2: plain, with WHITEOUT where something lies below the source, EXCHANGE with a whiteout
 //	                    that is in the target's place of a directory, or as asked. Old or new, never both nor none.
 //	                    5 whiteouts in a moved subtree, which mean nothing any more, are removed.
+//	                    (where whiteouts are .wh. files, the mark for the old name is staged before 2 and renamed into place after 4:
+//	                    a kill between shows the lower file again, beside the new name)
 //
 // # Failure
 //

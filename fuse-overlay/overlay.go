@@ -75,7 +75,7 @@ func newOverlay(c MountConfig) (_ *Overlay, err error) {
 	o.fds.max = perKind
 	cfg := Config{Key: "mount", Formats: c.Formats, Cache: NewCache(perKind)}
 	for _, d := range dirs {
-		abs, err := layerDir(d)
+		abs, err := layerDir("layer", d)
 		if err != nil {
 			return nil, err
 		}
@@ -91,7 +91,7 @@ func newOverlay(c MountConfig) (_ *Overlay, err error) {
 		}
 	}()
 	if c.Upper != "" {
-		if err = o.openWork(cfg.Layers[0].Dir); err != nil {
+		if err = o.openWork(cfg.Layers); err != nil {
 			return nil, err
 		}
 	}
@@ -110,9 +110,24 @@ func newOverlay(c MountConfig) (_ *Overlay, err error) {
 	return o, o.makeRoot()
 }
 
-// openWork opens the work directory beside upper.
-func (o *Overlay) openWork(upper string) (err error) {
-	if o.work, err = openWork(&o.c, upper); err != nil {
+// openWork opens the work directory beside the upper, the first of the layers.
+func (o *Overlay) openWork(layers []Layer) error {
+	dir, err := layerDir("workdir", o.c.Work)
+	if err != nil {
+		return err
+	}
+	upper, lower := layers[0].Dir, make([]string, 0, len(layers)-1)
+	for _, l := range layers[1:] {
+		lower = append(lower, l.Dir)
+	}
+	warning, err := apart(lower, upper, dir)
+	if err != nil {
+		return err
+	}
+	if warning != "" {
+		o.log.Warn(warning)
+	}
+	if o.work, err = openWork(&o.c, upper, dir); err != nil {
 		return err
 	}
 	if err := o.work.sweepIndex(); err != nil {
@@ -125,24 +140,25 @@ func (o *Overlay) openWork(upper string) (err error) {
 	return nil
 }
 
-// layerDir returns the absolute path of a layer, which must be a directory.
-func layerDir(dir string) (string, error) {
+// layerDir returns the absolute path of a layer or the work directory (what),
+// which must be a directory.
+func layerDir(what, dir string) (string, error) {
 	abs, err := filepath.Abs(dir)
 	if err == nil {
 		abs, err = filepath.EvalSymlinks(abs)
 	}
 	if errors.Is(err, os.ErrNotExist) {
-		return "", errno.New(errno.ErrUnknown, "the layer %s does not exist: make the directory, or leave it out", dir)
+		return "", errno.New(errno.ErrUnknown, "the %s %s does not exist: make the directory, or leave it out", what, dir)
 	}
 	if err != nil {
-		return "", fmt.Errorf("find the layer %s: %w", dir, err)
+		return "", fmt.Errorf("find the %s %s: %w", what, dir, err)
 	}
 	st, err := os.Stat(abs)
 	if err != nil {
-		return "", fmt.Errorf("find the layer %s: %w", dir, err)
+		return "", fmt.Errorf("find the %s %s: %w", what, dir, err)
 	}
 	if !st.IsDir() {
-		return "", errno.New(errno.ErrNotDir, "the layer %s is not a directory", dir)
+		return "", errno.New(errno.ErrNotDir, "the %s %s is not a directory", what, dir)
 	}
 	return abs, nil
 }

@@ -229,14 +229,32 @@ func (o *Overlay) hide(d *safefs.Dir, name string, above, below bool) error {
 
 // dotWhiteout makes a `.wh.` mark.
 func (o *Overlay) dotWhiteout(d *safefs.Dir, name string) error {
-	if len(whiteoutPrefix)+len(name) > maxName {
-		return fmt.Errorf("remove %q, for whose mark the name is too long: %w", name, syscall.ENAMETOOLONG)
+	if err := markable(name); err != nil {
+		return err
 	}
 	err := d.Mknod(whiteoutPrefix+name, unix.S_IFREG|0o600, 0)
 	if errors.Is(err, syscall.EEXIST) {
 		return nil
 	}
 	return err
+}
+
+// stageMark makes a `.wh.` mark for name in work, and returns what it is called
+// there.
+func (o *Overlay) stageMark(name string) (string, error) {
+	if err := markable(name); err != nil {
+		return "", err
+	}
+	staged := o.work.name()
+	return staged, o.work.stage.Mknod(staged, unix.S_IFREG|0o600, 0)
+}
+
+// markable tells whether a `.wh.` mark can be made for name.
+func markable(name string) error {
+	if len(whiteoutPrefix)+len(name) > maxName {
+		return fmt.Errorf("remove %q, for whose mark the name is too long: %w", name, syscall.ENAMETOOLONG)
+	}
+	return nil
 }
 
 // rmdir removes the empty directory name from dir.

@@ -331,10 +331,18 @@ func (o *Overlay) renameFacts(ctx context.Context, r *renaming, td *safefs.Dir) 
 
 // carryOut does what was planned.
 func (o *Overlay) carryOut(r *renaming, f facts, fd, td *safefs.Dir, trash *string) error {
+	p := r.plan
+	var mark string
+	if p.mark {
+		var err error
+		if mark, err = o.stageMark(r.oldName); err != nil {
+			return err
+		}
+		defer func() { o.discard(mark) }()
+	}
 	if err := o.beforeRename(r, f, fd, td, trash); err != nil {
 		return err
 	}
-	p := r.plan
 	if p.flags&unix.RENAME_WHITEOUT != 0 && !o.work.cover {
 		return errno.New(errno.ErrCrossDevice, "the upper's filesystem cannot leave a whiteout behind: the file is to be copied and removed")
 	}
@@ -342,10 +350,12 @@ func (o *Overlay) carryOut(r *renaming, f facts, fd, td *safefs.Dir, trash *stri
 		return err
 	}
 	if p.mark {
-		// Made after the move: a kill between shows the old file of the layers
-		// below again, beside the new name; before it would hide both.
-		if err := o.dotWhiteout(fd, r.oldName); err != nil {
+		// Put there after the move: a kill between shows the old file of the
+		// layers below again, beside the new name; before it would hide both.
+		if err := o.work.stage.Rename(mark, fd, whiteoutPrefix+r.oldName, 0); err != nil {
 			o.degrade("%q was moved, and its old name cannot be marked as gone: %v", r.oldName, err)
+		} else {
+			mark = ""
 		}
 	}
 	if p.uncover {

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -47,16 +46,8 @@ const (
 	incompatName = "incompat" // the kernel's, after a volatile mount
 )
 
-func openWork(c *MountConfig, upper string) (_ *work, err error) {
-	dir, err := layerDir(c.Work)
-	if err != nil {
-		return nil, fmt.Errorf("workdir: %w", err)
-	}
-	for _, pair := range [][2]string{{dir, upper}, {upper, dir}} {
-		if rel, err := filepath.Rel(pair[0], pair[1]); err == nil && rel != ".." && !strings.HasPrefix(rel, "../") {
-			return nil, errno.New(errno.ErrBadValue, "upperdir %s and workdir %s lie one in the other: make them side by side", upper, dir)
-		}
-	}
+// openWork opens and sweeps the work directory dir, beside upper.
+func openWork(c *MountConfig, upper, dir string) (_ *work, err error) {
 	w := &work{lock: -1}
 	defer func() {
 		if err != nil {

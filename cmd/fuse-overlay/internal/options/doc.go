@@ -12,9 +12,9 @@
 //
 // # Splitting
 //
-// An -o argument is items between commas. A comma inside double quotes
-// (context="a,b") or after a backslash belongs to the item. Empty items mean
-// nothing. In an item a backslash takes the next byte as it is, `\054` (three
+// An -o argument is items between commas. A comma inside double quotes that
+// begin a value (context="a,b") or after a backslash belongs to the item. Empty
+// items mean nothing. In an item a backslash takes the next byte as it is, `\054` (three
 // octal digits, as libfuse writes them) is the byte of that number. The value
 // of lowerdir is split at colons; there `\:` is a colon of a name, whether the
 // backslash comes alone or doubled: `\:` is what the kernel and newer versions

@@ -106,6 +106,7 @@ func TestLowerdir(t *testing.T) {
 		`x\054y:z`:                     {"x,y", "z"},
 		`"a,b":c`:                      {`"a,b"`, "c"},
 		`a\`:                           {`a\`},
+		`a"b:c,upperdir=d"e,workdir=w`: {`a"b`, "c"},
 		`a,lowerdir+=b\:c,lowerdir+=d`: {"a", "b:c", "d"},
 	} {
 		if got := parse(t, "lowerdir="+value); !reflect.DeepEqual(got.Lower, want) {
@@ -124,7 +125,7 @@ func TestRefused(t *testing.T) {
 		"xattr_permissions=3", "xattr_permissions", "timeout=abc", "timeout=-1", "timeout=NaN", "threaded=2", "volatile=maybe", "max_write=1",
 		"max_write=2000000", "redirect_dir=up", "metacopy=1", "xino=1", "size=-1", "size=9999999T", "inodes=x", "context=", "ro=1", "remount",
 		"bind", "nfs_export=on", "lowerdir", "upperdir=", "lowerdir=:", "allow_other,allow_root", "size=5", "fsname=", "index=2", "noacl=2",
-		"a\x00b", "max_threads=0",
+		"a\x00b", "max_threads=0", "stats=",
 	} {
 		arg := "lowerdir=l," + list
 		_, err := Parse([]string{"fuse-overlay", "-o", arg, "m"}, nil)
@@ -213,7 +214,7 @@ func TestPathsComeThrough(t *testing.T) {
 	t.Parallel()
 	comma := strings.NewReplacer(`\`, `\\`, `,`, `\,`)
 	colon := strings.NewReplacer(`\`, `\\`, `:`, `\:`)
-	path := rapid.StringMatching(`/[a-z:,\\0-7]{0,12}[a-z]`)
+	path := rapid.StringMatching(`/[a-z:,"=\\0-7]{0,12}[a-z]`)
 	rapid.Check(t, func(t *rapid.T) {
 		lowers := rapid.SliceOfN(path, 1, 4).Draw(t, "lowers")
 		upper, work := path.Draw(t, "upper"), path.Draw(t, "work")

@@ -13,7 +13,7 @@ func splitItems(arg string) []string {
 		switch c := arg[i]; {
 		case c == '\\':
 			i++
-		case c == '"':
+		case c == '"' && (quoted || start+strings.IndexByte(arg[start:], '=') == i-1):
 			quoted = !quoted
 		case c == ',' && !quoted:
 			items = append(items, arg[start:i])

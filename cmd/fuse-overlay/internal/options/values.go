@@ -34,6 +34,13 @@ func setPath(field *string, key, v string) error {
 	return noneEmpty(key, []string{v})
 }
 
+func setStats(o *Options, key, v string) error {
+	if o.Stats = v; v == "" {
+		return bad(key, v, "name a file")
+	}
+	return nil
+}
+
 func noneEmpty(key string, list []string) error {
 	if len(list) == 0 || list[0] == "" {
 		return bad(key, "", "name a directory")

@@ -35,7 +35,7 @@ func (w word) apply(o *Options, key, value string, has bool) error {
 	}
 	value = unquote(value)
 	keep := ""
-	if key == "lowerdir" || key == "lowerdir+" {
+	if key == "lowerdir" {
 		keep = ":"
 	}
 	return w.set(o, key, unescape(value, keep))
@@ -76,9 +76,8 @@ func layerWords() map[string]word {
 		}},
 		// One layer more below, as the kernel's overlay takes it (fsconfig).
 		"lowerdir+": {valued, func(o *Options, key, v string) error {
-			l := strings.NewReplacer(`\:`, `:`).Replace(v)
-			o.Lower = append(o.Lower, l)
-			return noneEmpty(key, []string{l})
+			o.Lower = append(o.Lower, v)
+			return noneEmpty(key, []string{v})
 		}},
 		"upperdir": {valued, func(o *Options, key, v string) error { return setPath(&o.Upper, key, v) }},
 		"workdir":  {valued, func(o *Options, key, v string) error { return setPath(&o.Work, key, v) }},
@@ -147,7 +146,7 @@ func contentWords() map[string]word {
 		"uuid":        {valued, check(oneOf("null", "on", "off", "auto"))},
 		"nfs_export":  {valued, check(oneOf("off"))},
 		"verity":      {valued, check(oneOf("off"))},
-		"stats":       {valued, func(o *Options, key, v string) error { return setPath(&o.Stats, key, v) }},
+		"stats":       {valued, setStats},
 		"size":        {valued, func(o *Options, key, v string) error { return setSize(&o.Size, key, v) }},
 		"inodes":      {valued, func(o *Options, key, v string) error { return setSize(&o.Inodes, key, v) }},
 		"context":     {valued, func(o *Options, key, v string) error { return setLabel(&o.Context, key, v) }},
