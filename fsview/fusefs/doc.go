@@ -38,8 +38,19 @@
 // that are Fixed are: their names cannot become wrong. ADR 0041 has the
 // measurements.
 //
-// Listings (vnode.Lister) are kept by the kernel, and looked at at each opendir:
-// listing.go.
+// Directories have no handles: OPENDIR is answered ENOSYS, READDIR names a place
+// in the list. The kernel keeps the copies of listings (vnode.Lister) that the
+// answer at their end allows:
+//
+//  1. READDIR from the beginning: the generation is looked at, then the list is
+//     read, and its digest noted for the thread that asks;
+//  2. READDIR at the end: the copy is noted as allowed if no other thread may hold
+//     an answer of step 1, and then the generation must still be the same;
+//  3. Invalidate drops all copies that were noted, in its step 2 (NOTIFY_INVAL_INODE
+//     from offset 0, which takes the locks of their pages; one that a program
+//     does not let go of is given up after two seconds, and no more are allowed).
+//
+// listing.go, and ADR 0044 for why a copy is never too old.
 //
 // A handler whose node changed the store tells the kernel before it answers
 // (Options.Generation), so that a program reads what it wrote. Both notices
@@ -47,9 +58,9 @@
 //
 // # Locks
 //
-//	Server.table.mu   the two maps, every inode's counts, handles and armed
+//	Server.table.mu   the two maps, every inode's counts, handles, armed and copied
 //	Server.handles.mu the handle map
-//	dirHandle.mu      one directory stream's snapshot
+//	Server.shelf.mu   the lists that were read last
 //
 // They are leaves: none is held while another is taken, while a node is
 // called, or while anything is written to the device.

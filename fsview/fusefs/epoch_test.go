@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -115,14 +116,19 @@ const flips = 10000
 // before it began, while the store changes as fast as it can.
 func TestNothingOlderThanAnnounced(t *testing.T) {
 	t.Parallel()
-	for _, noEpoch := range []bool{false, true} {
-		t.Run(fmt.Sprint("epochs=", !noEpoch), func(t *testing.T) {
+	for _, how := range []struct{ noEpoch, known bool }{{false, false}, {false, true}, {true, true}} {
+		noEpoch := how.noEpoch
+		t.Run(fmt.Sprintf("epochs=%v,generation=%v", !noEpoch, how.known), func(t *testing.T) {
 			t.Parallel()
 			turn := &turning{base: base{name: "turn"}}
 			held := &heldDir{base{name: "held"}, turn}
 			root := newDir("/", &calls{}, map[string]vnode.Node{"turn": turn, "held": held, "names": &names{base: base{name: "names"}, turn: turn}})
 			root.valid = vnode.ValidStore
-			dir, s := mounted(t, root, Options{NoEpoch: noEpoch})
+			o := Options{NoEpoch: noEpoch}
+			if how.known {
+				o.Generation = turn.gen.Load
+			}
+			dir, s := mounted(t, root, o)
 			if !noEpoch && !s.Stats().Epochs {
 				t.Skipf("FUSE protocol 7.%d has no FUSE_NOTIFY_INC_EPOCH", s.Stats().Minor)
 			}
@@ -313,23 +319,52 @@ func TestStoreValidity(t *testing.T) {
 	fusetest.Must(t, `test ! -e $1/turn/n9; test ! -e $1/turn/n9; mkdir $1/turn/ninth; test -e $1/turn/n9; test "$(stat -c %Y $1/turn/object)" = 9`, dir)
 }
 
+// requestsOf returns how many requests of those kinds were answered.
+func requestsOf(s *Server, kinds ...string) (n uint64) {
+	for _, r := range s.Requests() {
+		if slices.Contains(kinds, r.Kind) {
+			n += r.Count
+		}
+	}
+	return n
+}
+
 // A listing that holds until the store changes is read once, and again after
 // a change.
 func TestListingIsKept(t *testing.T) {
 	t.Parallel()
-	n := &names{base: base{name: "names"}, turn: &turning{base: base{name: "turn"}}}
-	dir, s := mounted(t, newDir("/", &calls{}, map[string]vnode.Node{"names": n}), Options{})
-	for gen := range uint64(3) {
-		n.turn.gen.Store(gen)
-		if err := s.Invalidate(t.Context(), gen); err != nil {
-			t.Fatal(err)
-		}
-		if got := fusetest.Must(t, `for i in 1 2 3; do ls $1/names; done`, dir); got != strings.Repeat(fmt.Sprintln(gen), 3) {
-			t.Errorf("generation %d: %q", gen, got)
-		}
-		if read := n.read.Load(); read != int64(gen)+1 {
-			t.Errorf("generation %d: it was read %d times", gen, read)
-		}
+	for _, how := range []struct{ noEpoch, known bool }{{false, true}, {true, true}, {true, false}} {
+		t.Run(fmt.Sprintf("epochs=%v,generation=%v", !how.noEpoch, how.known), func(t *testing.T) {
+			t.Parallel()
+			turn := &turning{base: base{name: "turn"}}
+			n := &names{base: base{name: "names"}, turn: turn}
+			var gen atomic.Uint64
+			o := Options{NoEpoch: how.noEpoch}
+			if how.known {
+				o.Generation = gen.Load
+			}
+			dir, s := mounted(t, newDir("/", &calls{}, map[string]vnode.Node{"names": n}), o)
+			if !s.noOpenDir {
+				t.Skip("this kernel opens no directories by itself")
+			}
+			for round := range uint64(3) {
+				turn.gen.Store(round)
+				for range 2 { // the second time it was something else that changed
+					if err := s.Invalidate(t.Context(), gen.Add(1)); err != nil {
+						t.Fatal(err)
+					}
+					if got := fusetest.Must(t, `for i in 1 2 3; do ls $1/names; done`, dir); got != strings.Repeat(fmt.Sprintln(round), 3) {
+						t.Errorf("round %d: %q", round, got)
+					}
+				}
+				if got := requestsOf(s, "readdir", "readdirplus"); got != 4*(round+1) {
+					t.Errorf("round %d: %d requests to read directories", round, got)
+				}
+			}
+			if got := requestsOf(s, "opendir"); got != 1 {
+				t.Errorf("%d requests to open directories", got)
+			}
+		})
 	}
 }
 

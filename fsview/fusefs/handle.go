@@ -7,29 +7,11 @@ import (
 	"github.com/plyfs/plyfs/internal/vnode"
 )
 
-// handle is an open file (h) or directory (dir); the other is nil.
+// handle is an open file. Directories have none.
 type handle struct {
 	in    *inode
 	h     vnode.Handle
-	dir   *dirHandle
 	wrote atomic.Bool // something was written or truncated through it
-}
-
-// dirHandle is the snapshot that one directory stream is read from. It is
-// taken anew when the stream is read from its beginning.
-type dirHandle struct {
-	mu      sync.Mutex
-	entries []vnode.Dirent // guarded by mu
-	loaded  bool           // guarded by mu
-	plain   bool           // a child was not ValidForever: no attributes in the list; guarded by mu
-
-	// began is one more than the epoch under which entries were read, 0 before
-	// that; guarded by table.mu.
-	began uint64
-	// opened is one more than the epoch at which its opendir had the kernel's
-	// copy dropped, 0 if it had not; spoilt the inode's count then. Both are
-	// guarded by table.mu.
-	opened, spoilt uint64
 }
 
 // handles maps the numbers that the kernel holds to handles.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -90,14 +91,13 @@ func (s *Server) tell(gen uint64) (late []uint64) {
 		return nil
 	}
 	s.epoch.Add(1)
-	for _, id := range s.table.disarm() {
-		switch st := s.fuse.InodeNotify(id, -1, 0); st {
-		case fuse.OK:
-		case fuse.ENOENT:
-			late = append(late, id)
-		default:
-			s.log.WithField("node", id).Debugf("drop attributes in the kernel: %v", st)
-		}
+	copies, others := s.table.disarm()
+	late, ok := s.dropCopies(copies)
+	if !ok {
+		others = append(others, copies...)
+	}
+	for _, id := range others {
+		late = s.drop(late, id, -1)
 	}
 	if s.epochs.Load() {
 		if err := s.incEpoch(); err != nil && !ended(err) {
@@ -108,6 +108,59 @@ func (s *Server) tell(gen uint64) (late []uint64) {
 		s.told.Store(gen)
 	}
 	return late
+}
+
+// drop has the kernel drop an inode's attributes, and pages from off on if it is not
+// negative. An inode that the kernel does not know is added to late.
+func (s *Server) drop(late []uint64, id uint64, off int64) []uint64 {
+	switch st := s.fuse.InodeNotify(id, off, 0); st {
+	case fuse.OK:
+	case fuse.ENOENT:
+		late = append(late, id)
+	default:
+		s.log.WithField("node", id).Debugf("drop what the kernel has of an inode: %v", st)
+	}
+	return late
+}
+
+// patience is how long an announcement waits for one copy of a list to be dropped.
+const patience = 2 * time.Second
+
+// dropCopies has the kernel drop its copies of lists, and returns the node IDs that
+// it did not know. That takes the lock of each copy's page, which a program has
+// while it reads the copy: into memory that it may have made so that this never
+// ends. Then the announcement goes on without, ok is false, and no copy is allowed
+// any more.
+func (s *Server) dropCopies(ids []uint64) (late []uint64, ok bool) {
+	if len(ids) == 0 {
+		return nil, true
+	}
+	var dropped atomic.Int64
+	done := make(chan []uint64, 1)
+	go func() {
+		var unknown []uint64
+		for _, id := range ids {
+			unknown = s.drop(unknown, id, 0)
+			dropped.Add(1)
+		}
+		done <- unknown
+	}()
+	tick := time.NewTicker(patience)
+	defer tick.Stop()
+	for before := int64(0); ; {
+		select {
+		case late := <-done:
+			return late, true
+		case <-tick.C:
+		}
+		now := dropped.Load()
+		if now == before {
+			s.copies.Store(false)
+			s.log.Warn("a program that reads a directory keeps the kernel from letting go of its list: no more lists are kept")
+			return nil, false
+		}
+		before = now
+	}
 }
 
 // ended tells whether a notice failed because the mount is gone.

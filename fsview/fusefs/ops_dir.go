@@ -2,6 +2,8 @@ package fusefs
 
 import (
 	"context"
+	"fmt"
+	"math/rand/v2"
 	"syscall"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
@@ -66,34 +68,24 @@ func (r *raw) Lookup(cancel <-chan struct{}, h *fuse.InHeader, name string, out 
 // Forget takes look-ups back; BATCH_FORGET arrives as several of these.
 func (r *raw) Forget(id, n uint64) { r.s.table.forget(id, n) }
 
-// OpenDir gives a handle; the entries are read at the first READDIR.
-func (r *raw) OpenDir(cancel <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.Status {
-	n, node, err := r.dirOf(in.NodeId, "")
+// OpenDir checks, and then has the kernel ask no more, if it knows how: it opens
+// directories by itself from then on, and READDIR checks.
+func (r *raw) OpenDir(cancel <-chan struct{}, in *fuse.OpenIn, _ *fuse.OpenOut) fuse.Status {
+	n, _, err := r.dirOf(in.NodeId, "")
 	if err == nil {
 		err = r.s.may(r.request(cancel, &in.InHeader), n, unix.R_OK)
 	}
-	if err != nil {
+	switch {
+	case err != nil:
 		return r.status("opendir", err)
+	case r.s.noOpenDir:
+		return fuse.ENOSYS
 	}
-	d := &dirHandle{}
-	if l, ok := node.(vnode.Lister); ok {
-		epoch := r.s.epoch.Load()
-		out.OpenFlags = r.s.table.openList(n, d, epoch, l.ListingHolds())
-	}
-	out.Fh = r.s.files.add(&handle{in: n, dir: d})
 	return fuse.OK
 }
 
-// ReleaseDir drops the handle.
-func (r *raw) ReleaseDir(in *fuse.ReleaseIn) {
-	h := r.s.files.take(in.Fh)
-	if h == nil || h.dir == nil {
-		return
-	}
-	if _, ok := h.in.node.(vnode.Lister); ok {
-		r.s.table.closeList(h.in, h.dir, r.s.epoch.Load())
-	}
-}
+// ReleaseDir has nothing to release.
+func (r *raw) ReleaseDir(*fuse.ReleaseIn) {}
 
 // FsyncDir makes a directory's entries durable where its node can.
 func (r *raw) FsyncDir(cancel <-chan struct{}, in *fuse.FsyncIn) fuse.Status {
@@ -107,30 +99,6 @@ func (r *raw) FsyncDir(cancel <-chan struct{}, in *fuse.FsyncIn) fuse.Status {
 	return fuse.OK
 }
 
-// list returns the snapshot that offset belongs to.
-func (d *dirHandle) list(ctx context.Context, n vnode.Directory, off uint64) ([]vnode.Dirent, bool, error) {
-	d.mu.Lock()
-	entries, loaded, plain := d.entries, d.loaded, d.plain
-	d.mu.Unlock()
-	if loaded && off > 0 {
-		return entries, plain, nil
-	}
-	entries, err := n.ReadDir(ctx)
-	if err != nil {
-		return nil, false, err
-	}
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.entries, d.loaded = entries, true
-	return entries, d.plain, nil
-}
-
-func (d *dirHandle) setPlain() {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.plain = true
-}
-
 // ReadDir lists names only.
 func (r *raw) ReadDir(cancel <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntryList) fuse.Status {
 	return r.readDir(cancel, in, out, false)
@@ -142,56 +110,100 @@ func (r *raw) ReadDirPlus(cancel <-chan struct{}, in *fuse.ReadIn, out *fuse.Dir
 }
 
 func (r *raw) readDir(cancel <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntryList, plus bool) fuse.Status {
-	h := r.s.files.get(in.Fh)
-	if h == nil || h.dir == nil {
-		return fuse.EBADF
-	}
-	d, ok := h.in.node.(vnode.Directory)
-	if !ok {
-		return fuse.ENOTDIR
-	}
+	n, d, err := r.dirOf(in.NodeId, "")
 	ctx := r.request(cancel, &in.InHeader)
-	_, lister := d.(vnode.Lister)
-	if lister && in.Offset == 0 {
-		r.s.table.readList(h.in, h.dir, r.s.epoch.Load())
+	if err == nil {
+		err = r.s.may(ctx, n, unix.R_OK)
 	}
-	entries, plain, err := h.dir.list(ctx, d, in.Offset)
 	if err != nil {
 		return r.status("readdir", err)
 	}
-	w := dirWriter{r: r, ctx: ctx, dir: d, h: h, out: out, plus: plus, plain: plain, lister: lister}
-	for off := in.Offset; off < uint64(len(entries))+2; off++ {
-		if !w.add(entries, off) {
-			break
+	lister, _ := d.(vnode.Lister)
+	if atEnd(in.Offset) {
+		if lister == nil || !r.s.mayCopy(ctx, n, lister, in.Pid, in.Offset) {
+			withhold(out, plus)
+		}
+		return fuse.OK
+	}
+	return r.status("readdir", r.readList(ctx, in, &dirWriter{r: r, ctx: ctx, dir: d, in: n, out: out, plus: plus, lister: lister != nil}))
+}
+
+// readList fills an answer that is not the end of a list.
+func (r *raw) readList(ctx context.Context, in *fuse.ReadIn, w *dirWriter) error {
+	l, fresh, err := r.s.listing(ctx, w.in, w.dir, in.Offset, in.Pid)
+	if err != nil {
+		return err
+	}
+	first, ok := 0, true
+	if in.Offset != 0 {
+		first, ok = l.behind(in.Offset)
+	}
+	if !ok {
+		return fmt.Errorf("the entry that was read last is gone, and so is the list that it was in: read the directory again from its beginning: %w", syscall.ESTALE)
+	}
+	w.list = l
+	next := first
+	for next < len(l.entries) && w.add(next) {
+		next++
+	}
+	whole := in.Offset == 0 && next == len(l.entries)
+	if fresh {
+		r.s.shelf.put(w.in, l, whole)
+	}
+	if first == next {
+		withhold(w.out, w.plus)
+	}
+	if w.lister && whole && l.size() <= keptSize {
+		r.s.table.wholeList(w.in, in.Pid)
+	}
+	return nil
+}
+
+// listing returns the list that a place belongs to, or one that can take its
+// stead, and whether it was read for this.
+func (s *Server) listing(ctx context.Context, n *inode, d vnode.Directory, place uint64, thread uint32) (l *listing, fresh bool, err error) {
+	_, lister := d.(vnode.Lister)
+	if place != 0 {
+		if l := s.shelf.get(n, place); l != nil {
+			if !l.hasTag(place) { // of a list in two parts no copy is made
+				return &listing{l.entries, s.tag(rand.Uint64(), 0)}, false, nil
+			}
+			return l, false, nil
 		}
 	}
-	return fuse.OK
+	gen := s.generation()
+	entries, err := d.ReadDir(ctx)
+	if err != nil {
+		return nil, false, err
+	}
+	l = arrange(n, s.table.parentOf(n), entries)
+	switch {
+	case !lister:
+	case place == 0:
+		l.tag = s.beginList(n, thread, s.digest(entries), gen)
+	default:
+		l.tag = s.tag(rand.Uint64(), 0)
+	}
+	return l, true, nil
 }
 
 // dirWriter fills one answer to READDIR or READDIRPLUS.
 type dirWriter struct {
-	r           *raw
-	ctx         context.Context
-	dir         vnode.Directory
-	h           *handle
-	out         *fuse.DirEntryList
-	plus, plain bool
-	lister      bool // only entries that are fixed get attributes
+	r      *raw
+	ctx    context.Context
+	dir    vnode.Directory
+	in     *inode
+	out    *fuse.DirEntryList
+	list   *listing
+	plus   bool
+	lister bool // only entries that are fixed get attributes
+	plain  bool // a child was not ValidForever: no attributes
 }
 
-// add writes the entry at off: 0 and 1 are "." and "..". It reports false
-// when the answer is full.
-func (w *dirWriter) add(entries []vnode.Dirent, off uint64) bool {
-	e, fixed := fuse.DirEntry{Off: off + 1, Mode: syscall.S_IFDIR}, false
-	switch off {
-	case 0:
-		e.Name, e.Ino = ".", w.h.in.ino
-	case 1:
-		e.Name, e.Ino = "..", w.r.s.table.parentOf(w.h.in)
-	default:
-		d := entries[off-2]
-		e.Name, e.Ino, e.Mode, fixed = d.Name, d.Ino, d.Type, d.Fixed
-	}
+// add writes entry i. It reports false when the answer is full.
+func (w *dirWriter) add(i int) bool {
+	d := &w.list.entries[i]
+	e := fuse.DirEntry{Off: w.list.place(i), Mode: d.Type, Name: d.Name, Ino: d.Ino}
 	if !w.plus {
 		return w.out.AddDirEntry(e)
 	}
@@ -199,7 +211,7 @@ func (w *dirWriter) add(entries []vnode.Dirent, off uint64) bool {
 	if out == nil {
 		return false
 	}
-	if off >= 2 && !w.plain && (fixed || !w.lister) {
+	if i >= 2 && !w.plain && (d.Fixed || !w.lister) {
 		w.attributes(e.Name, out)
 	}
 	return true
@@ -209,7 +221,7 @@ func (w *dirWriter) add(entries []vnode.Dirent, off uint64) bool {
 // look-up) and switches the stream to names only when the child may change.
 func (w *dirWriter) attributes(name string, out *fuse.EntryOut) {
 	s := w.r.s
-	if s.may(w.ctx, w.h.in, unix.X_OK) != nil {
+	if s.may(w.ctx, w.in, unix.X_OK) != nil {
 		return
 	}
 	begin := s.epoch.Load()
@@ -219,11 +231,10 @@ func (w *dirWriter) attributes(name string, out *fuse.EntryOut) {
 	}
 	if !w.lister && (c.Entry != vnode.ValidForever || c.Attr != vnode.ValidForever) {
 		w.plain = true
-		w.h.dir.setPlain()
 		s.table.drop(c.Node)
 		return
 	}
-	if err := s.entry(w.ctx, out, c, w.h.in, begin, false); err != nil {
+	if err := s.entry(w.ctx, out, c, w.in, begin, false); err != nil {
 		*out = fuse.EntryOut{}
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"io"
 	"log"
 	"os"
@@ -51,6 +52,8 @@ type Server struct {
 	log   *logrus.Entry
 	table *table
 	files handles
+	shelf shelf
+	seed  maphash.Seed // of digests and tags
 
 	counts [numOps]counter
 
@@ -60,6 +63,9 @@ type Server struct {
 	epoch  atomic.Uint64 // how many times the kernel was told; read at the beginning of a request
 	told   atomic.Uint64 // newest generation the kernel knows of
 	epochs atomic.Bool   // the kernel knows FUSE_NOTIFY_INC_EPOCH
+	copies atomic.Bool   // the kernel may copy lists
+
+	noOpenDir bool // the kernel can open directories by itself; set by Start before the first request
 
 	notices  chan notice
 	stopping chan struct{}
@@ -78,7 +84,7 @@ func New(root vnode.Node, o Options) *Server {
 		l = logrus.NewEntry(silent)
 	}
 	return &Server{
-		opts: o, log: l, table: newTable(root), files: handles{m: map[uint64]*handle{}},
+		opts: o, log: l, table: newTable(root), files: handles{m: map[uint64]*handle{}}, seed: maphash.MakeSeed(),
 		notices: make(chan notice), stopping: make(chan struct{}), stopped: make(chan struct{}),
 	}
 }
@@ -108,6 +114,8 @@ func (s *Server) Start(dev *os.File) (err error) {
 		return errors.Join(fmt.Errorf("serve: greet the kernel: %w", err), dev.Close(), logw.Close())
 	}
 	s.fuse = srv
+	s.noOpenDir = srv.KernelSettings().Flags64()&fuse.CAP_NO_OPENDIR_SUPPORT != 0
+	s.copies.Store(s.noOpenDir)
 	s.epochs.Store(!s.opts.NoEpoch && srv.KernelSettings().SupportsVersion(7, 44) && s.incEpoch() == nil)
 	s.done.Add(2)
 	go func() {

@@ -20,9 +20,7 @@ type inode struct {
 	valid   vnode.Validity // of its attributes, as last told; guarded by table.mu
 	armed   bool           // the kernel may believe its attributes until the store changes; guarded by table.mu
 	open    []*handle      // guarded by table.mu
-	dirs    []*dirHandle   // that are open; guarded by table.mu
-	listed  uint64         // one more than the epoch of the listing that the kernel may have kept, 0 for none; guarded by table.mu
-	spoilt  uint64         // how many handles may have put older entries there; guarded by table.mu
+	copied  *copied        // of a directory's list; made at its first READDIR; guarded by table.mu
 }
 
 // table maps node IDs to inodes and back.
@@ -191,11 +189,15 @@ func (t *table) arm(in *inode) bool {
 	if t.byID[in.id] != in {
 		return false
 	}
+	t.armLocked(in)
+	return true
+}
+
+func (t *table) armLocked(in *inode) {
 	if !in.armed {
 		in.armed = true
 		t.armed[in] = struct{}{}
 	}
-	return true
 }
 
 // setValid remembers how long a look-up said that attributes hold.
@@ -211,17 +213,23 @@ func (t *table) validOf(in *inode) vnode.Validity {
 	return in.valid
 }
 
-// disarm empties the set of armed inodes and returns their node IDs.
-func (t *table) disarm() []uint64 {
+// disarm empties the set of armed inodes and returns their node IDs: those of
+// directories whose list the kernel may have copied, and the others.
+func (t *table) disarm() (copies, others []uint64) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	ids := make([]uint64, 0, len(t.armed))
+	others = make([]uint64, 0, len(t.armed))
 	for in := range t.armed {
 		in.armed = false
-		ids = append(ids, in.id)
+		if c := in.copied; c != nil && c.allowed {
+			c.allowed = false
+			copies = append(copies, in.id)
+			continue
+		}
+		others = append(others, in.id)
 	}
 	clear(t.armed)
-	return ids
+	return copies, others
 }
 
 func (t *table) addOpen(in *inode, h *handle) {
