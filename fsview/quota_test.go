@@ -3,12 +3,11 @@ package fsview_test
 import (
 	"errors"
 	"os"
-	"os/exec"
-	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 
-	"golang.org/x/sys/unix"
+	"github.com/plyfs/plyfs/internal/fusetest"
 )
 
 // TestQuotaNotSupported: where nothing holds a bound, none can be set.
@@ -34,17 +33,7 @@ func TestQuotaNotSupported(t *testing.T) {
 // given more.
 func TestQuota(t *testing.T) {
 	t.Parallel()
-	dir := t.TempDir()
-	image, at := filepath.Join(dir, "fs"), filepath.Join(dir, "at")
-	script := "truncate -s 256M $0 && mkfs.ext4 -q -O quota,project -E quotatype=prjquota $0 && mkdir $1 && mount -o loop,prjquota $0 $1"
-	if out, err := exec.Command("sh", "-c", script, image, at).CombinedOutput(); err != nil {
-		t.Skipf("no filesystem with project quotas can be mounted here: %v: %s", err, out)
-	}
-	t.Cleanup(func() {
-		if err := unix.Unmount(at, unix.MNT_DETACH); err != nil {
-			t.Error(err)
-		}
-	})
+	image, at := fusetest.Loop(t, t.TempDir(), 256, "mkfs.ext4 -q -O quota,project -E quotatype=prjquota", "prjquota")
 	w := newWorldIn(t, at, "overlay")
 	w.fill("x", map[string]string{"size": "2m\n", "inodes": "100\n"})
 	if err := w.mv("drafts/x", "containers/web"); err != nil {
@@ -78,5 +67,14 @@ func TestQuota(t *testing.T) {
 	}
 	if err := os.Remove(image); err != nil { // it stays while it is mounted
 		t.Error(err)
+	}
+}
+
+// A kernel with project quotas, as a program, runs TestQuota where the
+// machine's own has none.
+func TestQuotaInUserModeLinux(t *testing.T) {
+	t.Parallel()
+	if text := fusetest.UserModeLinux(t, "^TestQuota$"); !strings.Contains(text, "--- PASS: TestQuota ") || !strings.Contains(text, "status 0") {
+		t.Errorf("in user-mode Linux:\n%s", text)
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/plyfs/plyfs/internal/errno"
+	"github.com/plyfs/plyfs/internal/fusetest"
 	"github.com/plyfs/plyfs/store"
 )
 
@@ -18,18 +19,7 @@ import (
 func onReflinks(t *testing.T, driver, mkfs string) *lifeEnv {
 	t.Helper()
 	e := newLifeEnv(t, driver)
-	needs(t, mkfs)
-	dir := filepath.Dir(e.root)
-	image, at := filepath.Join(dir, "fs"), filepath.Join(dir, "at")
-	script := "truncate -s 512M " + image + " && " + mkfs + " -q " + image + " && mkdir " + at + " && mount -o loop " + image + " " + at
-	if out, err := exec.Command("sh", "-c", script).CombinedOutput(); err != nil {
-		t.Skipf("no loop mount of %s to be had here: %v: %s", mkfs, err, out)
-	}
-	t.Cleanup(func() {
-		if err := unix.Unmount(at, unix.MNT_DETACH); err != nil {
-			t.Error(err)
-		}
-	})
+	_, at := fusetest.Loop(t, filepath.Dir(e.root), 512, mkfs+" -q", "")
 	e.root = filepath.Join(at, "root")
 	return e
 }

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -14,6 +13,7 @@ import (
 
 	"github.com/plyfs/plyfs/drivers"
 	"github.com/plyfs/plyfs/internal/errno"
+	"github.com/plyfs/plyfs/internal/fusetest"
 	"github.com/plyfs/plyfs/internal/projquota"
 	"github.com/plyfs/plyfs/store"
 )
@@ -31,18 +31,7 @@ func onQuotas(t *testing.T, name string) *lifeEnv {
 	t.Helper()
 	e := newLifeEnv(t, "overlay")
 	how := quotaFilesystems()[name]
-	needs(t, strings.Fields(how[0])[0])
-	dir := filepath.Dir(e.root)
-	image, at := filepath.Join(dir, "fs"), filepath.Join(dir, "at")
-	script := "truncate -s 512M " + image + " && " + how[0] + " " + image + " && mkdir " + at + " && mount -o loop," + how[1] + " " + image + " " + at
-	if out, err := exec.Command("sh", "-c", script).CombinedOutput(); err != nil {
-		t.Skipf("no %s with project quotas can be mounted here: %v: %s", name, err, out)
-	}
-	t.Cleanup(func() {
-		if err := unix.Unmount(at, unix.MNT_DETACH); err != nil {
-			t.Error(err)
-		}
-	})
+	_, at := fusetest.Loop(t, filepath.Dir(e.root), 512, how[0], how[1])
 	e.root = filepath.Join(at, "root")
 	return e
 }
@@ -264,43 +253,8 @@ func TestLimitsRefused(t *testing.T) {
 // machine's own has none.
 func TestLimitsInUserModeLinux(t *testing.T) {
 	t.Parallel()
-	uml, err := exec.LookPath("linux.uml")
-	if err != nil {
-		t.Skip("needs linux.uml (Debian's user-mode-linux)")
-	}
-	needs(t, "busybox")
-	if os.Geteuid() != 0 {
-		t.Skip("is run by root: the kernel sees its files with this user's rights")
-	}
-	dir := t.TempDir()
-	modules := filepath.Join(filepath.Dir(filepath.Dir(uml)), "lib", "uml", "modules")
-	init := `#!/bin/sh
-cd ` + dir + ` && mkdir t
-mount -t proc proc /proc; mount -t sysfs sys /sys; mount -t tmpfs tmp t; mount -t tmpfs run /run
-PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=$PWD/t TMPDIR=$PWD/t; export PATH HOME TMPDIR
-for m in drivers/block/loop fs/quota/quota_tree fs/quota/quota_v2 fs/overlayfs/overlay; do
-	busybox insmod ` + modules + `/$(uname -r)/kernel/$m.ko >/dev/tty0 2>&1
-done
-./test -test.run '^TestLimits$' -test.v >/dev/tty0 2>&1
-echo "status $?" >/dev/tty0
-echo o > /proc/sysrq-trigger; sleep 60
-`
-	if err := os.WriteFile(filepath.Join(dir, "init"), []byte(init), 0o700); err != nil {
-		t.Fatal(err)
-	}
-	// The race detector wants more address space than that kernel gives.
-	binary := exec.Command("cp", os.Args[0], filepath.Join(dir, "test"))
-	if raceDetected {
-		binary = exec.Command("go", "test", "-c", "-o", filepath.Join(dir, "test"), ".")
-	}
-	if out, err := binary.CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
-	}
-	cmd := exec.Command(uml, "mem=1G", "root=/dev/root", "rootfstype=hostfs", "rootflags=/", "rw", "quiet", "uml_dir="+dir, "init="+filepath.Join(dir, "init"), "con=null", "con0=null,fd:1")
-	cmd.Env = append(os.Environ(), "TMPDIR="+dir)
-	out, err := cmd.CombinedOutput()
-	text := string(out)
+	text := fusetest.UserModeLinux(t, "^TestLimits$")
 	if !strings.Contains(text, "status 0") || strings.Count(text, "--- PASS: TestLimits/") != len(quotaFilesystems()) {
-		t.Errorf("in user-mode Linux: %v\n%s", err, text)
+		t.Errorf("in user-mode Linux:\n%s", text)
 	}
 }

@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/plyfs/plyfs/internal/fusetest"
 )
 
 // exampleSetup makes what examples refer to, as far as the verb under test
@@ -52,7 +54,7 @@ func TestExamplesRun(t *testing.T) {
 			t.Parallel()
 			dir := t.TempDir()
 			if v.name == "dedup" {
-				dir = sharedBlocks(t, dir)
+				_, dir = fusetest.Loop(t, dir, 300, "mkfs.btrfs -q", "")
 			}
 			conf := fmt.Sprintf("[storage]\ndriver = \"vfs\"\ngraphroot = %q\nrunroot = %q\n", filepath.Join(dir, "root"), filepath.Join(dir, "run"))
 			if err := os.WriteFile(filepath.Join(dir, "conf"), []byte(conf), 0o644); err != nil {
@@ -78,24 +80,4 @@ func TestExamplesRun(t *testing.T) {
 			}
 		})
 	}
-}
-
-// sharedBlocks is a folder on a filesystem of its own, whose image is in dir
-// and whose files can share blocks.
-func sharedBlocks(t *testing.T, dir string) string {
-	t.Helper()
-	if _, err := exec.LookPath("mkfs.btrfs"); err != nil {
-		t.Skip("mkfs.btrfs is not installed: the example wants a filesystem whose files share blocks")
-	}
-	image, at := filepath.Join(dir, "image"), filepath.Join(dir, "disk")
-	script := `truncate -s 300M "$0" && mkfs.btrfs -q "$0" && mkdir "$1" && mount -o loop "$0" "$1"`
-	if out, err := exec.Command("sh", "-c", script, image, at).CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
-	}
-	t.Cleanup(func() {
-		if out, err := exec.Command("umount", at).CombinedOutput(); err != nil {
-			t.Errorf("umount: %v: %s", err, out)
-		}
-	})
-	return at
 }

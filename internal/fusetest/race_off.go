@@ -1,6 +1,6 @@
 //go:build !race
 
-package store_test
+package fusetest
 
 // raceDetected says that this test binary has the race detector.
 const raceDetected = false
