@@ -215,6 +215,7 @@ func (o *Overlay) look(a access, p *copyPlan) (err error) {
 	} else if p.st, err = a.stat(); err != nil {
 		return err
 	}
+	o.unmap(&p.st)
 	if p.st.Type() == unix.S_IFLNK {
 		if p.target, err = a.readlink(); err != nil {
 			return err
@@ -238,6 +239,9 @@ func (o *Overlay) copiedXattrs(a access) ([]xattr, error) {
 		v, err := a.getxattr(name)
 		if noXattrs(err) {
 			continue
+		}
+		if err == nil {
+			v, err = o.unmapACL(a, name, v)
 		}
 		if err != nil {
 			return nil, err

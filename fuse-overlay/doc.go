@@ -95,6 +95,7 @@
 //	rename.go       rename as decode, plan, execution
 //	redirect.go     redirects of renamed directories; aside.go owners and modes
 //	                kept in attributes; rootonly.go who is let in
+//	idmapped.go     owners of lower layers on ID-mapped mounts
 //	edge.go         IDs and numbers as they are shown; quota.go bounds of the upper
 //	setattr.go      attributes; uxattr.go extended ones; fds.go descriptors
 //	settle.go       data before names, for a power loss

@@ -298,6 +298,7 @@ func (o *Overlay) stat(n *node) (st safefs.Stat, err error) {
 
 // shown turns the attributes of the file that n is into n's.
 func (o *Overlay) shown(n *node, st *safefs.Stat) error {
+	o.unmap(st)
 	if v := n.aside.Load(); v != nil {
 		v.show(st)
 	}

@@ -30,9 +30,10 @@ type Overlay struct {
 	hash   inomap.Space
 	root   *node
 	fds    fds
-	pass   *passing // nil: not in passthrough mode; set before there are requests
-	quota  *quota   // nil: no bound
-	aside  string   // the attribute that keeps owners and modes; "": none does
+	pass   *passing     // nil: not in passthrough mode; set before there are requests
+	quota  *quota       // nil: no bound
+	mapped mappedMounts // of lower layers, by their IDs; see idmapped.go
+	aside  string       // the attribute that keeps owners and modes; "": none does
 	counters
 
 	// modeChanged is told of modes that change without the kernel's asking; nil
@@ -95,7 +96,7 @@ func newOverlay(c MountConfig) (_ *Overlay, err error) {
 			return nil, err
 		}
 	}
-	if err := o.findVolumes(); err != nil {
+	if err := errors.Join(o.findVolumes(), o.findMapped()); err != nil {
 		return nil, err
 	}
 	if c.Upper != "" {

@@ -66,6 +66,13 @@ func TestUnmappedOwners(t *testing.T) {
 // idMapped returns a path to dir through an ID-mapped mount.
 func idMapped(t *testing.T, dir string, uids, gids []idmap.Range) string {
 	t.Helper()
+	return fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), idMappedMount(t, dir, uids, gids))
+}
+
+// idMappedMount returns the descriptor of an ID-mapped mount of dir, which is
+// mounted nowhere.
+func idMappedMount(t *testing.T, dir string, uids, gids []idmap.Range) int {
+	t.Helper()
 	ranges := func(rs []idmap.Range) (out []syscall.SysProcIDMap) {
 		for _, r := range rs {
 			out = append(out, syscall.SysProcIDMap{ContainerID: r.ContainerID, HostID: r.HostID, Size: r.Size})
@@ -89,5 +96,5 @@ func idMapped(t *testing.T, dir string, uids, gids []idmap.Range) string {
 	if err := unix.MountSetattr(fd, "", unix.AT_EMPTY_PATH, &attr); err != nil {
 		t.Skipf("no ID-mapped mounts of %s here: %v", dir, err)
 	}
-	return fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), fd)
+	return fd
 }

@@ -22,7 +22,10 @@ func (o *Overlay) getxattr(n *node, name string) (v []byte, err error) {
 		return nil, syscall.ENODATA
 	}
 	err = o.with(n, func(a access) (err error) {
-		v, err = a.getxattr(o.escape(name))
+		if v, err = a.getxattr(o.escape(name)); err != nil {
+			return err
+		}
+		v, err = o.unmapACL(a, name, v)
 		return err
 	})
 	if (name == accessACL || name == defaultACL) && errors.Is(err, syscall.EOPNOTSUPP) {

@@ -77,6 +77,8 @@ else
 	maps="--uidmap 0:1:5000 --gidmap 0:1:5000"
 fi
 check userns "0:0 1000:1000 0:0" run --rm $maps localhost/app sh -c 'echo x > /srv/n; echo $(stat -c %u:%g /srv/one /data/a /srv/n)'
+run $maps --name uns localhost/app sh -c 'echo more >> /srv/one; echo x > /srv/mine; chown 1000:1000 /srv/mine' >/dev/null 2>"$D/err" && pod commit -q uns localhost/uns >/dev/null 2>>"$D/err" || bad userns-commit "$(cat "$D/err")"
+check userns-committed "0:0 1000:1000 1000:1000" run --rm localhost/uns sh -c 'echo $(stat -c %u:%g /srv/one /data/a /srv/mine)'
 good parallel sh -c "$(declare -f pod run); D='$D' opt='$opt' limits='$limits'; for i in 1 2 3 4; do (run --rm --name p\$i localhost/app sh -c 'for i in \$(seq 100); do echo \$i > /srv/f\$i; done; rm -r /srv; mkdir /srv; ls /bin | wc -l') & done; for j in \$(jobs -p); do wait \$j || exit 1; done"
 
 if b=$(bah from localhost/app 2>&1); then
