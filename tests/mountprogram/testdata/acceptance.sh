@@ -98,7 +98,10 @@ if [ -n "$P" ]; then
 fi
 pod kill -s KILL k >/dev/null 2>&1
 good remove-killed pod rm -f -t 0 k
-good rm pod rm -f -t 0 -a
+# podman 4.3.1 may meet its own clean-up of a container that just ended, which
+# still holds the container's shm mount.
+removed() { pod rm -f -t 0 -a || { sleep 3; pod rm -f -t 0 -a; }; }
+good rm removed
 good rmi pod rmi -f -a
 [ "$(id -u)" = 0 ] || pod system migrate >/dev/null 2>&1
 m=$(grep " $D/s/overlay/.*/merged" /proc/mounts)
