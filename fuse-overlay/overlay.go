@@ -138,6 +138,11 @@ func (o *Overlay) openWork(layers []Layer) error {
 		o.log.Warn("metacopy=on has no effect: the kernel reads copies of metadata only with trusted.* attributes, which cannot be set here")
 		o.c.Metacopy = false
 	}
+	for _, l := range o.work.lacks() {
+		if l.is && !(l.asked && o.c.FileWhiteouts) {
+			o.log.Warnf("upperdir %s: %s", o.c.Upper, l.say)
+		}
+	}
 	return nil
 }
 

@@ -38,6 +38,24 @@ type work struct {
 	serial atomic.Uint64
 }
 
+// lack is something that the upper's filesystem cannot do, or a user may not.
+type lack struct {
+	is    bool
+	asked bool // whiteouts as files were asked for
+	say   string
+}
+
+// lacks are what a mount does without, so that whoever mounts knows it before
+// the first write.
+func (w *work) lacks() []lack {
+	return []lack{
+		{w.prefix == "", false, "no extended attributes can be set there: copies of files with several names are files of their own, and inode numbers change when files are copied up"},
+		{w.dotWh, true, "no device 0:0 can be made there: whiteouts are .wh. files, and lower files with names of over 251 bytes cannot be removed"},
+		{!w.unnamed, false, "it has no files without a name: O_TMPFILE is refused, and hard links of lower layers are split by copies"},
+		{!w.swap, false, "it cannot exchange two names: a directory with whiteouts in it cannot be removed or replaced"},
+	}
+}
+
 const (
 	stagePrefix  = "#"
 	sharedWh     = "#whiteout"
