@@ -52,7 +52,7 @@ func (w *work) lacks() []lack {
 		{w.prefix == "", false, "no extended attributes can be set there: copies of files with several names are files of their own, and inode numbers change when files are copied up"},
 		{w.dotWh, true, "no device 0:0 can be made there: whiteouts are .wh. files, and lower files with names of over 251 bytes cannot be removed"},
 		{!w.unnamed, false, "it has no files without a name: O_TMPFILE is refused, and hard links of lower layers are split by copies"},
-		{!w.swap, false, "it cannot exchange two names: a directory with whiteouts in it cannot be removed or replaced"},
+		{!w.swap, false, "it cannot exchange two names: directories that lower layers have cannot be removed"},
 	}
 }
 
