@@ -139,7 +139,7 @@ func (o *Overlay) openWork(layers []Layer) error {
 		o.c.Metacopy = false
 	}
 	for _, l := range o.work.lacks() {
-		if l.is && !(l.asked && o.c.FileWhiteouts) {
+		if l.is && (!l.asked || !o.c.FileWhiteouts) {
 			o.log.Warnf("upperdir %s: %s", o.c.Upper, l.say)
 		}
 	}
