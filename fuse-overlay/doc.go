@@ -89,7 +89,8 @@
 //	resolve.go      look-ups: search → nodes; dirindex.go listings with cookies
 //	origin.go       file handles, origin and nlink records, index names: pure
 //	index.go        hard links of lowers: work/index
-//	copyup.go       plan and execution of a copy-up; copydata.go its content
+//	copyup.go       plan and execution of a copy-up; copyfile.go of a regular
+//	                file, copydata.go its content
 //	create.go       create, mkdir, mknod, symlink, link, unnamed files
 //	remove.go       unlink, rmdir, whiteouts
 //	rename.go       rename as decode, plan, execution
@@ -121,7 +122,7 @@
 // work/work holds what is staged, under names that begin with '#'; it is swept
 // when a mount starts. So "leaves a staged file" below means: nothing.
 //
-//	copy-up of a file   1 parents are copied up, top first      2 unnamed file in work: data, xattrs, owner, mode, times
+//	copy-up of a file   1 parents are copied up, top first      2 unnamed file in work: data, owner, xattrs, mode, times
 //	                    3 settled (not if volatile; settle.go)  4 link into the upper directory
 //	                    (of several names: 4a link into work/index, 4b link into the directory)
 //	                    A kill before 4 leaves nothing, after it the whole copy; after 4a the file by its index, all names see it.

@@ -18,6 +18,7 @@ import (
 // result are the medians of a step, by side.
 type result struct {
 	Line, Step string
+	Rounds     int
 	Memory     bool
 	By         map[string]figure
 }
@@ -42,7 +43,7 @@ func (b *bench) measure(l line, sides []side) error {
 	}
 	b.results = slices.DeleteFunc(b.results, func(r result) bool { return r.Line == l.name })
 	for i, st := range l.steps {
-		r := result{Line: l.name, Step: st.name, Memory: st.memory, By: map[string]figure{}}
+		r := result{Line: l.name, Step: st.name, Rounds: b.rounds, Memory: st.memory, By: map[string]figure{}}
 		for name, rounds := range got {
 			var v, cpu []float64
 			for _, figures := range rounds {

@@ -154,14 +154,14 @@ func (b *bench) remember() error {
 }
 
 func (b *bench) table(w io.Writer, sides []side) {
-	fmt.Fprintf(w, "On %s, medians of %d rounds: ms (ratio to kernel) CPU seconds of the server.\n\n| line |", b.place, b.rounds)
+	fmt.Fprintf(w, "On %s; medians: ms (ratio to kernel) CPU seconds of the server.\n\n| line | rounds |", b.place)
 	for _, s := range sides {
 		fmt.Fprintf(w, " %s |", s.name)
 	}
-	fmt.Fprintf(w, "\n|---|%s\n", strings.Repeat("---|", len(sides)))
+	fmt.Fprintf(w, "\n|---|---|%s\n", strings.Repeat("---|", len(sides)))
 	for i := range b.results {
 		r := &b.results[i]
-		fmt.Fprintf(w, "| %s |", r.Step)
+		fmt.Fprintf(w, "| %s | %d |", r.Step, r.Rounds)
 		for _, s := range sides {
 			if f, ok := r.By[s.name]; ok {
 				fmt.Fprintf(w, " %s |", r.cell(f))
