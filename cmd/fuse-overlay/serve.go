@@ -27,7 +27,8 @@ const lastRequests = 3 * time.Second
 // spare is how many threads at least may run at once. A server is in system
 // calls most of the time, which hold their place among these: with none to
 // spare the runtime's monitor is awake every 20 µs to take places away from
-// those and give them to other threads, a tenth of all processor time.
+// those and give them to other threads, a tenth of all processor time. The
+// change stops all threads for a moment: it is made when the mount is there.
 const spare = 8
 
 // serve mounts and serves until the mount is gone, or ctx ends; ready is
@@ -37,9 +38,6 @@ func serve(ctx context.Context, c fuseoverlay.MountConfig, o *options.Options, r
 		if err := watchMe(o.Target); err != nil {
 			return err
 		}
-	}
-	if os.Getenv("GOMAXPROCS") == "" {
-		runtime.GOMAXPROCS(max(runtime.GOMAXPROCS(0), spare))
 	}
 	srv, err := fuseoverlay.Mount(c, o.Target)
 	if err != nil {
@@ -63,6 +61,9 @@ func serve(ctx context.Context, c fuseoverlay.MountConfig, o *options.Options, r
 	// The working directory must not keep another filesystem busy.
 	if err := errors.Join(os.Chdir("/"), ready()); err != nil {
 		return errors.Join(err, unmount(srv, o.Target, ended))
+	}
+	if os.Getenv("GOMAXPROCS") == "" {
+		runtime.GOMAXPROCS(max(runtime.GOMAXPROCS(0), spare))
 	}
 	select {
 	case err := <-ended:
