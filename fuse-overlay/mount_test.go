@@ -51,8 +51,9 @@ func (r *rig) start() *rig {
 	r.t.Helper()
 	s, err := Mount(r.config, r.mount)
 	check(r.t, err)
-	r.server, r.served = s, make(chan error, 1)
-	go func() { r.served <- s.Serve() }()
+	served := make(chan error, 1)
+	r.server, r.served = s, served
+	go func() { served <- s.Serve() }()
 	r.t.Cleanup(r.stop)
 	return r
 }
