@@ -43,6 +43,7 @@ func walkUnions(ctx context.Context, s *Source, yield func(*event) error) (err e
 	defer closing(&err, old.close)
 	u.many = &sync.Mutex{}
 	old.many = u.many
+	u.lists, old.lists = true, true
 	a, err := u.root()
 	if err != nil {
 		return err
@@ -226,11 +227,11 @@ func sameXattrs(n, o *uentry, buf []byte) (bool, error) {
 	if n.st.Type() == unix.S_IFLNK {
 		return true, nil
 	}
-	a, err := exportXattrs(n, buf)
+	a, _, err := exportXattrs(n, buf)
 	if err != nil {
 		return false, err
 	}
-	b, err := exportXattrs(o, buf)
+	b, _, err := exportXattrs(o, buf)
 	if err != nil {
 		return false, err
 	}
@@ -238,22 +239,25 @@ func sameXattrs(n, o *uentry, buf []byte) (bool, error) {
 }
 
 // exportXattrs reads the attributes that are content, sorted by name: those of
-// users, file capabilities and ACLs.
-// buf is room for their names.
-func exportXattrs(e *uentry, buf []byte) ([]xattr, error) {
-	names, err := e.dir.ListxattrTo(buf, e.name)
+// users, file capabilities and ACLs. meta says that another one calls the
+// file a metacopy, in some style. buf is room for their names.
+func exportXattrs(e *uentry, buf []byte) (out []xattr, meta bool, err error) {
+	names := e.names
+	if !e.listed {
+		names, err = e.dir.ListxattrTo(buf, e.name)
+	}
 	if err != nil {
 		if errors.Is(err, syscall.EOPNOTSUPP) {
-			return nil, nil
+			return nil, false, nil
 		}
-		return nil, err
+		return nil, false, err
 	}
-	var out []xattr
 	for len(names) > 0 {
 		first, rest, _ := bytes.Cut(names, []byte{0})
 		names = rest
 		n := string(first)
 		if !exported(n) {
+			meta = meta || (whiteout.IsPrivate(n) && strings.HasSuffix(n, ".metacopy"))
 			continue
 		}
 		v, err := e.dir.Getxattr(e.name, n)
@@ -261,12 +265,12 @@ func exportXattrs(e *uentry, buf []byte) ([]xattr, error) {
 			continue
 		}
 		if err != nil {
-			return nil, err
+			return nil, false, err
 		}
 		out = append(out, xattr{n, v})
 	}
 	slices.SortFunc(out, func(a, b xattr) int { return strings.Compare(a.name, b.name) })
-	return out, nil
+	return out, meta, nil
 }
 
 // exported tells whether an attribute is content. One with `=` in its name

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"strconv"
 	"strings"
 	"syscall"
@@ -15,6 +14,7 @@ import (
 	"github.com/plyfs/plyfs/internal/unix"
 
 	"github.com/plyfs/plyfs/internal/errno"
+	"github.com/plyfs/plyfs/internal/safefs"
 	"github.com/plyfs/plyfs/internal/whiteout"
 )
 
@@ -26,12 +26,15 @@ type generator struct {
 	out   *bufio.Writer
 	tw    *tar.Writer
 	links map[inode]string // the first name of each hard-linked file
-	buf   []byte
+	buf   []byte           // of contentBuf, or less while no file needs more
 }
 
+// contentBuf is the size of the generator's reads and writes.
+const contentBuf = 64 << 10
+
 func newGenerator(w io.Writer, s *Source) *generator {
-	out := bufio.NewWriterSize(w, flowBlock)
-	return &generator{s: s, out: out, tw: tar.NewWriter(out), links: map[inode]string{}, buf: make([]byte, 64<<10)}
+	out := bufio.NewWriterSize(w, contentBuf)
+	return &generator{s: s, out: out, tw: tar.NewWriter(out), links: map[inode]string{}, buf: make([]byte, 4<<10)}
 }
 
 func (g *generator) close() error { return errors.Join(g.tw.Close(), g.out.Flush()) }
@@ -70,7 +73,7 @@ func (g *generator) file(e *event) error {
 		k := inode{st.Dev, st.Ino}
 		if first, ok := g.links[k]; ok {
 			h.Typeflag, h.Linkname = tar.TypeLink, first
-			if err := g.xattrs(h, e); err != nil { // as the peers repeat them
+			if _, err := g.xattrs(h, e.ent); err != nil { // as the peers repeat them
 				return err
 			}
 			return g.tw.WriteHeader(h)
@@ -80,13 +83,13 @@ func (g *generator) file(e *event) error {
 	if err := g.kind(h, e); err != nil {
 		return err
 	}
-	if err := g.xattrs(h, e); err != nil {
+	if h.Typeflag == tar.TypeReg && h.Size > 0 {
+		return g.regular(h, e)
+	}
+	if _, err := g.xattrs(h, e.ent); err != nil {
 		return err
 	}
-	if h.Typeflag != tar.TypeReg || h.Size == 0 {
-		return g.tw.WriteHeader(h)
-	}
-	return g.regular(h, e)
+	return g.tw.WriteHeader(h)
 }
 
 func (g *generator) kind(h *tar.Header, e *event) (err error) {
@@ -170,13 +173,15 @@ func standsFor(h *tar.Header, what string) {
 	}
 }
 
-func (g *generator) xattrs(h *tar.Header, e *event) error {
+// xattrs adds the attributes that are content; meta says that the file may be a
+// metacopy.
+func (g *generator) xattrs(h *tar.Header, e *uentry) (meta bool, err error) {
 	if h.Typeflag == tar.TypeSymlink {
-		return nil
+		return false, nil
 	}
-	xs, err := exportXattrs(e.ent, g.buf)
+	xs, meta, err := exportXattrs(e, g.buf)
 	if err != nil {
-		return err
+		return false, err
 	}
 	for _, x := range xs {
 		if h.PAXRecords == nil {
@@ -184,27 +189,59 @@ func (g *generator) xattrs(h *tar.Header, e *event) error {
 		}
 		h.PAXRecords[paxXattr+x.name] = string(x.value)
 	}
-	return nil
+	return meta, nil
 }
 
+// regular writes a file with content: its attributes are listed through the
+// descriptor that reads it.
 func (g *generator) regular(h *tar.Header, e *event) (err error) {
-	f, err := e.u.content(e.dir, e.ent)
+	f, err := e.ent.dir.OpenFile(e.ent.name)
 	if err != nil {
 		return err
 	}
-	defer closing(&err, f.Close)
+	defer func() { err = errors.Join(err, f.Close()) }()
+	ent := *e.ent
+	ent.listed = true
+	if ent.names, err = f.ListxattrTo(g.buf); err != nil && !errors.Is(err, syscall.EOPNOTSUPP) {
+		return err
+	}
+	meta, err := g.xattrs(h, &ent)
+	if err != nil {
+		return err
+	}
+	if meta {
+		if f, err = g.metacopy(e, f); err != nil {
+			return err
+		}
+	}
 	if err := g.tw.WriteHeader(h); err != nil {
 		return err
+	}
+	if !meta && e.ent.st.Blocks >= uint64(h.Size+511)/512 {
+		return g.data(f, 0, h.Size) // no hole worth a look
 	}
 	return g.content(f, h.Size)
 }
 
+// metacopy opens, in the place of f, the data of a file that may be a metacopy.
+func (g *generator) metacopy(e *event, f *safefs.File) (*safefs.File, error) {
+	dir, err := e.parts()
+	if err != nil {
+		return f, err
+	}
+	data, err := e.u.content(dir, e.ent)
+	if err != nil {
+		return f, err
+	}
+	return data, f.Close()
+}
+
 // content writes size bytes of f, holes without reading them. A file that
 // shrinks meanwhile is filled up with zeros, one that grows is cut off.
-func (g *generator) content(f *os.File, size int64) error {
+func (g *generator) content(f *safefs.File, size int64) error {
 	for off := int64(0); off < size; {
 		data, hole := size, size
-		if d, err := unix.Seek(int(f.Fd()), off, unix.SEEK_DATA); err == nil {
+		if d, err := f.Seek(off, unix.SEEK_DATA); err == nil {
 			data = min(d, size)
 		} else if !errors.Is(err, syscall.ENXIO) {
 			data = off
@@ -215,7 +252,7 @@ func (g *generator) content(f *os.File, size int64) error {
 		if data == size {
 			return nil
 		}
-		if h, err := unix.Seek(int(f.Fd()), data, unix.SEEK_HOLE); err == nil && h > data {
+		if h, err := f.Seek(data, unix.SEEK_HOLE); err == nil && h > data {
 			hole = min(h, size)
 		}
 		if err := g.data(f, data, hole); err != nil {
@@ -238,7 +275,10 @@ func (g *generator) zeros(n int64) error {
 	return nil
 }
 
-func (g *generator) data(f *os.File, from, to int64) error {
+func (g *generator) data(f *safefs.File, from, to int64) error {
+	if to-from > int64(len(g.buf)) && len(g.buf) < contentBuf {
+		g.buf = make([]byte, contentBuf)
+	}
 	for from < to {
 		n, err := f.ReadAt(g.buf[:min(int64(len(g.buf)), to-from)], from)
 		if n == 0 {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/plyfs/plyfs/internal/errno"
 	"github.com/plyfs/plyfs/internal/safefs"
+	"github.com/plyfs/plyfs/internal/unix"
 	"github.com/plyfs/plyfs/internal/whiteout"
 )
 
@@ -17,7 +18,7 @@ import (
 // directories may have millions. While it is made, it takes some 20 bytes a
 // name, and then, packed, what a name differs in from the one before.
 type nameList struct {
-	// text has for each name 1 if it is a whiteout's (style Files), the length
+	// text has for each name a mark (nameMark), the length
 	// of what follows, and the name, or what the whiteout hides; at is where
 	// each begins: the number of a block, and the offset in it (nameBlock). Both
 	// are nil once it is packed.
@@ -33,10 +34,27 @@ type nameList struct {
 // nameBlock is the size of a block of names: only the first one grows.
 const nameBlock = 1 << 20
 
+// nameMark is 1 for the name of a whiteout (style Files), and the file's type
+// above that, or 0 when the filesystem does not tell.
+type nameMark byte
+
+func markOf(typ uint32, white bool) nameMark {
+	m := nameMark(typ >> 12 << 1)
+	if white {
+		m |= 1
+	}
+	return m
+}
+
+func (m nameMark) white() bool { return m&1 != 0 }
+
+// typ is the type's bits as a mode has them.
+func (m nameMark) typ() uint32 { return uint32(m>>1) << 12 }
+
 // manyNames is from when on lists are made one at a time.
 const manyNames = 1 << 16
 
-func (n *nameList) add(name string, white byte) error {
+func (n *nameList) add(name string, mark nameMark) error {
 	if len(name) > 255 {
 		return syscall.ENAMETOOLONG
 	}
@@ -53,7 +71,7 @@ func (n *nameList) add(name string, white byte) error {
 	}
 	b := n.text[last]
 	n.at = append(n.at, uint32(last)*nameBlock+uint32(len(b)))
-	n.text[last] = append(append(b, white, byte(len(name))), name...)
+	n.text[last] = append(append(b, byte(mark), byte(len(name))), name...)
 	return nil
 }
 
@@ -82,35 +100,35 @@ func (n *nameList) pack() {
 }
 
 // next takes the next name; false at the end.
-func (n *nameList) next() (name string, white, ok bool) {
+func (n *nameList) next() (name string, mark nameMark, ok bool) {
 	if n.n == 0 {
-		return "", false, false
+		return "", 0, false
 	}
 	n.n--
-	white = n.packed[0] == 1
+	mark = nameMark(n.packed[0])
 	rest := n.packed[3:][:n.packed[2]]
 	n.last = append(n.last[:n.packed[1]], rest...)
 	n.packed = n.packed[3+len(rest):]
-	return string(n.last), white, true
+	return string(n.last), mark, true
 }
 
 // share lists one layer's share of a directory, in the order of the names that
 // entries have or hide. The marks of style Files are taken out.
-func (u *union) share(d *safefs.Dir) (*share, error) {
-	s := &share{u: u, d: d}
-	err := d.ReadDir(func(e safefs.Entry) error {
+func (u *union) share(p *part) (*share, error) {
+	s := &share{u: u, p: p}
+	err := p.d.ReadDir(func(e safefs.Entry) error {
 		if len(s.names.at) == manyNames && u.many != nil {
 			u.many.Lock()
 			s.alone = true
 		}
 		if u.style != whiteout.Files {
-			return s.names.add(e.Name, 0)
+			return s.names.add(e.Name, markOf(e.Type, false))
 		}
 		switch mark, hidden := whiteout.Parse(e.Name); mark {
 		case whiteout.Whiteout:
-			return s.names.add(hidden, 1)
+			return s.names.add(hidden, markOf(e.Type, true))
 		case whiteout.Plain:
-			return s.names.add(e.Name, 0)
+			return s.names.add(e.Name, markOf(e.Type, false))
 		case whiteout.Opaque, whiteout.Meta, whiteout.Invalid:
 		}
 		return nil
@@ -125,9 +143,12 @@ func (u *union) share(d *safefs.Dir) (*share, error) {
 // share is the sorted listing of one layer's share of a directory.
 type share struct {
 	u     *union
-	d     *safefs.Dir
+	p     *part
 	names nameList
 	alone bool // it holds u.many while it is made
+	// typed, if set, tells of which type, as the listing says it, no more than
+	// the type is to be known; of others the stat says whether they are marks.
+	typed func(typ uint32) bool
 }
 
 // listed is one name of a single share.
@@ -140,28 +161,43 @@ type listed struct {
 // next stats the next name; false at the end.
 func (s *share) next(l *listed) (ok bool, err error) {
 	for {
-		name, white, ok := s.names.next()
+		name, mark, ok := s.names.next()
 		if !ok {
 			return false, nil
 		}
 		onDisk := name
-		if white {
+		if mark.white() {
 			onDisk = whiteout.Name(name)
 		}
-		*l = listed{name: name, white: white}
-		l.st, err = s.d.Stat(onDisk)
+		*l = listed{name: name, white: mark.white()}
+		if s.typed != nil && s.plain(mark) {
+			l.st.Mode = mark.typ()
+			return true, nil
+		}
+		l.st, err = s.p.d.Stat(onDisk)
 		switch {
 		case errors.Is(err, syscall.ENOENT): // gone since it was listed
 		case err != nil:
 			return false, err
-		case white && onDisk == fuseOpaque && whiteout.IsDevice(l.st.Mode, l.st.Rdev):
-		case white:
+		case l.white && onDisk == fuseOpaque && whiteout.IsDevice(l.st.Mode, l.st.Rdev):
+		case l.white:
 			return true, nil
 		default:
-			l.white, err = s.u.isMark(s.d, name, &l.st)
+			l.white, err = s.u.isMark(s.p, name, &l.st)
 			return err == nil, err
 		}
 	}
+}
+
+// plain tells whether a name's type is all that is asked for and cannot be a
+// whiteout's.
+func (s *share) plain(mark nameMark) bool {
+	typ := mark.typ()
+	switch {
+	case mark.white(), typ == 0, typ == unix.S_IFCHR, typ == unix.S_IFREG && s.p.opaque == opaqueMarks:
+		return false
+	}
+	return s.typed(typ)
 }
 
 // listing yields the union's entries of a directory, sorted by name.
@@ -175,9 +211,9 @@ type listing struct {
 func (u *union) list(dir *udir) (*listing, error) {
 	n := len(dir.parts)
 	l := &listing{dir: dir, shares: make([]*share, n), heads: make([]listed, n), has: make([]bool, n)}
-	for i, p := range dir.parts {
+	for i := range dir.parts {
 		var err error
-		if l.shares[i], err = u.share(p.d); err == nil {
+		if l.shares[i], err = u.share(&dir.parts[i]); err == nil {
 			err = l.advance(i)
 		}
 		if err != nil {
@@ -227,7 +263,7 @@ func (l *listing) take(name string, e *uentry) (found bool, err error) {
 		for l.has[i] && l.heads[i].name == name {
 			here = true
 			if h := &l.heads[i]; !hidden && !h.white {
-				*e, found = uentry{name, l.dir.parts[i].d, i, h.st}, true
+				*e, found = uentry{name: name, dir: l.dir.parts[i].d, at: i, st: h.st}, true
 			}
 			if err := l.advance(i); err != nil {
 				return false, err

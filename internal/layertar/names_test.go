@@ -19,7 +19,7 @@ func TestNameList(t *testing.T) {
 		names := rapid.SliceOfDistinct(rapid.StringMatching(`(a|ab|aa|b|é){0,5}.{1,3}`), rapid.ID[string]).Draw(t, "names")
 		var l nameList
 		for _, n := range names {
-			if err := l.add(n, byte(len(n)%2)); err != nil {
+			if err := l.add(n, nameMark(len(n)%16)); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -27,12 +27,12 @@ func TestNameList(t *testing.T) {
 		want := slices.Sorted(slices.Values(names))
 		var got []string
 		for {
-			n, white, ok := l.next()
+			n, mark, ok := l.next()
 			if !ok {
 				break
 			}
-			if white != (len(n)%2 == 1) {
-				t.Fatalf("%q has the mark %v", n, white)
+			if mark != nameMark(len(n)%16) {
+				t.Fatalf("%q has the mark %v", n, mark)
 			}
 			got = append(got, strings.Clone(n))
 		}

@@ -2,61 +2,148 @@ package layertar
 
 import (
 	"context"
-	"errors"
 
 	"github.com/plyfs/plyfs/internal/safefs"
+	"github.com/plyfs/plyfs/internal/unix"
 )
 
-// nativeWalk reads the difference off an overlay's upper directory.
+// nativeWalk reads the difference off an overlay's upper directory. What is
+// below is looked at only where the walk's user asks for it, or a redirect or
+// metacopy refers to it.
 type nativeWalk struct {
 	ctx   context.Context
 	s     *Source
+	ask   asked
 	all   *union // the upper and what is below it
 	low   *union // what is below
 	yield func(*event) error
+	buf   [256]byte // for sameXattrs
 }
 
-func walkNative(ctx context.Context, s *Source, yield func(*event) error) (err error) {
+// asked is what the user of a walk wants to know of its events: flags.
+type asked uint8
+
+const (
+	askKinds asked = 1 << iota // whether they are an Add or a Modify, or quiet
+	askDirs                    // the attributes of directories
+	askFiles                   // the attributes of other files
+)
+
+func walkNative(ctx context.Context, s *Source, ask asked, yield func(*event) error) (err error) {
 	all, err := openUnion(append([]string{s.Upper}, s.Lowers...), s.UpperStyle)
 	if err != nil {
 		return err
 	}
 	defer closing(&err, all.close)
-	w := &nativeWalk{ctx, s, all, &union{roots: all.roots[1:], style: s.UpperStyle}, yield}
-	top, err := all.roots[0].OpenDir(".")
+	w := &nativeWalk{ctx: ctx, s: s, ask: ask, all: all, low: &union{roots: all.roots[1:], style: s.UpperStyle}, yield: yield}
+	d, err := all.roots[0].OpenDirToRead(".")
 	if err != nil {
 		return err
 	}
-	low, err := w.low.root()
+	defer closing(&err, d.Close)
+	top, err := all.part(d, 0)
 	if err != nil {
-		return errors.Join(err, top.Close())
+		return err
 	}
-	return errors.Join(w.dir("", top, low), top.Close(), low.close())
+	low := &below{w: w}
+	defer closing(&err, low.close)
+	return w.dir("", &top, low)
 }
 
-// dir walks one directory of the upper; low is what is below at that path,
-// regardless of opaque marks above.
-func (w *nativeWalk) dir(path string, d *safefs.Dir, low *udir) error {
+// below is what the lower layers have at the path of a directory of the upper,
+// regardless of opaque marks above; it is opened when it is asked for.
+type below struct {
+	w    *nativeWalk
+	up   *below // of the directory above; nil for the root
+	name string
+	// ent is what the name stands for in up, nil for nothing; known says that
+	// it was looked up.
+	ent   *uentry
+	known bool
+	dir   *udir // nil until it is opened
+}
+
+// entry looks the name up in what is below the directory above.
+func (b *below) entry() (*uentry, error) {
+	if b.known {
+		return b.ent, nil
+	}
+	up, err := b.up.open()
+	if err == nil {
+		b.ent, err = b.w.low.child(up, b.name)
+		b.known = err == nil
+	}
+	return b.ent, err
+}
+
+// open opens it: an empty directory when there is none.
+func (b *below) open() (*udir, error) {
+	if b.dir != nil {
+		return b.dir, nil
+	}
+	if b.up == nil {
+		dir, err := b.w.low.root()
+		b.dir = dir
+		return dir, err
+	}
+	ent, err := b.entry()
+	if err != nil {
+		return nil, err
+	}
+	dir := &udir{}
+	if ent != nil && ent.st.IsDir() {
+		if dir, err = b.w.low.open(b.up.dir, ent); err != nil {
+			return nil, err
+		}
+	}
+	b.dir = dir
+	return dir, nil
+}
+
+func (b *below) close() error {
+	if b.dir == nil {
+		return nil
+	}
+	return b.dir.close()
+}
+
+// under returns the directory of all layers: the upper's own share, and those
+// below with the numbers that they have in all.
+func (b *below) under(d *safefs.Dir) (*udir, error) {
+	low, err := b.open()
+	if err != nil {
+		return nil, err
+	}
+	out := &udir{parts: []part{{d: d}}}
+	for _, p := range low.parts {
+		p.layer++
+		out.parts = append(out.parts, p)
+	}
+	return out, nil
+}
+
+// dir walks one directory of the upper.
+func (w *nativeWalk) dir(path string, p *part, low *below) error {
 	if err := context.Cause(w.ctx); err != nil {
 		return err
 	}
-	ls, err := w.all.share(d)
+	ls, err := w.all.share(p)
 	if err != nil {
 		return err
 	}
-	own := &udir{parts: []part{{d, 0}}}
+	ls.typed = w.typeIsEnough
 	for {
 		var l listed
 		if more, err := ls.next(&l); !more || err != nil {
 			return err
 		}
-		ent := &uentry{l.name, d, 0, l.st}
-		ev := &event{path: join(path, l.name), u: w.all, dir: own, ent: ent}
+		ent := &uentry{name: l.name, dir: p.d, st: l.st}
+		ev := &event{path: join(path, l.name), u: w.all, low: low, ent: ent}
 		if l.white {
 			ev.kind, ev.what = Delete, gone
 			err = w.yield(ev)
 		} else {
-			err = w.entry(ev, low)
+			err = w.entry(ev)
 		}
 		if err != nil {
 			return err
@@ -64,76 +151,65 @@ func (w *nativeWalk) dir(path string, d *safefs.Dir, low *udir) error {
 	}
 }
 
-func (w *nativeWalk) entry(ev *event, low *udir) error {
-	below, err := w.low.child(low, ev.ent.name)
-	if err != nil {
-		return err
+// typeIsEnough tells of which files, by their type, no attributes are wanted.
+func (w *nativeWalk) typeIsEnough(typ uint32) bool {
+	if typ == unix.S_IFDIR {
+		return w.ask&(askDirs|askKinds) == 0
 	}
-	ev.kind = Add
-	if below != nil {
-		ev.kind = Modify
-	}
-	if !ev.ent.st.IsDir() {
-		// A metacopy's data is below: give it the whole directory to look in.
-		ev.dir = &udir{parts: append([]part{{ev.ent.dir, 0}}, shifted(low)...)}
-		return w.yield(ev)
-	}
-	return w.subdir(ev, low, below)
+	return w.ask&askFiles == 0
 }
 
-// shifted are low's shares with the numbers that they have in all.
-func shifted(low *udir) []part {
-	out := make([]part, len(low.parts))
-	for i, p := range low.parts {
-		out[i] = part{p.d, p.layer + 1}
+func (w *nativeWalk) entry(ev *event) error {
+	b := &below{w: w, up: ev.low, name: ev.ent.name}
+	ev.kind = Add
+	if w.ask&askKinds != 0 {
+		ent, err := b.entry()
+		if err != nil {
+			return err
+		}
+		if ent != nil {
+			ev.kind = Modify
+		}
 	}
-	return out
+	if !ev.ent.st.IsDir() {
+		return w.yield(ev)
+	}
+	return w.subdir(ev, b)
 }
 
 // subdir walks a directory of the upper. One that is opaque, or has been moved
 // here (a redirect), is new whatever is below.
-func (w *nativeWalk) subdir(ev *event, low *udir, below *uentry) (err error) {
-	sub, err := ev.ent.dir.OpenDir(ev.ent.name)
+func (w *nativeWalk) subdir(ev *event, low *below) (err error) {
+	d, err := ev.ent.dir.OpenDirToRead(ev.ent.name)
 	if err != nil {
 		return err
 	}
-	defer closing(&err, sub.Close)
-	mark, err := w.all.opaque(sub)
+	defer closing(&err, d.Close)
+	sub, err := w.all.part(d, 0)
 	if err != nil {
 		return err
 	}
-	red, err := w.all.attr(sub, ".", "redirect")
-	if err != nil {
-		return err
-	}
-	next := &udir{}
-	wasDir := below != nil && below.st.IsDir()
-	if wasDir {
-		if next, err = w.low.open(low, below); err != nil {
-			return err
-		}
-		defer closing(&err, next.close)
-	}
-	moved := mark != opaqueAll && w.all.redirect(string(red)) != ""
-	if err := w.tellDir(ev, below, wasDir, mark == opaqueAll || moved); err != nil {
+	defer closing(&err, low.close)
+	ev.ent.names, ev.ent.listed = sub.names, true
+	moved := sub.opaque != opaqueAll && w.all.redirect(sub.redirect) != ""
+	if err := w.tellDir(ev, low, sub.opaque == opaqueAll || moved); err != nil {
 		return err
 	}
 	if moved {
-		return w.moved(ev, low)
+		return w.moved(ev)
 	}
-	return w.dir(ev.path, sub, next)
+	return w.dir(ev.path, &sub, low)
 }
 
 // tellDir yields a directory and, when it is new over what is below, its
 // opaque mark.
-func (w *nativeWalk) tellDir(ev *event, below *uentry, wasDir, fresh bool) error {
-	if !fresh && wasDir {
-		var err error
-		if ev.quiet, err = w.sameDir(ev, below); err != nil {
-			return err
-		}
-	}
+func (w *nativeWalk) tellDir(ev *event, low *below, fresh bool) (err error) {
 	if !fresh {
+		if w.ask&askKinds != 0 && low.ent != nil && low.ent.st.IsDir() {
+			if ev.quiet, err = w.sameDir(ev, low.ent); err != nil {
+				return err
+			}
+		}
 		return w.yield(ev)
 	}
 	ev.kind = Add
@@ -149,13 +225,16 @@ func (w *nativeWalk) sameDir(ev *event, below *uentry) (bool, error) {
 	if a.Mode != b.Mode || a.UID != b.UID || a.GID != b.GID || !a.Mtime.Equal(b.Mtime) {
 		return false, nil
 	}
-	return sameXattrs(ev.ent, below, make([]byte, 256))
+	return sameXattrs(ev.ent, below, w.buf[:])
 }
 
 // moved exports a directory with a redirect whole: its content is the union of
 // the upper's share and of what it refers to, wherever that was.
-func (w *nativeWalk) moved(ev *event, low *udir) (err error) {
-	parent := &udir{parts: append([]part{{ev.ent.dir, 0}}, shifted(low)...)}
+func (w *nativeWalk) moved(ev *event) (err error) {
+	parent, err := ev.low.under(ev.ent.dir) // of borrowed directories
+	if err != nil {
+		return err
+	}
 	d, err := w.all.open(parent, ev.ent)
 	if err != nil {
 		return err
@@ -163,4 +242,13 @@ func (w *nativeWalk) moved(ev *event, low *udir) (err error) {
 	defer closing(&err, d.close)
 	c := compare{ctx: w.ctx, s: w.s, u: w.all, yield: w.yield}
 	return c.added(ev.path, d)
+}
+
+// parts returns the directory that an event's file is in, with what is below
+// it: a metacopy's data may be there. Its descriptors stay the walk's.
+func (e *event) parts() (*udir, error) {
+	if e.low == nil {
+		return e.dir, nil
+	}
+	return e.low.under(e.ent.dir)
 }

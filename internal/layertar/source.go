@@ -69,10 +69,11 @@ type event struct {
 	what eventKind
 	// quiet events belong to the stream and not to the changes.
 	quiet bool
-	// ent, of u and in dir, is the file of a present event; of a gone one
-	// it carries the mark's time.
+	// ent, of u and in dir, or of a native walk over low (see parts), is the
+	// file of a present event; of a gone one it carries the mark's time.
 	u   *union
 	dir *udir
+	low *below
 	ent *uentry
 }
 
@@ -84,10 +85,10 @@ const (
 	opaqueDir
 )
 
-// walkSource yields the events of a source.
-func walkSource(ctx context.Context, s *Source, yield func(*event) error) (err error) {
+// walkSource yields the events of a source, with what is asked for, or more.
+func walkSource(ctx context.Context, s *Source, ask asked, yield func(*event) error) (err error) {
 	if s.Upper != "" {
-		return walkNative(ctx, s, yield)
+		return walkNative(ctx, s, ask, yield)
 	}
 	return walkUnions(ctx, s, yield)
 }
@@ -102,7 +103,7 @@ func walkSource(ctx context.Context, s *Source, yield func(*event) error) (err e
 // in it does. The root is never listed.
 func Changes(ctx context.Context, s Source, yield func(Change) error) error {
 	var quiet []string // directories on the way down that were not yielded
-	return walkSource(ctx, &s, func(e *event) error {
+	return walkSource(ctx, &s, askKinds, func(e *event) error {
 		if e.what == opaqueDir {
 			return nil
 		}
@@ -134,7 +135,7 @@ func Size(ctx context.Context, s Source) (int64, error) {
 	}
 	var total int64
 	seen := map[inode]struct{}{}
-	err := walkSource(ctx, &s, func(e *event) error {
+	err := walkSource(ctx, &s, askFiles, func(e *event) error {
 		if e.what != present || e.ent.st.IsDir() {
 			return nil
 		}
@@ -158,7 +159,7 @@ type inode struct{ dev, ino uint64 }
 // are left out, and marks are `.wh.NAME` and `.wh..wh..opq`.
 func Generate(ctx context.Context, w io.Writer, s Source) error {
 	g := newGenerator(w, &s)
-	err := walkSource(ctx, &s, g.event)
+	err := walkSource(ctx, &s, askDirs|askFiles, g.event)
 	if err != nil {
 		return err
 	}

@@ -1,9 +1,10 @@
 package layertar
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
-	"os"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -28,12 +29,26 @@ type union struct {
 	// needed once then, however many unions share the lock. Nothing else is
 	// locked under it.
 	many *sync.Mutex
+	// lists says that every directory which is opened will be listed, by
+	// another goroutine.
+	lists bool
 }
 
 // part is one layer's share of a directory.
 type part struct {
 	d     *safefs.Dir
 	layer int
+	marks
+	// unread says that the marks are not known yet: in the lowest layer nothing
+	// asks for them but isMark.
+	unread bool
+}
+
+// marks are what a layer's share of a directory says about itself.
+type marks struct {
+	opaque   opacity
+	redirect string // as it is written
+	names    []byte // of its attributes, as ListxattrTo gives them
 }
 
 // udir is a directory of the union: the layers' shares, top first. It owns
@@ -47,6 +62,9 @@ type uentry struct {
 	dir  *safefs.Dir
 	at   int // index into the udir's parts
 	st   safefs.Stat
+	// names are those of its attributes if listed says that they were read.
+	names  []byte
+	listed bool
 }
 
 func openUnion(dirs []string, style whiteout.Style) (*union, error) {
@@ -74,16 +92,27 @@ func (u *union) close() error {
 func (u *union) root() (*udir, error) {
 	dir := &udir{}
 	for i, r := range u.roots {
-		d, err := r.OpenDir(".")
+		d, err := u.openDir(r, ".")
 		if err != nil {
 			return nil, errors.Join(err, dir.close())
 		}
-		dir.parts = append(dir.parts, part{d, i})
-		if mark, err := u.opaque(d); err != nil || mark == opaqueAll {
-			return dir, err
+		p, err := u.part(d, i)
+		dir.parts = append(dir.parts, p)
+		if err != nil {
+			return nil, errors.Join(err, dir.close())
+		}
+		if p.opaque == opaqueAll {
+			break
 		}
 	}
 	return dir, nil
+}
+
+func (u *union) openDir(d *safefs.Dir, name string) (*safefs.Dir, error) {
+	if u.lists {
+		return d.OpenDirToRead(name)
+	}
+	return d.OpenDir(name)
 }
 
 func (d *udir) close() error {
@@ -132,16 +161,59 @@ func (u *union) attr(d *safefs.Dir, name, mark string) ([]byte, error) {
 	return nil, nil
 }
 
-func (u *union) opaque(d *safefs.Dir) (opacity, error) {
-	v, err := u.attr(d, ".", "opaque")
-	switch {
-	case err != nil:
-		return opaqueNot, err
-	case string(v) == "y":
-		return opaqueAll, nil
-	case string(v) == "x":
-		return opaqueMarks, nil
-	case u.style != whiteout.Files:
+// part is a layer's share with its marks, of which most directories have none:
+// so the names of their attributes are listed, and what is there is read.
+func (u *union) part(d *safefs.Dir, layer int) (part, error) {
+	p := part{d: d, layer: layer}
+	if len(u.prefixes()) == 0 {
+		return p, nil
+	}
+	var err error
+	if p.names, err = d.ListxattrTo(make([]byte, 128), "."); err != nil && !errors.Is(err, syscall.EOPNOTSUPP) {
+		return p, err
+	}
+	has := func(mark string) bool {
+		return slices.ContainsFunc(u.prefixes(), func(prefix string) bool { return hasName(p.names, prefix+mark) })
+	}
+	if has("redirect") {
+		v, err := u.attr(d, ".", "redirect")
+		if err != nil {
+			return p, err
+		}
+		p.redirect = string(v)
+	}
+	p.opaque, err = u.opacity(d, has("opaque"))
+	return p, err
+}
+
+// hasName tells whether a list of names, each with a zero byte, has one.
+func hasName(names []byte, name string) bool {
+	for len(names) > 0 {
+		n := bytes.IndexByte(names, 0)
+		if n < 0 {
+			n = len(names)
+		}
+		if string(names[:n]) == name {
+			return true
+		}
+		names = names[min(n+1, len(names)):]
+	}
+	return false
+}
+
+func (u *union) opacity(d *safefs.Dir, marked bool) (opacity, error) {
+	if marked {
+		v, err := u.attr(d, ".", "opaque")
+		switch {
+		case err != nil:
+			return opaqueNot, err
+		case string(v) == "y":
+			return opaqueAll, nil
+		case string(v) == "x":
+			return opaqueMarks, nil
+		}
+	}
+	if u.style != whiteout.Files {
 		return opaqueNot, nil
 	}
 	if _, err := d.Stat(whiteout.OpaqueName); err == nil {
@@ -154,7 +226,7 @@ func (u *union) opaque(d *safefs.Dir) (opacity, error) {
 
 // isMark tells whether an entry is a whiteout: a device 0:0, or, in a
 // directory that says so, an empty file with the attribute.
-func (u *union) isMark(d *safefs.Dir, name string, st *safefs.Stat) (bool, error) {
+func (u *union) isMark(p *part, name string, st *safefs.Stat) (bool, error) {
 	if u.style == whiteout.Apply {
 		return false, nil
 	}
@@ -164,17 +236,25 @@ func (u *union) isMark(d *safefs.Dir, name string, st *safefs.Stat) (bool, error
 	if st.Type() != unix.S_IFREG || st.Size != 0 {
 		return false, nil
 	}
-	if mark, err := u.opaque(d); err != nil || mark != opaqueMarks {
-		return false, err
+	if p.unread {
+		read, err := u.part(p.d, p.layer)
+		if err != nil {
+			return false, err
+		}
+		*p = read
 	}
-	v, err := u.attr(d, name, "whiteout")
+	if p.opaque != opaqueMarks {
+		return false, nil
+	}
+	v, err := u.attr(p.d, name, "whiteout")
 	return v != nil, err
 }
 
 // child looks a name up; nil when there is none.
 func (u *union) child(dir *udir, name string) (*uentry, error) {
-	for i, p := range dir.parts {
-		st, white, err := u.look(p.d, name)
+	for i := range dir.parts {
+		p := &dir.parts[i]
+		st, white, err := u.look(p, name)
 		switch {
 		case errors.Is(err, syscall.ENOENT):
 			continue
@@ -183,22 +263,22 @@ func (u *union) child(dir *udir, name string) (*uentry, error) {
 		case white:
 			return nil, nil
 		}
-		return &uentry{name, p.d, i, st}, nil
+		return &uentry{name: name, dir: p.d, at: i, st: st}, nil
 	}
 	return nil, nil
 }
 
 // look finds a name in one share; ENOENT when it says nothing of it.
-func (u *union) look(d *safefs.Dir, name string) (st safefs.Stat, white bool, err error) {
-	st, err = d.Stat(name)
+func (u *union) look(p *part, name string) (st safefs.Stat, white bool, err error) {
+	st, err = p.d.Stat(name)
 	if err == nil {
-		white, err = u.isMark(d, name, &st)
+		white, err = u.isMark(p, name, &st)
 		return st, white, err
 	}
 	if u.style != whiteout.Files || !errors.Is(err, syscall.ENOENT) {
 		return st, false, err
 	}
-	if _, werr := d.Stat(whiteout.Name(name)); werr == nil {
+	if _, werr := p.d.Stat(whiteout.Name(name)); werr == nil {
 		return st, true, nil
 	}
 	return st, false, err
@@ -217,8 +297,11 @@ func (u *union) open(dir *udir, e *uentry) (*udir, error) {
 func (u *union) gather(out, dir *udir, e *uentry) error {
 	name := e.name
 	for i := e.at; i < len(dir.parts); i++ {
-		p := dir.parts[i]
-		st, white, err := u.look(p.d, name)
+		p := &dir.parts[i]
+		st, white, err := e.st, false, error(nil)
+		if i > e.at { // e is what was found in the first
+			st, white, err = u.look(p, name)
+		}
 		if errors.Is(err, syscall.ENOENT) {
 			continue
 		}
@@ -243,18 +326,20 @@ func (u *union) gather(out, dir *udir, e *uentry) error {
 }
 
 // enter adds one share; next is its redirect.
-func (u *union) enter(out *udir, p part, name string) (next string, stop bool, err error) {
-	d, err := p.d.OpenDir(name)
+func (u *union) enter(out *udir, p *part, name string) (next string, stop bool, err error) {
+	d, err := u.openDir(p.d, name)
 	if err != nil {
 		return "", false, err
 	}
-	out.parts = append(out.parts, part{d, p.layer})
-	mark, err := u.opaque(d)
-	if err != nil || mark == opaqueAll {
+	sub := part{d: d, layer: p.layer, unread: true}
+	if u.lists || p.layer < len(u.roots)-1 || u.style == whiteout.Files {
+		sub, err = u.part(d, p.layer)
+	}
+	out.parts = append(out.parts, sub)
+	if err != nil || sub.opaque == opaqueAll {
 		return "", true, err
 	}
-	red, err := u.attr(d, ".", "redirect")
-	return u.redirect(string(red)), false, err
+	return u.redirect(sub.redirect), false, nil
 }
 
 // redirect judges a redirect's text: one name, or a clean absolute path; what
@@ -276,23 +361,23 @@ func (u *union) redirect(text string) string {
 func (u *union) gatherAbs(out *udir, abs string, from int) error {
 	dir, base := splitName(abs[1:])
 	for i := from; i < len(u.roots); i++ {
-		up, err := u.openIn(i, dir)
+		up, err := u.partIn(i, dir)
 		if errors.Is(err, syscall.ENOENT) || errors.Is(err, syscall.ENOTDIR) || errors.Is(err, syscall.ELOOP) {
 			continue
 		}
 		if err != nil {
 			return err
 		}
-		st, white, err := u.look(up, base)
+		st, white, err := u.look(&up, base)
 		var next string
 		stop := err == nil && (white || !st.IsDir())
 		if err == nil && !stop {
-			next, stop, err = u.enter(out, part{up, i}, base)
+			next, stop, err = u.enter(out, &up, base)
 		}
 		if errors.Is(err, syscall.ENOENT) {
 			err = nil
 		}
-		if err = errors.Join(err, up.Close()); err != nil || stop {
+		if err = errors.Join(err, up.d.Close()); err != nil || stop {
 			return err
 		}
 		switch {
@@ -312,16 +397,28 @@ func (u *union) openIn(layer int, dir string) (*safefs.Dir, error) {
 	return u.roots[layer].OpenDirAt(dir, safefs.NoSymlinks)
 }
 
+// partIn opens a directory of one layer.
+func (u *union) partIn(layer int, dir string) (part, error) {
+	d, err := u.openIn(layer, dir)
+	if err != nil {
+		return part{}, err
+	}
+	p, err := u.part(d, layer)
+	if err != nil {
+		return part{}, errors.Join(err, d.Close())
+	}
+	return p, nil
+}
+
 // content opens a regular file's data: its own, or for a metacopy that of the
 // first file below which has any.
-func (u *union) content(dir *udir, e *uentry) (*os.File, error) {
-	const flags = unix.O_RDONLY | unix.O_NONBLOCK
+func (u *union) content(dir *udir, e *uentry) (*safefs.File, error) {
 	meta, err := u.attr(e.dir, e.name, "metacopy")
 	if err != nil {
 		return nil, err
 	}
 	if meta == nil {
-		return e.dir.Open(e.name, flags, 0)
+		return e.dir.OpenFile(e.name)
 	}
 	red, err := u.attr(e.dir, e.name, "redirect")
 	if err != nil {
@@ -345,14 +442,14 @@ func (u *union) content(dir *udir, e *uentry) (*os.File, error) {
 	return u.content(below, low)
 }
 
-func (u *union) contentAbs(abs string, from int) (*os.File, error) {
+func (u *union) contentAbs(abs string, from int) (*safefs.File, error) {
 	dir, base := splitName(abs[1:])
 	all := &udir{}
 	defer func() { _ = all.close() }() // O_PATH descriptors: nothing to lose
 	for i := from; i < len(u.roots); i++ {
-		d, err := u.openIn(i, dir)
+		p, err := u.partIn(i, dir)
 		if err == nil {
-			all.parts = append(all.parts, part{d, i})
+			all.parts = append(all.parts, p)
 		} else if !errors.Is(err, syscall.ENOENT) && !errors.Is(err, syscall.ENOTDIR) && !errors.Is(err, syscall.ELOOP) {
 			return nil, err
 		}

@@ -262,3 +262,41 @@ func TestBothCreate(t *testing.T) {
 		t.Errorf("%q, %v", got, err)
 	}
 }
+
+// TestBothDirToRead: a directory that was opened to be read is listed as often
+// as one likes, by several at once, and is not followed to.
+func TestBothDirToRead(t *testing.T) {
+	t.Parallel()
+	d, _ := hostile(t)
+	if _, err := d.OpenDirToRead("inside"); !errors.Is(err, syscall.ENOTDIR) {
+		t.Errorf("a symlink to a directory: %v", err)
+	}
+	sub, err := d.OpenDirToRead("dir")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range 300 {
+		f, err := sub.Create(strings.Repeat("n", 100)+string(rune('a'+i%26))+strings.Repeat("m", i/26), 0o600)
+		if err = errors.Join(err, f.Close()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	counts := make(chan int)
+	for range 4 {
+		go func() {
+			n := 0
+			if err := sub.ReadDir(func(safefs.Entry) error { n++; return nil }); err != nil {
+				t.Error(err)
+			}
+			counts <- n
+		}()
+	}
+	for range 4 {
+		if n := <-counts; n != 301 {
+			t.Errorf("%d names, not 301", n)
+		}
+	}
+	if err := sub.Close(); err != nil {
+		t.Error(err)
+	}
+}

@@ -5,13 +5,18 @@ package safefs
 import (
 	"errors"
 	"os"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 )
 
 // Dir is an open directory. The zero value is not usable. See the package
 // comment for what guards its descriptor.
-type Dir struct{ fd int }
+type Dir struct {
+	fd       int
+	readable bool        // fd is no O_PATH one
+	listed   atomic.Bool // of a readable one: its descriptor has been read through
+}
 
 // OpenRoot opens the directory at path, which is the caller's own and trusted:
 // symlinks in it are followed. Everything below is reached through the result.
@@ -20,7 +25,7 @@ func OpenRoot(path string) (*Dir, error) {
 	if err != nil {
 		return nil, fail("open directory", path, err)
 	}
-	return &Dir{fd}, nil
+	return &Dir{fd: fd}, nil
 }
 
 // FromFile returns a Dir for the directory that f is open on. f stays the
@@ -37,7 +42,7 @@ func FromFile(f *os.File) (*Dir, error) {
 	if err = errors.Join(err, openErr); err != nil {
 		return nil, fail("open directory", f.Name(), err)
 	}
-	return &Dir{fd}, nil
+	return &Dir{fd: fd}, nil
 }
 
 // Close gives the descriptor back. The Dir must not be used afterwards.
@@ -56,7 +61,7 @@ func (d *Dir) Dup() (*Dir, error) {
 	if err != nil {
 		return nil, fail("dup", ".", err)
 	}
-	return &Dir{fd}, nil
+	return &Dir{fd: fd}, nil
 }
 
 // OpenDir opens the directory name ("." for another descriptor of d). A
@@ -69,7 +74,21 @@ func (d *Dir) OpenDir(name string) (*Dir, error) {
 	if err != nil {
 		return nil, fail("open directory", name, err)
 	}
-	return &Dir{fd}, nil
+	return &Dir{fd: fd}, nil
+}
+
+// OpenDirToRead is OpenDir for a directory that is to be listed: its first
+// ReadDir, and reading its own attributes, cost fewer calls. The caller must
+// be allowed to read it.
+func (d *Dir) OpenDirToRead(name string) (*Dir, error) {
+	if err := checkOrDot("open directory", name); err != nil {
+		return nil, err
+	}
+	fd, err := openRetry(d.fd, name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return nil, fail("open directory", name, err)
+	}
+	return &Dir{fd: fd, readable: true}, nil
 }
 
 // Open opens name ("." for reading d itself) with open(2)'s flags, to which

@@ -62,6 +62,13 @@ func (f *File) ReadAt(b []byte, off int64) (int, error) {
 	}
 }
 
+// Seek is lseek(2), for SEEK_DATA and SEEK_HOLE; ReadAt and WriteAt mind no
+// position.
+func (f *File) Seek(off int64, whence int) (int64, error) {
+	off, err := unix.Seek(f.fd, off, whence)
+	return off, fail("seek", f.name, err)
+}
+
 // WriteAt writes all of b at off, like io.WriterAt.
 func (f *File) WriteAt(b []byte, off int64) (int, error) {
 	for done := 0; ; {
@@ -112,6 +119,9 @@ func (f *File) Setxattr(attr string, value []byte) error {
 func (f *File) Removexattr(attr string) error {
 	return fail("removexattr "+attr, f.name, retry(func() error { return unix.Fremovexattr(f.fd, attr) }))
 }
+
+// ListxattrTo is Dir.ListxattrTo for the file.
+func (f *File) ListxattrTo(buf []byte) ([]byte, error) { return listOwn(f.fd, f.name, buf) }
 
 // Sync makes the file's content and attributes durable.
 func (f *File) Sync() error {

@@ -110,6 +110,9 @@ func (d *Dir) OpenDir(name string) (*Dir, error) {
 	return sub, nil
 }
 
+// OpenDirToRead is OpenDir.
+func (d *Dir) OpenDirToRead(name string) (*Dir, error) { return d.OpenDir(name) }
+
 // Open opens name ("." for reading d itself) with open(2)'s flags: a symlink
 // is ELOOP. perm counts with O_CREAT, less the umask.
 func (d *Dir) Open(name string, flags int, perm uint32) (*os.File, error) {

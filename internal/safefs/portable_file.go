@@ -49,6 +49,13 @@ func (d *Dir) file(name string, f *os.File, err error) (*File, error) {
 // ReadAt reads at off, like io.ReaderAt.
 func (f *File) ReadAt(b []byte, off int64) (int, error) { return f.f.ReadAt(b, off) }
 
+// Seek is lseek(2), for SEEK_DATA and SEEK_HOLE; ReadAt and WriteAt mind no
+// position.
+func (f *File) Seek(off int64, whence int) (int64, error) {
+	off, err := unix.Seek(int(f.f.Fd()), off, whence)
+	return off, fail("seek", f.name, err)
+}
+
 // WriteAt writes all of b at off, like io.WriterAt.
 func (f *File) WriteAt(b []byte, off int64) (int, error) {
 	n, err := f.f.WriteAt(b, off)
@@ -83,6 +90,11 @@ func (f *File) Setxattr(attr string, _ []byte) error {
 // Removexattr removes no attributes on this system: EOPNOTSUPP.
 func (f *File) Removexattr(attr string) error {
 	return fail("removexattr "+attr, f.name, syscall.EOPNOTSUPP)
+}
+
+// ListxattrTo lists no attributes on this system: EOPNOTSUPP.
+func (f *File) ListxattrTo([]byte) ([]byte, error) {
+	return nil, fail("listxattr", f.name, syscall.EOPNOTSUPP)
 }
 
 // Sync makes the file's content and attributes durable.

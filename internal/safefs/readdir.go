@@ -11,23 +11,34 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// direntBuf is the size of one getdents64 call.
-const direntBuf = 32 << 10
+// direntBuf is the size of one getdents64 call; the first one's is smaller, as
+// most directories are.
+const (
+	direntBuf      = 32 << 10
+	firstDirentBuf = 4 << 10
+)
 
 // direntName is the offset of d_name: ino 8, off 8, reclen 2, type 1.
 const direntName = 19
 
 // ReadDir calls yield for every entry of d but "." and "..", in the
 // filesystem's order, and ends with yield's error if it gives one. Each call
-// reads from the start through a descriptor of its own, a buffer at a time, so
-// that a directory of any size takes constant memory.
+// reads from the start through a descriptor of its own (the first one of a
+// directory that was opened to be read: through that one), a buffer at a time,
+// so that a directory of any size takes constant memory.
 func (d *Dir) ReadDir(yield func(Entry) error) (err error) {
+	if d.readable && d.listed.CompareAndSwap(false, true) {
+		return readDir(d.fd, yield)
+	}
 	fd, err := openRetry(d.fd, ".", unix.O_RDONLY|unix.O_DIRECTORY, 0)
 	if err != nil {
 		return fail("readdir", ".", err)
 	}
-	defer func() { err = errors.Join(err, fail("close", ".", unix.Close(fd))) }()
-	buf := make([]byte, direntBuf)
+	return errors.Join(readDir(fd, yield), fail("close", ".", unix.Close(fd)))
+}
+
+func readDir(fd int, yield func(Entry) error) error {
+	buf := make([]byte, firstDirentBuf)
 	for {
 		n, err := unix.Getdents(fd, buf)
 		if errors.Is(err, unix.EINTR) {
@@ -41,6 +52,9 @@ func (d *Dir) ReadDir(yield func(Entry) error) (err error) {
 		}
 		if err := parseDirents(buf[:n], yield); err != nil {
 			return err
+		}
+		if len(buf) < direntBuf && n > len(buf)/2 {
+			buf = make([]byte, direntBuf)
 		}
 	}
 }

@@ -70,7 +70,7 @@ func (r *Ref) Dir() (*Dir, error) {
 	if err != nil {
 		return nil, fail("open directory", "", err)
 	}
-	return &Dir{fd}, nil
+	return &Dir{fd: fd}, nil
 }
 
 // Link gives the file the name newName in to. ENOENT when it has no name left.

@@ -19,7 +19,7 @@ func (d *Dir) OpenDirAt(path string, how Resolve) (*Dir, error) {
 	if err != nil {
 		return nil, fail("open directory", path, err)
 	}
-	return &Dir{fd}, nil
+	return &Dir{fd: fd}, nil
 }
 
 // OpenAt opens the file at path, relative to d, with open(2)'s flags, resolved

@@ -21,7 +21,12 @@ func (d *Dir) Getxattr(name, attr string) ([]byte, error) {
 	if err := checkOrDot("getxattr", name); err != nil {
 		return nil, err
 	}
-	v, err := fetch(func(b []byte) (int, error) { return d.xattr().get(d.fd, name, attr, b) })
+	v, err := fetch(func(b []byte) (int, error) {
+		if d.readable && name == "." {
+			return unix.Fgetxattr(d.fd, attr, b)
+		}
+		return d.xattr().get(d.fd, name, attr, b)
+	})
 	return v, failAttr("getxattr", attr, name, err)
 }
 
@@ -40,12 +45,27 @@ func (d *Dir) ListxattrTo(buf []byte, name string) ([]byte, error) {
 	if err := checkOrDot("listxattr", name); err != nil {
 		return nil, err
 	}
+	if d.readable && name == "." {
+		return listOwn(d.fd, name, buf)
+	}
 	n, err := d.xattr().list(d.fd, name, buf)
 	switch {
 	case err == nil:
 		return buf[:n], nil
 	case errors.Is(err, unix.ERANGE), errors.Is(err, unix.EINTR):
 		buf, err = fetch(func(b []byte) (int, error) { return d.xattr().list(d.fd, name, b) })
+	}
+	return buf, fail("listxattr", name, err)
+}
+
+// listOwn is ListxattrTo for a descriptor that is no O_PATH one.
+func listOwn(fd int, name string, buf []byte) ([]byte, error) {
+	n, err := unix.Flistxattr(fd, buf)
+	switch {
+	case err == nil:
+		return buf[:n], nil
+	case errors.Is(err, unix.ERANGE), errors.Is(err, unix.EINTR):
+		buf, err = fetch(func(b []byte) (int, error) { return unix.Flistxattr(fd, b) })
 	}
 	return buf, fail("listxattr", name, err)
 }
