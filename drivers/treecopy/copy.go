@@ -11,20 +11,20 @@ import (
 	"path/filepath"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/plyfs/plyfs/internal/spill"
 )
 
 // batch is how many names of a directory are read at once.
 const batch = 1024
 
-type inode struct{ dev, ino uint64 }
-
 // copier is one Copy; it belongs to one goroutine.
 type copier struct {
 	ctx     context.Context
-	root    *os.File         // of the destination
-	links   map[inode]string // first copy of a file with several names, relative to root
-	noClone bool             // the filesystem has refused FICLONE
-	noRange bool             // … and copy_file_range
+	root    *os.File     // of the destination
+	links   *spill.Links // first copies of files with several names, relative to root
+	noClone bool         // the filesystem has refused FICLONE
+	noRange bool         // … and copy_file_range
 }
 
 // Copy makes dst, which must not exist, a copy of the directory src. Errors
@@ -43,7 +43,8 @@ func Copy(ctx context.Context, src, dst string) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, d.Close()) }()
-	c := &copier{ctx: ctx, root: d, links: map[inode]string{}}
+	c := &copier{ctx: ctx, root: d, links: spill.NewLinks()}
+	defer func() { err = errors.Join(err, c.links.Close()) }()
 	if err := c.entries(s, d, "."); err != nil {
 		return fmt.Errorf("copying tree %s: %w", src, err)
 	}
@@ -133,11 +134,9 @@ func (c *copier) linked(d *os.File, name, rel string, st *unix.Stat_t) (done boo
 	if st.Nlink < 2 {
 		return false, nil
 	}
-	key := inode{st.Dev, st.Ino}
-	first, known := c.links[key]
-	if !known {
-		c.links[key] = rel
-		return false, nil
+	first, again, err := c.links.First(st.Dev, st.Ino, rel)
+	if !again || err != nil {
+		return false, err
 	}
 	if err := unix.Linkat(int(c.root.Fd()), first, int(d.Fd()), name, 0); err != nil {
 		return false, fmt.Errorf("hard link to %s: %w", first, err)

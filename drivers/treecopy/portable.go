@@ -11,19 +11,18 @@ import (
 	"path"
 
 	"github.com/plyfs/plyfs/internal/safefs"
+	"github.com/plyfs/plyfs/internal/spill"
 	"github.com/plyfs/plyfs/internal/unix"
 )
 
 // chunk is how much is copied between two looks at the context, in bytes.
 const chunk = 8 << 20
 
-type inode struct{ dev, ino uint64 }
-
 // copier is one Copy; it belongs to one goroutine.
 type copier struct {
 	ctx   context.Context
-	root  *safefs.Dir      // of the destination
-	links map[inode]string // first copy of a file with several names, relative to root
+	root  *safefs.Dir  // of the destination
+	links *spill.Links // first copies of files with several names, relative to root
 }
 
 // Copy makes dst, which must not exist, a copy of the directory src. Errors
@@ -43,7 +42,8 @@ func Copy(ctx context.Context, src, dst string) (err error) {
 		return fmt.Errorf("copying tree: %w", err)
 	}
 	defer func() { err = errors.Join(err, d.Close()) }()
-	c := &copier{ctx: ctx, root: d, links: map[inode]string{}}
+	c := &copier{ctx: ctx, root: d, links: spill.NewLinks()}
+	defer func() { err = errors.Join(err, c.links.Close()) }()
 	st, err := s.Stat(".")
 	if err == nil {
 		err = c.entries(s, d, ".")
@@ -105,11 +105,13 @@ func (c *copier) dir(s, d *safefs.Dir, name, rel string, st safefs.Stat) (err er
 // links.
 func (c *copier) file(s, d *safefs.Dir, name, rel string, st safefs.Stat) error {
 	if st.Nlink > 1 {
-		key := inode{st.Dev, st.Ino}
-		if first, known := c.links[key]; known {
+		first, again, err := c.links.First(st.Dev, st.Ino, rel)
+		if err != nil {
+			return err
+		}
+		if again {
 			return c.link(first, d, name)
 		}
-		c.links[key] = rel
 	}
 	var err error
 	switch st.Type() {

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/plyfs/plyfs/internal/spill"
 	"github.com/plyfs/plyfs/internal/unix"
 
 	"github.com/moby/sys/userns"
@@ -38,7 +39,7 @@ type applier struct {
 	// directories above: an opaque mark spares them. It is nil when the root
 	// was empty: then everything is the stream's. named holds those that
 	// stood in the stream, for the peers' rule that a record has each once.
-	made, named *hashSet
+	made, named *spill.Set
 	seed        maphash.Seed
 	late        lateDirs
 	uids, gids  map[uint32]struct{}
@@ -52,7 +53,7 @@ var errNotEmpty = errors.New("the directory is not empty")
 func newApplier(root *safefs.Dir, in *parser, rec *recorder, fail func(error), o ApplyOptions) *applier {
 	return &applier{
 		root: newOpenDir(root), o: o, in: in, out: newPipe(rec, fail), records: rec != nil,
-		dirs: map[string]*openDir{}, named: newHashSet(),
+		dirs: map[string]*openDir{}, named: spill.NewSet(),
 		seed: maphash.MakeSeed(), uids: map[uint32]struct{}{}, gids: map[uint32]struct{}{},
 		userns: userns.RunningInUserNS(), us: whoCreates(),
 	}
@@ -62,9 +63,9 @@ func newApplier(root *safefs.Dir, in *parser, rec *recorder, fail func(error), o
 func (a *applier) run(ctx context.Context) (err error) {
 	defer func() {
 		a.forget()
-		err = errors.Join(err, a.closeErr, a.named.close(), a.late.s.close())
+		err = errors.Join(err, a.closeErr, a.named.Close(), a.late.s.Close())
 		if a.made != nil {
-			err = errors.Join(err, a.made.close())
+			err = errors.Join(err, a.made.Close())
 		}
 	}()
 	err = a.start()
@@ -87,7 +88,7 @@ func (a *applier) run(ctx context.Context) (err error) {
 func (a *applier) start() error {
 	err := a.root.ReadDir(func(safefs.Entry) error { return errNotEmpty })
 	if errors.Is(err, errNotEmpty) {
-		a.made, err = newHashSet(), nil
+		a.made, err = spill.NewSet(), nil
 	}
 	return err
 }
@@ -196,11 +197,11 @@ func (a *applier) once(h *header, dir, base string) error {
 		return nil
 	}
 	k := a.hash(path.Join(dir, base))
-	switch ok, err := a.named.has(k); {
+	switch ok, err := a.named.Has(k); {
 	case err != nil:
 		return err
 	case !ok:
-		return a.named.add(k)
+		return a.named.Add(k)
 	case a.present(h, dir, base):
 		return refuse(h, "the stream has two members of this name")
 	}
@@ -227,10 +228,10 @@ func (a *applier) mark(full string) error {
 	}
 	for full != "" && full != "." {
 		k := a.hash(full)
-		if ok, err := a.made.has(k); ok || err != nil {
+		if ok, err := a.made.Has(k); ok || err != nil {
 			return err
 		}
-		if err := a.made.add(k); err != nil {
+		if err := a.made.Add(k); err != nil {
 			return err
 		}
 		full, _ = splitName(full)
@@ -242,7 +243,7 @@ func (a *applier) mark(full string) error {
 // stream: not by an earlier one, and no mark.
 func (a *applier) isMade(d *safefs.Dir, name, full string) (bool, error) {
 	if a.made != nil {
-		return a.made.has(a.hash(full))
+		return a.made.Has(a.hash(full))
 	}
 	st, err := d.Stat(name)
 	switch {

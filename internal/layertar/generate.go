@@ -11,6 +11,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/plyfs/plyfs/internal/spill"
 	"github.com/plyfs/plyfs/internal/unix"
 
 	"github.com/plyfs/plyfs/internal/errno"
@@ -25,8 +26,8 @@ type generator struct {
 	s     *Source
 	out   *bufio.Writer
 	tw    *tar.Writer
-	links map[inode]string // the first name of each hard-linked file
-	buf   []byte           // of contentBuf, or less while no file needs more
+	links *spill.Links // the first name of each hard-linked file
+	buf   []byte       // of contentBuf, or less while no file needs more
 }
 
 // contentBuf is the size of the generator's reads and writes.
@@ -34,10 +35,10 @@ const contentBuf = 64 << 10
 
 func newGenerator(w io.Writer, s *Source) *generator {
 	out := bufio.NewWriterSize(w, contentBuf)
-	return &generator{s: s, out: out, tw: tar.NewWriter(out), links: map[inode]string{}, buf: make([]byte, 4<<10)}
+	return &generator{s: s, out: out, tw: tar.NewWriter(out), links: spill.NewLinks(), buf: make([]byte, 4<<10)}
 }
 
-func (g *generator) close() error { return errors.Join(g.tw.Close(), g.out.Flush()) }
+func (g *generator) end() error { return errors.Join(g.tw.Close(), g.out.Flush()) }
 
 func (g *generator) event(e *event) error {
 	var err error
@@ -70,15 +71,17 @@ func (g *generator) file(e *event) error {
 		return err
 	}
 	if st.Nlink > 1 && !st.IsDir() {
-		k := inode{st.Dev, st.Ino}
-		if first, ok := g.links[k]; ok {
+		first, again, err := g.links.First(st.Dev, st.Ino, e.path)
+		if err != nil {
+			return err
+		}
+		if again {
 			h.Typeflag, h.Linkname = tar.TypeLink, first
 			if _, err := g.xattrs(h, e.ent); err != nil { // as the peers repeat them
 				return err
 			}
 			return g.tw.WriteHeader(h)
 		}
-		g.links[k] = e.path
 	}
 	if err := g.kind(h, e); err != nil {
 		return err

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/plyfs/plyfs/internal/safefs"
+	"github.com/plyfs/plyfs/internal/spill"
 	"github.com/plyfs/plyfs/internal/unix"
 )
 
@@ -29,7 +30,7 @@ type lateDir struct {
 //
 // in eight bytes each, big endian.
 type lateDirs struct {
-	s   spool
+	s   spill.Spool
 	buf []byte
 }
 
@@ -43,15 +44,15 @@ func (l *lateDirs) push(d lateDir) error {
 	b = append(append(b, d.acl...), d.dir...)
 	b = binary.BigEndian.AppendUint64(b, uint64(len(b)))
 	l.buf = b
-	return l.s.append(b)
+	return l.s.Append(b)
 }
 
 // drain calls fn with each, the last one first.
 func (l *lateDirs) drain(fn func(*lateDir) error) error {
-	if err := l.s.seal(); err != nil {
+	if err := l.s.Seal(); err != nil {
 		return err
 	}
-	for end := l.s.size; end > 0; {
+	for end := l.s.Size(); end > 0; {
 		var tail [8]byte
 		if err := l.read(tail[:], end-8); err != nil {
 			return err

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/plyfs/plyfs/internal/idmap"
+	"github.com/plyfs/plyfs/internal/spill"
 	"github.com/plyfs/plyfs/internal/whiteout"
 )
 
@@ -134,25 +135,21 @@ func Size(ctx context.Context, s Source) (int64, error) {
 		s.Upper, s.Lowers = s.New[0], s.Old
 	}
 	var total int64
-	seen := map[inode]struct{}{}
+	links := spill.NewLinks()
 	err := walkSource(ctx, &s, askFiles, func(e *event) error {
 		if e.what != present || e.ent.st.IsDir() {
 			return nil
 		}
 		if e.ent.st.Nlink > 1 {
-			k := inode{e.ent.st.Dev, e.ent.st.Ino}
-			if _, ok := seen[k]; ok {
-				return nil
+			if _, again, err := links.First(e.ent.st.Dev, e.ent.st.Ino, ""); again || err != nil {
+				return err
 			}
-			seen[k] = struct{}{}
 		}
 		total += int64(e.ent.st.Size)
 		return nil
 	})
-	return total, err
+	return total, errors.Join(err, links.Close())
 }
-
-type inode struct{ dev, ino uint64 }
 
 // Generate writes the difference as a tar stream: the same bytes for the same
 // directories. Names have no leading `./`, directories end in `/`, sockets
@@ -160,10 +157,10 @@ type inode struct{ dev, ino uint64 }
 func Generate(ctx context.Context, w io.Writer, s Source) error {
 	g := newGenerator(w, &s)
 	err := walkSource(ctx, &s, askDirs|askFiles, g.event)
-	if err != nil {
-		return err
+	if err == nil {
+		err = g.end()
 	}
-	return g.close()
+	return errors.Join(err, g.links.Close())
 }
 
 func join(dir, name string) string {

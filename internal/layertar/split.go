@@ -21,6 +21,7 @@ import (
 	"github.com/klauspost/compress/gzip"
 
 	"github.com/plyfs/plyfs/internal/errno"
+	"github.com/plyfs/plyfs/internal/spill"
 )
 
 // maxSplitLine bounds one JSON line of a record. The longest that peers write
@@ -40,10 +41,10 @@ type Split struct {
 	once   sync.Once
 	failed error // of the reading that once did
 
-	data  spool // raw segments and names
-	index spool // splitEntry after splitEntry
-	n     int64 // entries
-	size  int64 // of the stream
+	data  spill.Spool // raw segments and names
+	index spill.Spool // splitEntry after splitEntry
+	n     int64       // entries
+	size  int64       // of the stream
 }
 
 // splitEntry is one segment of the stream, splitEntrySize bytes in the index:
@@ -98,7 +99,7 @@ func (s *Split) damaged(line int64, reason any) error {
 func (s *Split) load() error {
 	s.once.Do(func() {
 		s.failed = s.lines(context.Background(), s.add)
-		s.failed = errors.Join(s.failed, s.data.seal(), s.index.seal())
+		s.failed = errors.Join(s.failed, s.data.Seal(), s.index.Seal())
 	})
 	return s.failed
 }
@@ -161,14 +162,14 @@ func readLine(in *bufio.Reader) ([]byte, error) {
 
 // add appends the parsed line to the index.
 func (s *Split) add(p *splitParser) error {
-	e := splitEntry{start: s.size, size: p.size, where: s.data.size, crc: p.crc}
+	e := splitEntry{start: s.size, size: p.size, where: s.data.Size(), crc: p.crc}
 	text := p.payload
 	if p.typ == 1 {
 		text, e.name = p.name, uint32(len(p.name))
 	}
 	s.size += e.size
 	s.n++
-	return errors.Join(s.data.append(text), s.index.append(e.encode()))
+	return errors.Join(s.data.Append(text), s.index.Append(e.encode()))
 }
 
 // splitParser decodes one line, with its own buffers.
@@ -276,7 +277,7 @@ func (s *Split) Size() (int64, error) {
 }
 
 // Close lets go of the record. No reader of it may be used after.
-func (s *Split) Close() error { return errors.Join(s.f.Close(), s.data.close(), s.index.close()) }
+func (s *Split) Close() error { return errors.Join(s.f.Close(), s.data.Close(), s.index.Close()) }
 
 // find returns the entry that holds the stream's byte off.
 func (s *Split) find(off int64) (int64, error) {

@@ -11,6 +11,8 @@ import (
 
 	"github.com/klauspost/compress/zstd"
 	"github.com/opencontainers/go-digest"
+
+	"github.com/plyfs/plyfs/internal/spill"
 )
 
 // A zstd:chunked stream is a zstd one that ends with skippable frames: a table
@@ -41,7 +43,7 @@ const (
 type tocTracker struct {
 	walk   zstdWalk
 	frames []skippable // since the last frame of data
-	kept   spool       // their contents
+	kept   spill.Spool // their contents
 	off    bool        // too much, or it could not be kept: there is no table
 }
 
@@ -67,20 +69,20 @@ func (t *tocTracker) frame(at, size int64) {
 	if size < 0 {
 		if len(t.frames) > 0 {
 			t.frames = t.frames[:0]
-			t.off = t.kept.close() != nil
-			t.kept = spool{}
+			t.off = t.kept.Close() != nil
+			t.kept = spill.Spool{}
 		}
 		return
 	}
-	if len(t.frames) == tocFrames || t.kept.size+size > tocSize {
+	if len(t.frames) == tocFrames || t.kept.Size()+size > tocSize {
 		t.off = true
 		return
 	}
-	t.frames = append(t.frames, skippable{at, size, t.kept.size})
+	t.frames = append(t.frames, skippable{at, size, t.kept.Size()})
 }
 
 func (t *tocTracker) skipped(b []byte) {
-	if !t.off && t.kept.append(b) != nil {
+	if !t.off && t.kept.Append(b) != nil {
 		t.off = true
 	}
 }
@@ -91,7 +93,7 @@ func (t *tocTracker) table() (compressed *io.SectionReader, plain int64, err err
 	if t.off || len(t.frames) == 0 || !t.walk.atEnd() {
 		return nil, 0, nil
 	}
-	if err := t.kept.seal(); err != nil {
+	if err := t.kept.Seal(); err != nil {
 		return nil, 0, err
 	}
 	last := t.frames[len(t.frames)-1]
@@ -144,7 +146,7 @@ func (t *tocTracker) writeTo(w *os.File) (d digest.Digest, err error) {
 	return digest.NewDigest(digest.SHA256, sum), nil
 }
 
-func (t *tocTracker) close() error { return t.kept.close() }
+func (t *tocTracker) close() error { return t.kept.Close() }
 
 // onlyWriter hides a file's ReadFrom.
 type onlyWriter struct{ io.Writer }
