@@ -144,27 +144,24 @@ func piped(args []string) []string {
 	return []string{"bash", "-o", "pipefail", "-c", strings.Join(args, " ") + " | cat"}
 }
 
-// changes measures what is read off an upper directory, what the peer learns
-// by comparing two mounts of a mount program, and what both learn by comparing
-// trees.
+// changes measures what is read off an upper directory, and what both learn by
+// comparing trees.
 func (b *bench) changes() error {
-	for _, k := range []storage{
-		{},
-		{options: []string{"overlay.mount_program=/usr/bin/fuse-overlayfs"}},
-		{driver: "vfs"},
-	} {
-		k.dir, k.program = b.dir+"/changes", b.peer
-		if len(k.options) > 0 {
-			if _, err := os.Stat("/usr/bin/fuse-overlayfs"); err != nil {
-				fmt.Println("\nno fuse-overlayfs here: its lines are left out")
-				continue
-			}
-		}
-		if err := errors.Join(b.changesOn(&k), k.remove()); err != nil {
-			return err
-		}
+	return errors.Join(b.changesIn(storage{}), b.changesIn(storage{driver: "vfs"}))
+}
+
+// program measures the same where the peer compares two mounts of a mount program.
+func (b *bench) program() error {
+	if _, err := os.Stat("/usr/bin/fuse-overlayfs"); err != nil {
+		fmt.Println("\nno fuse-overlayfs here: its lines are left out")
+		return nil
 	}
-	return nil
+	return b.changesIn(storage{options: []string{"overlay.mount_program=/usr/bin/fuse-overlayfs"}})
+}
+
+func (b *bench) changesIn(s storage) error {
+	s.dir, s.program = b.dir+"/changes", b.peer
+	return errors.Join(b.changesOn(&s), s.remove())
 }
 
 func (b *bench) changesOn(s *storage) error {

@@ -17,7 +17,7 @@ func main() {
 	flag.IntVar(&b.rounds, "rounds", 5, "rounds of every line")
 	flag.IntVar(&b.image, "image", 100_000, "files of the image below the changed container")
 	flag.IntVar(&b.slopes, "slopes", 0, "measure the cost by size up to so many files (1000000)")
-	only := flag.String("only", "apply,export,changes", "groups of lines to measure")
+	only := flag.String("only", "apply,export,changes,program", "groups of lines to measure")
 	dir := flag.String("dir", "/dev/shm", "where the stores are made, on tmpfs")
 	flag.Parse()
 	b.only = strings.Split(*only, ",")
@@ -54,7 +54,7 @@ func (b *bench) run(top string) (err error) {
 	for _, g := range []struct {
 		name string
 		run  func() error
-	}{{"apply", b.apply}, {"export", b.export}, {"changes", b.changes}} {
+	}{{"apply", b.apply}, {"export", b.export}, {"changes", b.changes}, {"program", b.program}} {
 		if !b.wants(g.name) {
 			continue
 		}
