@@ -139,6 +139,7 @@ func TestInsideContainerOfUser(t *testing.T) {
 	}
 	r := fusetest.AsUser(t, fusetest.User{}, `
 mkdir s
+export TMPDIR=$PWD # the one of the tests is not this user's
 p="podman --cgroup-manager=cgroupfs --events-backend=file --runtime runc"
 $p import --quiet $2 busybox:1 || exit
 for o in "" "--cap-add=SYS_ADMIN"; do
