@@ -101,10 +101,10 @@ func (r *runs) search(run int64, h uint64) (value uint64, ok bool, err error) {
 		hash := func(i int) uint64 { return binary.BigEndian.Uint64(r.buf[entrySize*i:]) }
 		switch {
 		case h < hash(0) && at > 0:
-			at -= window
+			at -= window - 1 // one entry is in both windows: no hash falls between them
 			continue
 		case h > hash(window-1) && at < size-window:
-			at += window
+			at += window - 1
 			continue
 		}
 		lo, hi := 0, window
