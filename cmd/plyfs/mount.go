@@ -104,13 +104,21 @@ func (a *app) mount(ctx context.Context, dir string, o mountOptions, foreground 
 	if err != nil {
 		return err
 	}
+	unheard := false // in the background nobody reads what this process says at its end
 	ready := func() error {
 		if err := a.tellReady(); err != nil {
 			return err
 		}
+		unheard = !foreground
 		return background.Ready(!foreground)
 	}
-	defer func() { err = errors.Join(err, a.removePID()) }()
+	defer func() {
+		err = errors.Join(err, a.removePID())
+		var status exitStatus
+		if unheard && err != nil && !errors.As(err, &status) {
+			a.log.Error(sentence(err))
+		}
+	}()
 	if a.inner != nil {
 		return a.serve(ctx, dir, o, ready)
 	}

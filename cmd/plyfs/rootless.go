@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/plyfs/plyfs/fsview/fusefs"
 	"github.com/plyfs/plyfs/internal/detach"
@@ -166,6 +167,9 @@ func (a *app) superviseMount(ctx context.Context, dir string, o mountOptions, re
 		if uerr := undo(); uerr != nil {
 			a.log.Error(uerr)
 		}
+		// The server sees the mount's end, unless programs still use it: then it
+		// is told to let go of them. One that has ended is not there to be told.
+		time.AfterFunc(lastRequests, func() { _ = cmd.Process.Signal(syscall.SIGTERM) })
 	})
 	defer stop()
 	// However the server ended, what it left is removed.

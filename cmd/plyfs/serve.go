@@ -152,9 +152,11 @@ func (a *app) unmount(ctx context.Context, srv *fusefs.Server, dir string) error
 	}
 	select {
 	case <-srv.Done():
+		return nil
 	case <-again.Done():
 	case <-time.After(lastRequests):
 	}
+	srv.Abandon() // else the mounts behind merged/ stay in use by this process
 	return nil
 }
 

@@ -86,6 +86,31 @@ plyfs ls containers; plyfs rmdir containers/web && echo removed
 	}
 }
 
+// A program that runs in merged/ does not keep a server that was told to end: the
+// mount below is given back, and the program may live on as long as it can.
+func TestUserShutsDown(t *testing.T) {
+	t.Parallel()
+	r := asUser(t, fusetest.User{}, `
+mkdir mnt
+plyfs demo import >/dev/null
+plyfs mkdir images/localhost%2Fhello:latest/containers/web
+plyfs mount --pid-file pid --log-file log mnt
+cp "$(command -v busybox || command -v sleep)" mnt/containers/web/merged/sleep
+(cd mnt/containers/web/merged; exec ./sleep 1000 >/dev/null 2>&1) & sleeper=$!
+until [ "$(cat /proc/$sleeper/comm)" = sleep ]; do sleep 0.01; done
+echo umount > mnt/containers/web/ctl; cat mnt/containers/web/error
+kill $(cat pid); while [ -e pid ]; do sleep 0.05; done
+gone; cat log
+plyfs cat containers/web/mount
+plyfs mount mnt && echo again && plyfs umount mnt
+kill $sleeper
+`)
+	wantLines(t, r, "the mount is in use: a program has sleep open through this tree; end it, or", "count 0\nagain\n")
+	if strings.Contains(r.Out, "left behind") || strings.Contains(r.Out, "level=") {
+		t.Errorf("output:\n%s", r.Out)
+	}
+}
+
 // Owners are the subordinate IDs, or with owners=container those that the
 // containers have; what is made and given away has the real ones below. diff.tar
 // speaks of the container's in both, and control files belong to the user.

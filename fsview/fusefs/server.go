@@ -167,6 +167,15 @@ func (s *Server) Serve(dev *os.File) error {
 	return nil
 }
 
+// Abandon ends the service of a mount that programs still use, once it is
+// unmounted lazily: what they have open is released, and whatever they ask from
+// now on is refused (ESTALE, EBADF). The connection ends with the process, or
+// with the last of them.
+func (s *Server) Abandon() {
+	s.table.clear() // nothing can be opened any more
+	s.finish()
+}
+
 // finish releases what an unmount with open files left behind.
 func (s *Server) finish() {
 	for _, h := range s.files.drain() {
