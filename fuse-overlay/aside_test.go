@@ -132,3 +132,30 @@ func TestParseOverride(t *testing.T) {
 		}
 	}
 }
+
+// The type that a listing tells is never another than stat's: what stands for a
+// device is listed as one, or as of a type that is to be asked for. The kernel
+// takes the attributes with the first names only, the others without.
+func TestStandInsAreListed(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, `mkdir d; cd d; seq -f file-%g 1500 | xargs touch; seq -f dev-%g 1500 | xargs touch; mkdir dir; mkfifo fifo; ln -s fifo link
+		for i in $(seq 1500); do
+			echo "# file: dev-$i"; echo 'user.fuseoverlayfs.override_stat="0:0:666:char-1-3"'; echo
+		done | setfattr --restore=-`)
+	r.config.Aside = AsideUser
+	got := r.start().do(`mkdir d/new; echo x >d/made
+		python3 -c 'if 1:
+		import os, stat, collections
+		kinds = collections.Counter()
+		for again in 1, 2:
+			for e in list(os.scandir("d")):
+				m = os.lstat(e.path).st_mode
+				for told, true in (e.is_file(follow_symlinks=False), stat.S_ISREG(m)), (e.is_dir(follow_symlinks=False), stat.S_ISDIR(m)), (e.is_symlink(), stat.S_ISLNK(m)):
+					if told != true:
+						print(e.name, "is listed as another type than", oct(m))
+				kinds[stat.S_IFMT(m)] += 1
+		print(*["%o:%d" % x for x in sorted(kinds.items())])'`)
+	if want := "10000:2 20000:3000 40000:4 100000:3002 120000:2\n"; got != want {
+		t.Errorf("got %s\nwant %s", got, want)
+	}
+}

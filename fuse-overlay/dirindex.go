@@ -24,7 +24,7 @@ type entry struct {
 	cookie uint64
 	gone   bool   // removed
 	ino    uint64 // d_ino; 0: not known yet
-	typ    uint32
+	typ    uint32 // type bits; 0: not known yet
 	node   *node
 }
 
@@ -140,7 +140,8 @@ func (x *childIndex) after(cookie uint64, buf []entry) int {
 // empty tells whether a complete index has no name.
 func (x *childIndex) empty() bool { return len(x.entries) == 0 }
 
-// dirName is a name as a listing of the layers finds it; ino 0: to be found.
+// dirName is a name as a listing of the layers finds it; ino 0: to be found; typ
+// 0: to be found by a look-up.
 type dirName struct {
 	name string
 	typ  uint32

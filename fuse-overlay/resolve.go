@@ -266,6 +266,9 @@ func (o *Overlay) list(ctx context.Context, dir *node) ([]dirName, error) {
 		own := o.ownNumbers(dir, p)
 		for _, e := range l.entries[from:] {
 			d := dirName{name: e.Name, typ: e.Type}
+			if d.typ == unix.S_IFREG && o.c.Formats&Override != 0 {
+				d.typ = 0 // it may stand for a device: that is found out when it is looked up
+			}
 			if own && e.Ino != 0 && (e.Type != unix.S_IFDIR || len(stack) == 1) {
 				d.ino = o.shownIno(p.dev, e.Ino)
 			}
