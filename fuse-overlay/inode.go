@@ -73,6 +73,8 @@ type dirState struct {
 	stack atomic.Pointer[[]*place]
 	// impure: a child's inode number is not its own. Only ever set.
 	impure atomic.Bool
+	// wanted: a name was looked up since the last listing began.
+	wanted atomic.Bool
 	// dead: removed.
 	dead bool       // guarded by mu
 	acl  aclState   // guarded by mu

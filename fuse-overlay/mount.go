@@ -98,7 +98,7 @@ func (s *Server) options() *fuse.MountOptions {
 		DirectMountStrict: os.Geteuid() == 0, DirectMountFlags: c.mountFlags(),
 		MaxWrite: c.MaxWrite, MaxBackground: c.threads(), SingleThreaded: c.SingleThread, DisableSplice: true,
 		EnableAcl: !c.NoACL && !c.NoXattrs, EnableSymlinkCaching: true, ExplicitDataCacheControl: true,
-		ExtraCapabilities: fuse.CAP_DONT_MASK | fuse.CAP_ASYNC_DIO | fuse.CAP_READDIRPLUS_AUTO | fuse.CAP_HANDLE_KILLPRIV_V2 | fuse.CAP_SETXATTR_EXT,
+		ExtraCapabilities: fuse.CAP_DONT_MASK | fuse.CAP_ASYNC_DIO | fuse.CAP_HANDLE_KILLPRIV_V2 | fuse.CAP_SETXATTR_EXT,
 		PanicHandler: func(p any) fuse.Status {
 			s.o.log.Errorf("a request panicked: %v\n%s", p, debug.Stack())
 			s.o.degrade("an internal error: %v", p)

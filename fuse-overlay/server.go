@@ -130,6 +130,7 @@ func (r *raw) Lookup(cancel <-chan struct{}, h *fuse.InHeader, name string, out 
 		out.SetEntryTimeout(r.entry)
 		return fuse.OK
 	}
+	dir.dir.wanted.Store(true)
 	r.fillEntry(out, n, &st)
 	return fuse.OK
 }

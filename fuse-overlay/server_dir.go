@@ -135,6 +135,10 @@ func (r *raw) readDir(cancel <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntr
 	}
 	ctx := request(cancel, &in.InHeader)
 	off := in.Offset
+	how := namesOnly
+	if plus {
+		how = r.attributes(dir, off)
+	}
 	for ; off < firstCookie-1; off++ {
 		if !r.dots(dir, off, out, plus) {
 			return fuse.OK
@@ -148,13 +152,43 @@ func (r *raw) readDir(cancel <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntr
 		}
 		for i := range buf[:k] {
 			e := &buf[i]
-			full, err := r.addEntry(ctx, dir, e, out, plus)
+			full, err := r.addEntry(ctx, dir, e, out, how)
 			if full || err != nil {
 				return r.status("readdir", err)
 			}
 			off = e.cookie
 		}
 	}
+}
+
+// detail is what a listing says of an entry.
+type detail uint8
+
+const (
+	namesOnly detail = iota // READDIR
+	// withoutAttributes: the same, in the form of READDIRPLUS.
+	withoutAttributes
+	withAttributes
+)
+
+// first is how many entries of a directory are listed with their attributes
+// whatever is done with them.
+const first = 1024
+
+// attributes decides what READDIRPLUS from off on is answered with. The kernel,
+// left to decide, asks for attributes with the first part of a listing only and
+// then looks up each name of a part that the program looks at, or does not; a
+// look-up costs ten times what an entry's attributes do. So the first parts have
+// them; further ones when a name that had none was looked up since.
+func (r *raw) attributes(dir *node, off uint64) detail {
+	switch {
+	case off == 0:
+		dir.dir.wanted.Store(false)
+		return withAttributes
+	case off < first || dir.dir.wanted.Load():
+		return withAttributes
+	}
+	return withoutAttributes
 }
 
 // dots adds "." at offset 0 and ".." at 1.
@@ -173,9 +207,9 @@ func (r *raw) dots(dir *node, off uint64, out *fuse.DirEntryList, plus bool) boo
 }
 
 // addEntry adds one name; full says that it does not fit.
-func (r *raw) addEntry(ctx context.Context, dir *node, e *entry, out *fuse.DirEntryList, plus bool) (full bool, err error) {
+func (r *raw) addEntry(ctx context.Context, dir *node, e *entry, out *fuse.DirEntryList, how detail) (full bool, err error) {
 	d := fuse.DirEntry{Name: e.name, Ino: e.ino, Mode: e.typ, Off: e.cookie}
-	if !plus {
+	if how != withAttributes {
 		if d.Ino == 0 {
 			if d.Ino, err = r.o.numberOf(ctx, dir, e.name); err != nil {
 				r.o.log.Debugf("number of %q: %v", e.name, err)
@@ -183,6 +217,9 @@ func (r *raw) addEntry(ctx context.Context, dir *node, e *entry, out *fuse.DirEn
 			}
 		}
 		d.Ino = r.edge.ino(d.Ino)
+		if how == withoutAttributes {
+			return out.AddDirLookupEntry(d) == nil, err
+		}
 		return !out.AddDirEntry(d), err
 	}
 	n, st, err := r.o.lookup(ctx, dir, e.name)

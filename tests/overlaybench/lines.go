@@ -82,7 +82,9 @@ func (b *bench) looking() []line {
 	ls := []string{"ls", "-l", "d"}
 	return []line{
 		{name: "mount", lower: treeS, mounting: true, steps: []step{{name: "mount and unmount"}}},
-		{name: "find", lower: treeS, steps: []step{{name: "find S, first", args: find}, {name: "find S, again", args: find}}},
+		{name: "find", lower: treeS, steps: []step{
+			{name: "find S, first", args: find}, {name: "find S, again", args: find}, {name: "find S, third", args: find},
+		}},
 		{name: "missing", lower: treeS, steps: []step{{name: "100,000 stats of missing names", args: b.work("missing")}}},
 		{name: "ls", lower: merged, steps: []step{{name: "ls -l of 20,000 merged, first", args: ls}, {name: "ls -l, again", args: ls}}},
 		{name: "grep", lower: treeS, steps: []step{
