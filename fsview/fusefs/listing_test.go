@@ -333,3 +333,81 @@ func TestPrivateListingIsNotKept(t *testing.T) {
 		}
 	}
 }
+
+// A program that reads a copied listing into memory that never comes holds up an
+// announcement for a while and not for good; afterwards nothing is kept, and all
+// that is listed is right.
+func TestListingIntoMemoryThatNeverComes(t *testing.T) {
+	t.Parallel()
+	var gen atomic.Uint64
+	gen.Store(1)
+	d := newRoster("list", &gen, 5)
+	log, text := logged()
+	asked := &calls{}
+	other, _ := mounted(t, newDir("/", &calls{}, map[string]vnode.Node{"hang": &odd{base{name: "hang"}, asked}}), Options{})
+	dir, s := mounted(t, newDir("/", &calls{}, map[string]vnode.Node{"list": listed{d}}), Options{Generation: gen.Load, Log: log})
+	if !s.noOpenDir {
+		t.Skip("this kernel opens no directories by itself")
+	}
+	ended := make(chan fusetest.Result, 1)
+	ready := filepath.Join(t.TempDir(), "ready")
+	go func() {
+		ended <- fusetest.Child(t, "TestReadIntoHang", "LIST="+filepath.Join(dir, "list"), "HANG="+filepath.Join(other, "hang"), "READY="+ready)
+	}()
+	for end := time.Now().Add(time.Minute); !strings.Contains(asked.take(), "blocked"); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("the program never came to read the directory")
+		}
+	}
+	d.put("new", true)
+	if err := s.Invalidate(t.Context(), gen.Load()); err != nil {
+		t.Error(err)
+	}
+	if s.copies.Load() { // another kernel may not wait for the program
+		t.Log("the copy was dropped all the same")
+	} else if !strings.Contains(text(), "keeps the kernel from") {
+		t.Errorf("the log says %q", text())
+	}
+	fusetest.Must(t, `kill -KILL $(cat $1)`, ready)
+	<-ended
+	for _, there := range []bool{false, true} {
+		d.put("new", there)
+		if err := s.Invalidate(t.Context(), gen.Load()); err != nil {
+			t.Error(err)
+		}
+		for range 2 {
+			if got := fusetest.Must(t, `ls $1/list`, dir); strings.Contains(got, "new") != there {
+				t.Errorf("new is there: %v; listed is %q", there, got)
+			}
+		}
+	}
+}
+
+// TestReadIntoHang reads for TestListingIntoMemoryThatNeverComes until it is killed.
+func TestReadIntoHang(t *testing.T) {
+	if !fusetest.IsChild() {
+		t.Skip("runs as a child of TestListingIntoMemoryThatNeverComes")
+	}
+	f, err := os.Open(os.Getenv("HANG"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	mem, err := unix.Mmap(int(f.Fd()), 0, 1<<16, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 { // the kernel has a copy then
+		if _, err := os.ReadDir(os.Getenv("LIST")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	fd, err := unix.Open(os.Getenv("LIST"), unix.O_RDONLY|unix.O_DIRECTORY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(os.Getenv("READY"), fmt.Append(nil, os.Getpid()), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	n, err := unix.Getdents(fd, mem)
+	t.Fatalf("the memory came: %d, %v", n, err)
+}
