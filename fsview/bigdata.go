@@ -162,8 +162,8 @@ func keyConfig(p place) (string, bool) {
 	if k := "sha256:" + p.id; contains(keys, k) {
 		return k, true
 	}
-	if !contains(keys, manifestKey) {
-		return "", false
+	if len(keys) < 2 || !contains(keys, manifestKey) {
+		return "", false // of a manifest alone there is no need to ask where it is
 	}
 	var m struct {
 		Config struct {

@@ -97,8 +97,29 @@ func (f *FS) Close(ctx context.Context) error {
 	return errors.Join(append(errs, f.releaseAll(ctx))...)
 }
 
-// view returns the present state of the store.
+// snapshotKey is what a context carries a snapshot under.
+type snapshotKey struct{}
+
+// snapshot is the state that all of a request shows.
+type snapshot struct {
+	fs *FS
+	tx *store.Tx
+}
+
+// Snapshot implements vnode.Snapshotter.
+func (n *dirNode) Snapshot(ctx context.Context) context.Context {
+	tx, err := n.fs.view(ctx)
+	if err != nil {
+		return ctx // who asks next is told
+	}
+	return context.WithValue(ctx, snapshotKey{}, snapshot{n.fs, tx})
+}
+
+// view returns the present state of the store, or that of ctx.
 func (f *FS) view(ctx context.Context) (*store.Tx, error) {
+	if s, ok := ctx.Value(snapshotKey{}).(snapshot); ok && s.fs == f {
+		return s.tx, nil
+	}
 	var tx *store.Tx
 	err := f.store.View(ctx, func(t *store.Tx) error {
 		tx = t

@@ -106,14 +106,16 @@ func (c *sizeCache) of(ctx context.Context, s *store.Store, l *store.Layer) (int
 	if ok && have.diff == l.DiffDigest && have.created.Equal(l.Created) {
 		return have.size, have.known
 	}
-	t, err := s.DiffTar(ctx, l.ID)
+	t, err := s.RecordedTar(ctx, l.ID)
 	if err != nil {
 		return 0, false
 	}
 	have = sizeOf{diff: l.DiffDigest, created: l.Created}
-	have.size, have.known = t.Size()
-	if err := t.Close(); err != nil {
-		return 0, false
+	if t != nil {
+		have.size, have.known = t.Size()
+		if err := t.Close(); err != nil {
+			return 0, false
+		}
 	}
 	c.mu.Lock()
 	if c.known == nil || len(c.known) > maxSizes {

@@ -57,7 +57,7 @@ func (p place) subtreeWhere() where {
 	if !ok {
 		return w
 	}
-	for _, l := range p.tx.Chain(id) {
+	for l := range p.tx.Down(id) {
 		if p.mayChange(l) {
 			w.arg = volatileArg
 		}

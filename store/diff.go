@@ -103,6 +103,16 @@ func (s *Store) DiffTar(ctx context.Context, ref string) (*TarSource, error) {
 	return &TarSource{src: src}, nil
 }
 
+// RecordedTar is DiffTar of a layer whose stream was recorded; nil without error
+// when there is no record. The caller closes it.
+func (s *Store) RecordedTar(ctx context.Context, ref string) (*TarSource, error) {
+	l, err := s.layer(ctx, ref)
+	if err != nil {
+		return nil, err
+	}
+	return s.splitTar(l)
+}
+
 // splitTar opens the recorded stream; nil without error when there is none.
 func (s *Store) splitTar(l *Layer) (*TarSource, error) {
 	if l.DiffDigest == "" || s.driver == nil {

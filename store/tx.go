@@ -166,11 +166,25 @@ func (t *Tx) ImagesByDigest(d digest.Digest) []*Image {
 func (t *Tx) Chain(layerID string) []*Layer {
 	var chain []*Layer
 	seen := make(map[string]bool)
-	for l := t.LayerByID(layerID); l != nil && !seen[l.ID]; l = t.LayerByID(l.Parent) {
+	for l := range t.Down(layerID) {
+		if seen[l.ID] {
+			break
+		}
 		seen[l.ID] = true
 		chain = append(chain, l)
 	}
 	return chain
+}
+
+// Down goes from a layer to its base as Chain does. Where damaged records make a
+// ring of parents, it goes round as often as there are layers.
+func (t *Tx) Down(layerID string) iter.Seq[*Layer] {
+	return func(yield func(*Layer) bool) {
+		left := len(t.st.layers.records().byID)
+		for l := t.LayerByID(layerID); l != nil && left > 0 && yield(l); l = t.LayerByID(l.Parent) {
+			left--
+		}
+	}
 }
 
 // Mountpoint says where a layer is mounted, by the shared table; false when

@@ -8,7 +8,6 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
-	"runtime"
 	"syscall"
 	"time"
 
@@ -18,18 +17,12 @@ import (
 	"github.com/plyfs/plyfs/cmd/fuse-overlay/internal/options"
 	fuseoverlay "github.com/plyfs/plyfs/fuse-overlay"
 	"github.com/plyfs/plyfs/internal/durable"
+	"github.com/plyfs/plyfs/internal/threads"
 )
 
 // lastRequests is how long an unmount after a signal waits for programs that
 // use the mount before their connection is cut.
 const lastRequests = 3 * time.Second
-
-// spare is how many threads at least may run at once. A server is in system
-// calls most of the time, which hold their place among these: with none to
-// spare the runtime's monitor is awake every 20 µs to take places away from
-// those and give them to other threads, a tenth of all processor time. The
-// change stops all threads for a moment: it is made when the mount is there.
-const spare = 8
 
 // serve mounts and serves until the mount is gone, or ctx ends; ready is
 // called once it is mounted.
@@ -62,9 +55,7 @@ func serve(ctx context.Context, c fuseoverlay.MountConfig, o *options.Options, r
 	if err := errors.Join(os.Chdir("/"), ready()); err != nil {
 		return errors.Join(err, unmount(srv, o.Target, ended))
 	}
-	if os.Getenv("GOMAXPROCS") == "" {
-		runtime.GOMAXPROCS(max(runtime.GOMAXPROCS(0), spare))
-	}
+	threads.Spare()
 	select {
 	case err := <-ended:
 		return err

@@ -15,6 +15,7 @@ import (
 	"github.com/plyfs/plyfs/fsview"
 	"github.com/plyfs/plyfs/fsview/fusefs"
 	"github.com/plyfs/plyfs/internal/detach"
+	"github.com/plyfs/plyfs/internal/threads"
 	"github.com/plyfs/plyfs/store"
 )
 
@@ -61,6 +62,7 @@ func (a *app) serve(ctx context.Context, dir string, o mountOptions, ready func(
 	if err := errors.Join(os.Chdir("/"), ready()); err != nil {
 		return errors.Join(err, a.unmount(ctx, srv, dir))
 	}
+	threads.Spare()
 	a.log.Infof("mounted %s (%s) on %s", st.GraphRoot(), st.DriverName(), dir)
 	select {
 	case <-srv.Done():

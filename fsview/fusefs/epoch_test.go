@@ -409,3 +409,54 @@ func TestWorkingDirectory(t *testing.T) {
 		t.Errorf("%+v", r)
 	}
 }
+
+// shelfDir is a directory whose list holds until the store changes, of
+// directories that have their names for good.
+type shelfDir struct{ *dir }
+
+func (shelfDir) ListingHolds() bool { return true }
+
+func (d shelfDir) ReadDir(ctx context.Context) ([]vnode.Dirent, error) {
+	list, err := d.dir.ReadDir(ctx)
+	for i := range list {
+		list[i].Fixed = true
+	}
+	return list, err
+}
+
+// Reading a directory makes the kernel ask for its attributes once more. Of
+// directories in one directory it is told with the second reading of that, not
+// one by one; from the third on nothing is asked at all.
+func TestAttributesAreToldTogether(t *testing.T) {
+	t.Parallel()
+	object := newDir("object", &calls{}, map[string]vnode.Node{})
+	object.valid = vnode.ValidStore
+	const kids = 8
+	for i := range kids {
+		kid := newDir(fmt.Sprint("kid", i), &calls{}, nil)
+		kid.valid = vnode.ValidStore
+		object.kids[kid.name] = shelfDir{kid}
+	}
+	root := newDir("/", &calls{}, map[string]vnode.Node{"object": shelfDir{object}})
+	root.valid = vnode.ValidStore
+	dir, s := mounted(t, root, Options{})
+	if !s.noOpenDir {
+		t.Skip("this kernel opens no directories by itself")
+	}
+	fusetest.Must(t, `stat $1/object`, dir)
+	last := [3]uint64{}
+	for pass, want := range [][3]uint64{{2 + 2*kids, 0, 0}, {2, 1, 0}, {0, 1, 0}, {0, 0, 0}} {
+		if got := fusetest.Must(t, `find $1/object -type d | wc -l`, dir); got != fmt.Sprintln(1+kids) {
+			t.Errorf("pass %d: %q", pass, got)
+		}
+		now := [3]uint64{requestsOf(s, "readdir", "readdirplus"), requestsOf(s, "getattr"), requestsOf(s, "lookup")}
+		got := [3]uint64{now[0] - last[0], now[1] - last[1], now[2] - last[2]}
+		last = now
+		if pass == 0 {
+			got[1], got[2] = 0, 0 // those of the beginning
+		}
+		if got != want {
+			t.Errorf("pass %d: %v requests to read directories, for attributes, for names; want %v", pass, got, want)
+		}
+	}
+}

@@ -164,6 +164,7 @@ func (s *Server) tag(digest, salt uint64) uint64 {
 type copied struct {
 	allowed bool      // the kernel may have one
 	salt    uint64    // how many were allowed
+	seen    uint64    // tag of a list that was read to its end once, without a copy
 	reading []reading // what was answered and is not known to be put away
 }
 
@@ -172,6 +173,7 @@ type reading struct {
 	thread           uint32
 	digest, gen, tag uint64
 	whole            bool // it was all of the list, and may be copied
+	informed         bool // it told attributes of directories
 	at               time.Time
 }
 
@@ -207,13 +209,14 @@ func (c *copied) doneLocked(thread uint32) (mine reading) {
 	return mine
 }
 
-// wholeList notes that thread's answer can be copied.
-func (t *table) wholeList(in *inode, thread uint32) {
+// wholeList notes that thread's answer can be copied, and whether it told
+// attributes.
+func (t *table) wholeList(in *inode, thread uint32, informed bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for i := range in.copied.reading {
 		if in.copied.reading[i].thread == thread {
-			in.copied.reading[i].whole = true
+			in.copied.reading[i].whole, in.copied.reading[i].informed = true, informed
 		}
 	}
 }
@@ -236,7 +239,10 @@ func (s *Server) mayCopy(ctx context.Context, in *inode, l vnode.Lister, thread 
 	return right
 }
 
-// allow enters a copy as allowed, if thread's answer can be one.
+// allow enters a copy as allowed, if thread's answer can be one. A list that
+// tells attributes has none before it was read twice: when the directories in it
+// have been read the kernel doubts their access times, and one more answer tells
+// it of all of them at once.
 func (s *Server) allow(in *inode, thread uint32, place uint64, able bool) (reading, bool) {
 	s.table.mu.Lock()
 	defer s.table.mu.Unlock()
@@ -247,6 +253,10 @@ func (s *Server) allow(in *inode, thread uint32, place uint64, able bool) (readi
 	r := c.doneLocked(thread)
 	asked := r.whole && place == endOf(r.tag) && r.tag == s.tag(r.digest, c.salt)
 	if !able || !asked || len(c.reading) > 0 {
+		return r, false
+	}
+	if r.informed && c.seen != r.tag {
+		c.seen = r.tag
 		return r, false
 	}
 	c.allowed = true

@@ -130,7 +130,13 @@ func (r *raw) readDir(cancel <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntr
 
 // readList fills an answer that is not the end of a list.
 func (r *raw) readList(ctx context.Context, in *fuse.ReadIn, w *dirWriter) error {
-	l, fresh, err := r.s.listing(ctx, w.in, w.dir, in.Offset, in.Pid)
+	w.begin = r.s.epoch.Load()
+	gen := r.s.generation()
+	if d, ok := w.dir.(vnode.Snapshotter); ok {
+		ctx = d.Snapshot(ctx)
+		w.ctx = ctx
+	}
+	l, fresh, err := r.s.listing(ctx, gen, w.in, w.dir, in.Offset, in.Pid)
 	if err != nil {
 		return err
 	}
@@ -154,14 +160,14 @@ func (r *raw) readList(ctx context.Context, in *fuse.ReadIn, w *dirWriter) error
 		withhold(w.out, w.plus)
 	}
 	if w.lister && whole && l.size() <= keptSize {
-		r.s.table.wholeList(w.in, in.Pid)
+		r.s.table.wholeList(w.in, in.Pid, w.informed)
 	}
 	return nil
 }
 
 // listing returns the list that a place belongs to, or one that can take its
-// stead, and whether it was read for this.
-func (s *Server) listing(ctx context.Context, n *inode, d vnode.Directory, place uint64, thread uint32) (l *listing, fresh bool, err error) {
+// stead, and whether it was read for this, in generation gen or later.
+func (s *Server) listing(ctx context.Context, gen uint64, n *inode, d vnode.Directory, place uint64, thread uint32) (l *listing, fresh bool, err error) {
 	_, lister := d.(vnode.Lister)
 	if place != 0 {
 		if l := s.shelf.get(n, place); l != nil {
@@ -171,7 +177,6 @@ func (s *Server) listing(ctx context.Context, n *inode, d vnode.Directory, place
 			return l, false, nil
 		}
 	}
-	gen := s.generation()
 	entries, err := d.ReadDir(ctx)
 	if err != nil {
 		return nil, false, err
@@ -196,8 +201,11 @@ type dirWriter struct {
 	out    *fuse.DirEntryList
 	list   *listing
 	plus   bool
-	lister bool // only entries that are fixed get attributes
-	plain  bool // a child was not ValidForever: no attributes
+	lister bool   // only entries that are fixed get attributes
+	plain  bool   // a child was not ValidForever: no attributes
+	begin  uint64 // the epoch before the list was read
+
+	informed bool // attributes of an entry were told
 }
 
 // add writes entry i. It reports false when the answer is full.
@@ -224,7 +232,6 @@ func (w *dirWriter) attributes(name string, out *fuse.EntryOut) {
 	if s.may(w.ctx, w.in, unix.X_OK) != nil {
 		return
 	}
-	begin := s.epoch.Load()
 	c, err := w.dir.Lookup(w.ctx, name)
 	if err != nil || c.Node == nil {
 		return
@@ -234,9 +241,11 @@ func (w *dirWriter) attributes(name string, out *fuse.EntryOut) {
 		s.table.drop(c.Node)
 		return
 	}
-	if err := s.entry(w.ctx, out, c, w.in, begin, false); err != nil {
+	if err := s.entry(w.ctx, out, c, w.in, w.begin, false); err != nil {
 		*out = fuse.EntryOut{}
+		return
 	}
+	w.informed = true
 }
 
 // made answers a request that created an entry.

@@ -84,6 +84,15 @@ type Lister interface {
 	ListingHolds() bool
 }
 
+// Snapshotter is a Directory that can be asked much about one state of its tree.
+type Snapshotter interface {
+	Directory
+	// Snapshot returns a context in which the directory, and what is found in it,
+	// show the present state and look for no newer. It is for a request that changes
+	// nothing.
+	Snapshot(ctx context.Context) context.Context
+}
+
 // Caller is who asks. A context without one means the process itself.
 type Caller struct{ UID, GID, PID uint32 }
 
