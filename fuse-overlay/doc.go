@@ -84,7 +84,8 @@
 //	mountconfig.go  MountConfig: what a mount is asked to be
 //	apart.go        no layer in another that is written
 //	overlay.go      Overlay: opening, root, closing, degrading to read-only
-//	work.go         the work directory: probing, staging names, sweeping
+//	work.go         the work directory: staging names, sweeping; ability.go what its
+//	                filesystem can do; claim.go locks against other mounts
 //	inode.go        node and its places; table.go nodes by number, FORGET
 //	resolve.go      look-ups: search → nodes; dirindex.go listings with cookies
 //	origin.go       file handles, origin and nlink records, index names: pure

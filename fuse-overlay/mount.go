@@ -84,6 +84,9 @@ func (s *Server) start(fs fuse.RawFileSystem, dir string, more uint64) (err erro
 // Serve answers requests until the mount is gone, and gives everything back.
 func (s *Server) Serve() error {
 	s.fuse.Serve()
+	if w := s.o.work; w != nil {
+		w.claims.unmounted()
+	}
 	return errors.Join(s.o.close(), s.logw.Close())
 }
 

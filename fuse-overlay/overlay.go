@@ -72,7 +72,7 @@ func newOverlay(c MountConfig) (_ *Overlay, err error) {
 	if c.Upper != "" {
 		dirs = append([]string{c.Upper}, dirs...)
 	}
-	perKind := descriptors(c.Descriptors)
+	perKind := descriptors(c.Descriptors, len(dirs))
 	o.fds.max = perKind
 	cfg := Config{Key: "mount", Formats: c.Formats, Cache: NewCache(perKind)}
 	for _, d := range dirs {
@@ -85,7 +85,7 @@ func newOverlay(c MountConfig) (_ *Overlay, err error) {
 	if o.tree, err = Open(cfg); err != nil {
 		return nil, err
 	}
-	o.tree.writable = c.Upper != ""
+	o.tree.writable, o.tree.pinned = c.Upper != "", true
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, o.close())
@@ -170,8 +170,8 @@ func layerDir(what, dir string) (string, error) {
 }
 
 // descriptors says how many descriptors to keep for directories, and again for
-// files.
-func descriptors(asked int) int {
+// files, beside those of the layers' roots.
+func descriptors(asked, roots int) int {
 	if asked > 0 {
 		return asked
 	}
@@ -179,7 +179,7 @@ func descriptors(asked int) int {
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &l); err != nil {
 		return 256
 	}
-	return int(min(max(l.Cur/4, 64), 16384))
+	return min(max((int(min(l.Cur, 1<<20))-roots)/4, 64), 16384)
 }
 
 // findVolumes learns the filesystems of the layers.

@@ -85,18 +85,6 @@ func TestKilledMountIsContinued(t *testing.T) {
 	}
 }
 
-// One upper cannot be mounted twice.
-func TestUpperIsTakenOnce(t *testing.T) {
-	t.Parallel()
-	r := newRig(t, "echo > a").start()
-	if s, err := Mount(r.config, r.mount); err == nil {
-		t.Error("mounted twice")
-		_ = s.Unmount()
-	} else if !strings.Contains(err.Error(), "used by another mount") {
-		t.Error(err)
-	}
-}
-
 // Ours goes on where the kernel's overlay and fuse-overlayfs stopped, and they
 // where ours did.
 func TestTakingTurns(t *testing.T) {

@@ -38,6 +38,9 @@ type place struct {
 	open *held // guarded by Cache.mu
 }
 
+// pinned tells whether p stays open from its first opening on.
+func (p *place) pinned() bool { return p.up == nil && p.tree.pinned }
+
 // loc returns the place above p and p's name there.
 func (p *place) loc() (*place, string) {
 	if m := p.moved.Load(); m != nil {
@@ -71,11 +74,13 @@ type held struct {
 	dir   *safefs.Dir
 	place *place
 	refs  int
-	elem  *list.Element // nil when no longer in the cache: closed with the last reference
+	elem  *list.Element // nil when not in the cache: closed with the last reference
 }
 
 // Cache holds open descriptors of places, the least recently used let go
-// first. Those in use at a moment may exceed its size. Trees may share one.
+// first. Those in use at a moment may exceed its size, and so do the roots of a
+// mount's layers, which stay open: their paths may come to lead elsewhere, into
+// the mount itself even. Trees may share one.
 type Cache struct {
 	size int
 
@@ -101,9 +106,16 @@ func (c *Cache) take(p *place) *held {
 	if h == nil {
 		return nil
 	}
-	h.refs++
-	c.lru.MoveToFront(h.elem)
+	c.useLocked(h)
 	return h
+}
+
+// useLocked counts one more reference of h.
+func (c *Cache) useLocked(h *held) {
+	h.refs++
+	if h.elem != nil {
+		c.lru.MoveToFront(h.elem)
+	}
 }
 
 // put makes dir, just opened, the descriptor of p and returns it with a
@@ -128,11 +140,15 @@ func (c *Cache) putLocked(p *place, dir *safefs.Dir, st *safefs.Stat) ([]*safefs
 		return []*safefs.Dir{dir}, nil
 	}
 	if h := p.open; h != nil {
-		h.refs++
-		c.lru.MoveToFront(h.elem)
+		c.useLocked(h)
 		return []*safefs.Dir{dir}, h
 	}
 	h := &held{dir: dir, place: p, refs: 1}
+	if p.pinned() {
+		h.refs++ // the tree's, until it is closed
+		p.open = h
+		return nil, h
+	}
 	h.elem = c.lru.PushFront(h)
 	p.open = h
 	return c.evictLocked(), h
@@ -154,7 +170,11 @@ func (c *Cache) evictLocked() (closing []*safefs.Dir) {
 // removeLocked takes h out of the cache and returns its directory if nobody
 // uses it.
 func (c *Cache) removeLocked(h *held) []*safefs.Dir {
-	c.lru.Remove(h.elem)
+	if h.elem == nil {
+		h.refs-- // a pinned one
+	} else {
+		c.lru.Remove(h.elem)
+	}
 	h.elem, h.place.open = nil, nil
 	if h.refs > 0 {
 		return nil
@@ -178,7 +198,7 @@ func (c *Cache) drop(places []*place) {
 	c.mu.Lock()
 	var closing []*safefs.Dir
 	for _, p := range places {
-		if p.open != nil {
+		if p.open != nil && !p.pinned() {
 			closing = append(closing, c.removeLocked(p.open)...)
 		}
 	}
@@ -196,6 +216,11 @@ func (c *Cache) dropTree(t *Tree) error {
 			closing = append(closing, c.removeLocked(h)...)
 		}
 		e = next
+	}
+	for _, l := range t.layers {
+		if l.root.open != nil {
+			closing = append(closing, c.removeLocked(l.root.open)...)
+		}
 	}
 	c.mu.Unlock()
 	return closeAll(closing)

@@ -83,6 +83,8 @@ type Tree struct {
 	recorded bool
 	// writable: layer 0 is an Overlay's upper, whose directories it moves.
 	writable bool
+	// pinned: the layers' roots stay open.
+	pinned bool
 }
 
 // layer is a Layer with its number, 0 for the top one.

@@ -3,26 +3,23 @@ package fuseoverlay
 import (
 	"errors"
 	"fmt"
-	"os"
 	"strconv"
 	"strings"
 	"sync/atomic"
 	"syscall"
-	"time"
 
 	"golang.org/x/sys/unix"
 
-	"github.com/plyfs/plyfs/internal/errno"
 	"github.com/plyfs/plyfs/internal/safefs"
 )
 
 // work is the mount's work directory, and what was found out there about the
 // filesystem of the upper.
 type work struct {
-	// top is the directory given, locked while the mount lives; stage is
-	// top/work, index top/index (nil where attributes cannot be kept).
+	// top is the directory given; stage is top/work, index top/index (nil where
+	// attributes cannot be kept).
 	top, stage, index *safefs.Dir
-	lock              int
+	claims            claims
 
 	// prefix of the marks' attributes; "": the filesystem takes none.
 	prefix string
@@ -66,7 +63,7 @@ const (
 
 // openWork opens and sweeps the work directory dir, beside upper.
 func openWork(c *MountConfig, upper, dir string) (_ *work, err error) {
-	w := &work{lock: -1}
+	w := &work{}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, w.close())
@@ -79,6 +76,9 @@ func openWork(c *MountConfig, upper, dir string) (_ *work, err error) {
 		return nil, err
 	}
 	if w.stage, err = subdir(w.top, stageName); err != nil {
+		return nil, fmt.Errorf("workdir %s cannot be used: %w", dir, err)
+	}
+	if err := w.claims.mounted(w.stage); err != nil {
 		return nil, fmt.Errorf("workdir %s cannot be used: %w", dir, err)
 	}
 	if err := w.sweep(c); err != nil {
@@ -96,48 +96,23 @@ func openWork(c *MountConfig, upper, dir string) (_ *work, err error) {
 	return w, nil
 }
 
-// lastMountEnds is how long a mount waits for the workdir of one before it.
-const lastMountEnds = 3 * time.Second
-
-// claim locks the directory and sees that it is on the upper's filesystem.
-func (w *work) claim(dir, upper string) error {
-	var err error
-	if w.lock, err = w.top.OpenFD(".", unix.O_RDONLY|unix.O_DIRECTORY, 0); err != nil {
-		return fmt.Errorf("workdir: %w", err)
-	}
-	// The server of a mount that was just unmounted is there a moment longer.
-	for end := time.Now().Add(lastMountEnds); ; time.Sleep(2 * time.Millisecond) {
-		err = unix.Flock(w.lock, unix.LOCK_EX|unix.LOCK_NB)
-		if err == nil || !errors.Is(err, unix.EWOULDBLOCK) && !errors.Is(err, unix.EINTR) || time.Now().After(end) {
-			break
-		}
-	}
-	if errors.Is(err, unix.EWOULDBLOCK) {
-		return errno.New(errno.ErrInUse, "workdir %s is used by another mount: unmount that first, or give each mount an upperdir and workdir of its own", dir)
-	}
-	u, err := safefs.OpenRoot(upper)
-	if err != nil {
-		return fmt.Errorf("upperdir: %w", err)
-	}
-	us, err := u.Stat(".")
-	ws, werr := w.top.Stat(".")
-	if err := errors.Join(err, werr, u.Close()); err != nil {
-		return err
-	}
-	if us.Dev != ws.Dev || us.Mnt != ws.Mnt {
-		return errno.New(errno.ErrBadValue, "upperdir %s and workdir %s are on different filesystems or mounts: put them side by side", upper, dir)
-	}
-	return nil
-}
-
-func subdir(d *safefs.Dir, name string) (*safefs.Dir, error) {
+// subdir opens a directory of the overlay's own, made if need be. Nothing in it
+// inherits what workdir hands down, or an earlier owner set: default ACLs, the
+// set-group-ID bit.
+func subdir(d *safefs.Dir, name string) (_ *safefs.Dir, err error) {
 	if err := d.Mkdir(name, 0o700); err != nil && !errors.Is(err, syscall.EEXIST) {
 		return nil, err
 	}
 	// The kernel's overlay leaves it with mode 0, in which an ordinary user
-	// finds nothing; where it is not ours to change, the next step says so.
-	if os.Geteuid() != 0 {
-		_ = d.Chmod(name, 0o700)
+	// finds nothing.
+	err = d.Chmod(name, 0o700)
+	for _, acl := range []string{defaultACL, accessACL} {
+		if aerr := d.Removexattr(name, acl); aerr != nil && !noXattrs(aerr) {
+			err = errors.Join(err, aerr)
+		}
+	}
+	if err != nil {
+		return nil, err
 	}
 	return d.OpenDir(name)
 }
@@ -193,48 +168,6 @@ func (w *work) sweepIndex() error {
 // name returns a new staging name.
 func (w *work) name() string { return stagePrefix + strconv.FormatUint(w.serial.Add(1), 16) }
 
-// probe finds out what the filesystem can do.
-func (w *work) probe(f Format, files bool) (err error) {
-	name := w.name()
-	if err := w.stage.Mknod(name, unix.S_IFREG|0o600, 0); err != nil {
-		return err
-	}
-	for _, p := range []struct {
-		format Format
-		prefix string
-	}{{Trusted, trustedPrefix}, {User, userPrefix}} {
-		if f&p.format != 0 && w.prefix == "" && w.stage.Setxattr(name, p.prefix+"origin", nil, 0) == nil {
-			w.prefix = p.prefix
-		}
-	}
-	wh := w.name()
-	if err = syscall.EPERM; !files {
-		err = w.stage.Mknod(wh, unix.S_IFCHR, 0)
-	}
-	w.dotWh = err != nil && f&Files != 0
-	if err != nil && !w.dotWh {
-		return fmt.Errorf("no whiteout can be made there: %w", err)
-	}
-	w.swap = w.stage.Rename(name, w.stage, wh, unix.RENAME_EXCHANGE) == nil
-	if w.dotWh {
-		// A second file to try with.
-		if err := w.stage.Mknod(wh, unix.S_IFREG|0o600, 0); err != nil {
-			return err
-		}
-		w.swap = w.stage.Rename(name, w.stage, wh, unix.RENAME_EXCHANGE) == nil
-	} else {
-		w.cover = w.stage.Rename(name, w.stage, w.name(), unix.RENAME_WHITEOUT) == nil
-	}
-	if t, err := w.stage.OpenTemp(0o600); err == nil {
-		tmp := w.name()
-		w.unnamed = t.Link(w.stage, tmp) == nil
-		if err := t.Close(); err != nil {
-			return err
-		}
-	}
-	return w.sweepNames()
-}
-
 func (w *work) sweepNames() error {
 	var names []string
 	err := w.stage.ReadDir(func(e safefs.Entry) error {
@@ -256,9 +189,7 @@ func (w *work) close() error {
 			err = errors.Join(err, d.Close())
 		}
 	}
-	if w.lock >= 0 {
-		closeFDs([]int{w.lock})
-	}
+	w.claims.release()
 	return err
 }
 

@@ -1,0 +1,122 @@
+package fuseoverlay
+
+import (
+	"os"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/plyfs/plyfs/internal/fusetest"
+)
+
+// One upper, and one workdir, cannot be used by two mounts.
+func TestUpperIsTakenOnce(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, "echo > a").start()
+	fusetest.Must(t, "mkdir $1/u2 $1/w2 $1/m2", r.dir)
+	for what, c := range map[string]MountConfig{
+		"workdir " + r.dir + "/w is used by another mount":  {Lower: r.lowers, Upper: r.config.Upper, Work: r.config.Work},
+		"workdir " + r.dir + "/w is used by another mount:": {Lower: r.lowers, Upper: r.dir + "/u2", Work: r.config.Work},
+		"upperdir " + r.dir + "/u is used by another mount": {Lower: r.lowers, Upper: r.config.Upper, Work: r.dir + "/w2"},
+	} {
+		s, err := Mount(c, r.dir+"/m2")
+		if err == nil {
+			t.Errorf("mounted twice: %s", what)
+			check(t, s.Unmount())
+			check(t, s.Serve())
+		} else if !strings.Contains(err.Error(), what) {
+			t.Error(err)
+		}
+	}
+	r.do("echo b > a")
+}
+
+// TestEndingServerIsWaitedFor: a mount waits for the server of one that is gone
+// longer than for one that is there.
+func TestEndingServerIsWaitedFor(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, "echo a > a")
+	check(t, os.Mkdir(r.config.Work+"/"+stageName, 0o700))
+	held, err := os.Open(r.config.Work)
+	check(t, err)
+	check(t, unix.Flock(int(held.Fd()), unix.LOCK_EX))
+	go func() {
+		time.Sleep(mountVanishes + 500*time.Millisecond)
+		_ = held.Close()
+	}()
+	r.start()
+	r.do("cat a")
+}
+
+// TestWorkdirHandsNothingDown: ACLs and the set-group-ID bit of workdir, and of
+// what an earlier mount left there, are none of the files'.
+func TestWorkdirHandsNothingDown(t *testing.T) {
+	t.Parallel()
+	work := `umask 022; echo x >> f; chmod 755 d; chmod 777 .; setpriv --reuid 1000 --regid 1000 --clear-groups sh -c 'umask 022; echo > new; mkdir newd; ln -s x newl; mkfifo p'`
+	show := "cd $1; for p in f d new newd newl p; do stat -c '%n %A %u %g' $p; test -h $p || getfacl -ncp $p; done"
+	for _, dirs := range []string{"w", "w/work w/index"} {
+		r := newRig(t, "echo hi > f; mkdir d; chmod 644 f")
+		const prepare = "cd $1; mkdir -p w/work w/index plain; cp -a l/a/. plain; for d in $2; do setfacl -d -m u:1234:rwx,g::rwx,o::rwx $d; chgrp 1234 $d; chmod g+s $d; done"
+		fusetest.Must(t, prepare, r.dir, dirs)
+		fusetest.Must(t, "cd $1; "+work, r.dir+"/plain")
+		r.start()
+		r.do(work)
+		r.stop()
+		want, got := fusetest.Must(t, show, r.dir+"/plain"), fusetest.Must(t, show, r.config.Upper)
+		if want != got {
+			t.Errorf("%s: want %s\ngot %s", dirs, want, got)
+		}
+	}
+}
+
+// TestFullUpperIsNoPoorOne: a filesystem that is full is not taken for one that
+// has no devices, attributes or nameless files: the upper's format would change.
+func TestFullUpperIsNoPoorOne(t *testing.T) {
+	t.Parallel()
+	for inodes := 6; inodes < 14; inodes++ {
+		r := newRig(t, "echo a > a; ln a b")
+		at := r.dir + "/at"
+		fusetest.Must(t, `mkdir $1 && mount -t tmpfs -o size=8m,nr_inodes=$2 x $1 && mkdir $1/u $1/w`, at, strconv.Itoa(inodes))
+		t.Cleanup(func() { check(t, unix.Unmount(at, 0)) })
+		r.config.Upper, r.config.Work = at+"/u", at+"/w"
+		o, err := newOverlay(r.config)
+		switch {
+		case err != nil && !strings.Contains(err.Error(), unix.ENOSPC.Error()):
+			t.Errorf("%d inodes: %v", inodes, err)
+		case err == nil && (o.work.prefix != trustedPrefix || o.work.dotWh || o.work.index == nil || !o.work.swap || !o.work.cover):
+			t.Errorf("%d inodes: %+v", inodes, o.work)
+		}
+		if err == nil {
+			check(t, o.close())
+		} else if inodes == 13 {
+			t.Errorf("still no room: %v", err)
+		}
+	}
+}
+
+// TestLayersMayMove: layers stay what they were when the mount was made, even
+// where their paths lead elsewhere, into the mount itself too.
+func TestLayersMayMove(t *testing.T) {
+	t.Parallel()
+	const fill = "echo root > rootfile; for i in $(seq 40); do mkdir -p a/d$i; echo $i > a/d$i/f; done"
+	const work = `cat a/*/f | wc -l; cat rootfile; echo new > new; ls; mkdir a/d1/n; rm -r a/d2; cat a/*/f | wc -l`
+	const want = "40\nroot\na\nnew\nrootfile\n39\n"
+	r := newRig(t, fill)
+	r.config.Descriptors = 8
+	r.start()
+	fusetest.Must(t, "cd $1; mv l l.moved; mv u u.moved", r.dir)
+	if got := r.do(work); got != want {
+		t.Errorf("moved: %s", got)
+	}
+	r.stop()
+	over := newRig(t, fill)
+	over.config.Descriptors = 8
+	over.mount = over.lowers[0]
+	over.start()
+	if got := over.do(work); got != want {
+		t.Errorf("mounted over a layer: %s", got)
+	}
+}
