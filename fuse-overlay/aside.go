@@ -76,7 +76,7 @@ func (o *Overlay) rootAside(root *node) error {
 		if err != nil {
 			return err
 		}
-		if root.aside.Store(v); o.work == nil {
+		if root.setAside(v); o.work == nil {
 			return nil
 		}
 		switch names := overrideNames(); {
@@ -97,7 +97,7 @@ func (o *Overlay) rootAside(root *node) error {
 		if err := a.setxattr(o.aside, v.value(unix.S_IFDIR), 0); err != nil {
 			return errno.New(errno.ErrNotSupported, "xattr_permissions: upperdir %s does not take the attribute %s: %w: use xattr_permissions=2 as an ordinary user, and an upperdir on a filesystem with such attributes (not tmpfs before Linux 6.6, not NFS)", o.c.Upper, o.aside, err)
 		}
-		root.aside.Store(v)
+		root.setAside(v)
 		return nil
 	})
 }
@@ -131,7 +131,7 @@ func (o *Overlay) findAside(n *node, s spot) error {
 	}
 	read := func(a access) error {
 		v, _, err := o.readAside(a)
-		n.aside.Store(v)
+		n.setAside(v)
 		if v != nil && v.typ != 0 && n.typ == unix.S_IFREG {
 			n.typ = v.typ
 		}
@@ -197,7 +197,7 @@ func (o *Overlay) dirShown(dir *node) (st safefs.Stat, err error) {
 		st, err = d.Stat(".")
 		return err
 	})
-	if v := dir.aside.Load(); v != nil {
+	if v := dir.aside(); v != nil {
 		v.show(&st)
 	}
 	return st, err
@@ -227,14 +227,14 @@ func (o *Overlay) setAside(n *node, a access, c change) (change, error) {
 		return c, err
 	}
 	v := override{uid: st.UID, gid: st.GID, perm: st.Mode & 0o7777}
-	if old := n.aside.Load(); old != nil {
+	if old := n.aside(); old != nil {
 		v = *old
 	}
 	c.alter(&v, n.typ)
 	if err := o.writeAside(a, &v, n.typ); err != nil {
 		return c, err
 	}
-	n.aside.Store(&v)
+	n.setAside(&v)
 	c.uid, c.gid, c.mode = nil, nil, nil
 	return c, nil
 }
@@ -262,12 +262,12 @@ func (c change) alter(v *override, typ uint32) {
 // asideOf returns what the attribute of n's copy will say, which n shows from
 // now on: it is what it showed. st is the file's own.
 func (o *Overlay) asideOf(n *node, st *safefs.Stat) *override {
-	v := n.aside.Load()
+	v := n.aside()
 	if v != nil || !o.keepsAside(st.Type()) {
 		return v
 	}
 	v = &override{uid: st.UID, gid: st.GID, perm: st.Mode & 0o7777}
-	n.aside.Store(v)
+	n.setAside(v)
 	return v
 }
 

@@ -44,7 +44,7 @@ func (o *Overlay) copyRegular(ctx context.Context, n *node, p *copyPlan) (err er
 		return nil
 	}, func() error {
 		kept = true
-		n.orphan.Store(r)
+		n.swapOrphan(r)
 		o.becomeUpper(n, p)
 		return nil
 	})
@@ -124,19 +124,19 @@ func (o *Overlay) becomeUpper(n *node, p *copyPlan) {
 	n.copyMu.Lock()
 	switch {
 	case !p.meta:
-		n.data = nil
-	case n.data == nil:
+		n.setData(nil)
+	case n.data() == nil:
 		data := n.lower
-		n.data = &data
+		n.setData(&data)
 	}
 	if p.index != "" {
-		n.links.index.Store(&p.index)
-		n.links.diff = int(p.st.Nlink) - 2
+		n.rare().links.index.Store(&p.index)
+		n.rare().links.diff = int(p.st.Nlink) - 2
 	}
-	if n.naked.Swap(false) {
-		n.bare.Store(true) // the upper's filesystem may have given the copy a label
+	if n.clear(flagNaked) {
+		n.set(flagBare) // the upper's filesystem may have given the copy a label
 	}
-	n.up.Store(true)
+	n.set(flagUp)
 	n.copyMu.Unlock()
 	o.fds.drop(n)
 }

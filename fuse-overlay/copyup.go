@@ -22,7 +22,7 @@ const metaOnly = int64(-2)
 // whose content is about to be cut at size, only that much is copied;
 // allData copies everything. No lock is held by the caller.
 func (o *Overlay) copyUp(ctx context.Context, n *node, size int64) error {
-	if n.up.Load() && (size == metaOnly || !n.lacksData()) {
+	if n.is(flagUp) && (size == metaOnly || !n.lacksData()) {
 		return nil
 	}
 	if err := o.mayWrite(); err != nil {
@@ -30,11 +30,11 @@ func (o *Overlay) copyUp(ctx context.Context, n *node, size int64) error {
 	}
 	for {
 		n.copyMu.Lock()
-		if n.up.Load() && (size == metaOnly || n.data == nil) {
+		if n.is(flagUp) && (size == metaOnly || n.data() == nil) {
 			n.copyMu.Unlock()
 			return nil
 		}
-		if wait := n.copying; wait != nil {
+		if wait := n.copying(); wait != nil {
 			n.copyMu.Unlock()
 			select {
 			case <-wait:
@@ -44,11 +44,11 @@ func (o *Overlay) copyUp(ctx context.Context, n *node, size int64) error {
 			}
 		}
 		done := make(chan struct{})
-		n.copying = done
+		n.rare().copying = done
 		n.copyMu.Unlock()
 		err := o.copyUpAlone(ctx, n, size)
 		n.copyMu.Lock()
-		n.copying = nil
+		n.rare().copying = nil
 		n.copyMu.Unlock()
 		close(done)
 		return err
@@ -62,12 +62,12 @@ func (n *node) lacksData() bool {
 	}
 	n.copyMu.Lock()
 	defer n.copyMu.Unlock()
-	return n.data != nil
+	return n.data() != nil
 }
 
 // metaUp is copyUp for changes of attributes: a metadata-only copy suffices.
 func (o *Overlay) metaUp(ctx context.Context, n *node) error {
-	if n.up.Load() {
+	if n.is(flagUp) {
 		return o.mayWrite()
 	}
 	return o.copyUp(ctx, n, metaOnly)
@@ -75,7 +75,7 @@ func (o *Overlay) metaUp(ctx context.Context, n *node) error {
 
 // copyUpAlone does it, being the only one to.
 func (o *Overlay) copyUpAlone(ctx context.Context, n *node, size int64) error {
-	if n.up.Load() {
+	if n.is(flagUp) {
 		return o.completeData(ctx, n, size)
 	}
 	if err := o.parentsUp(ctx, n); err != nil {
@@ -109,7 +109,7 @@ func (o *Overlay) copyUpAlone(ctx context.Context, n *node, size int64) error {
 func (o *Overlay) parentsUp(ctx context.Context, n *node) error {
 	var chain []*node
 	o.treeMu.Lock()
-	for d := n.home.dir; d != nil && !d.up.Load(); d = d.home.dir {
+	for d := n.home.dir; d != nil && !d.is(flagUp); d = d.home.dir {
 		d.lookups++
 		chain = append(chain, d)
 	}
@@ -185,7 +185,7 @@ func (o *Overlay) wantsData(n *node, size int64) bool {
 	}
 	n.copyMu.Lock()
 	defer n.copyMu.Unlock()
-	return n.data == nil
+	return n.data() == nil
 }
 
 // planMarks decides on what the copy says of where it comes from.
@@ -417,7 +417,7 @@ func (o *Overlay) dirIsUp(n *node, p *copyPlan, d *safefs.Dir, to string) error 
 	// Readers take the stack at once; those who would change it wait for
 	// copying, so that there is no one to exclude.
 	n.setStack(append([]*place{top}, n.stack()...))
-	n.up.Store(true)
+	n.set(flagUp)
 	return nil
 }
 
@@ -469,7 +469,7 @@ func (o *Overlay) keepStaged(n *node, name string) error {
 	if err != nil {
 		return err
 	}
-	n.orphan.Store(r)
-	n.up.Store(true)
+	n.swapOrphan(r)
+	n.set(flagUp)
 	return o.work.stage.Unlink(name)
 }

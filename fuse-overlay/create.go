@@ -115,13 +115,13 @@ func (o *Overlay) create(ctx context.Context, c *creation) (*node, safefs.Stat, 
 		c.aside.show(&st)
 	}
 	n := newNode(st.Type(), o.shownIno(st.Dev, st.Ino))
-	n.aside.Store(c.aside)
-	n.up.Store(true)
+	n.setAside(c.aside)
+	n.set(flagUp)
 	if n.isDir() {
 		n.setStack([]*place{{tree: o.tree, layer: o.tree.layers[0], up: c.dir.upper(), name: c.name, dev: st.Dev, ino: st.Ino}})
 		n.dir.acl = c.dir.dir.acl // a default ACL is inherited
 	}
-	n.bare.Store(c.typ == unix.S_IFREG && c.acl != aclSome)
+	n.setIf(c.typ == unix.S_IFREG && c.acl != aclSome, flagBare)
 	st.Ino = n.ino
 	o.treeMu.Lock()
 	defer o.treeMu.Unlock()
@@ -441,7 +441,7 @@ func (o *Overlay) linkRef(n *node, r *safefs.Ref, dir *node, name string) error 
 	o.addKeyLocked(n, fileID{st.Dev, st.Ino})
 	o.bindLocked(n, dir, name)
 	o.treeMu.Unlock()
-	if ref := n.orphan.Swap(nil); ref != nil {
+	if ref := n.swapOrphan(nil); ref != nil {
 		return ref.Close() // it has a name again
 	}
 	return nil
@@ -455,13 +455,13 @@ func (o *Overlay) recordLinks(n *node, change int) error {
 		return nil
 	}
 	n.copyMu.Lock()
-	diff := n.links.diff + change
+	diff := n.rare().links.diff + change
 	n.copyMu.Unlock()
 	if err := o.work.index.Setxattr(idx, o.work.prefix+"nlink", formatLinks('U', diff), 0); err != nil {
 		return fmt.Errorf("index of hard links: %w", err)
 	}
 	n.copyMu.Lock()
-	n.links.diff = diff
+	n.rare().links.diff = diff
 	n.copyMu.Unlock()
 	return nil
 }
@@ -511,9 +511,9 @@ func (o *Overlay) unnamed(ctx context.Context, dir *node, mode uint32, who calle
 		kept.show(&st)
 	}
 	n := newNode(unix.S_IFREG, o.shownIno(st.Dev, st.Ino))
-	n.aside.Store(kept)
-	n.up.Store(true)
-	n.orphan.Store(r)
+	n.setAside(kept)
+	n.set(flagUp)
+	n.swapOrphan(r)
 	o.treeMu.Lock()
 	defer o.treeMu.Unlock()
 	o.addLocked(n, nil, "")

@@ -24,11 +24,11 @@ func TestInternalError(t *testing.T) {
 	r.do("stat s/a b d/c; echo before > before; chmod 600 d")
 	o := r.server.o
 	o.treeMu.Lock()
-	for _, n := range o.table.nodes {
+	o.table.nodes.all(func(n *node) {
 		if n.home.name == "a" {
 			n.lower = spot{}
 		}
-	}
+	})
 	o.treeMu.Unlock()
 	r.do(`! cat s/a 2>$2/err; grep -q 'Input/output error' $2/err
 		[ "$(echo $(cat b before d/c))" = "b before c" ]

@@ -1,6 +1,8 @@
 package fuseoverlay
 
 import (
+	"cmp"
+	"slices"
 	"sort"
 )
 
@@ -9,7 +11,7 @@ import (
 // reached, whatever was made or removed meanwhile, by whomever and for
 // however many readers. Guarded by treeMu.
 type childIndex struct {
-	entries map[string]*entry
+	names nameTable
 	// order has the entries by cookie once complete, removed ones too.
 	order    []*entry
 	complete bool
@@ -18,31 +20,33 @@ type childIndex struct {
 	kids     int    // entries with a node
 }
 
-// entry is one name.
+// entry is one name. There is one for each name that is known, as there is a
+// node: 48 bytes.
 type entry struct {
 	name   string
 	cookie uint64
-	gone   bool   // removed
 	ino    uint64 // d_ino; 0: not known yet
-	typ    uint32 // type bits; 0: not known yet
 	node   *node
+	hash   uint32 // of name, kept by nameTable
+	kind   uint16 // type bits; 0: not known yet
+	gone   bool   // removed
 }
+
+// typ is the entry's type as in st_mode.
+func (e *entry) typ() uint32 { return uint32(e.kind) }
 
 // firstCookie follows "." and "..".
 const firstCookie = 3
 
 // add returns the entry of name, a new one if need be.
 func (x *childIndex) add(name string) *entry {
-	if e := x.entries[name]; e != nil {
+	if e := x.names.get(name); e != nil {
 		return e
 	}
-	if x.entries == nil {
-		x.entries = map[string]*entry{}
-		x.next = max(x.next, firstCookie)
-	}
+	x.next = max(x.next, firstCookie)
 	e := &entry{name: name, cookie: x.next}
 	x.next++
-	x.entries[name] = e
+	x.names.put(e)
 	if x.complete {
 		x.order = append(x.order, e)
 	}
@@ -54,29 +58,26 @@ func (x *childIndex) bind(name string, n *node) {
 	if e.node == nil {
 		x.kids++
 	}
-	e.node, e.ino, e.typ = n, n.ino, n.typ
+	e.node, e.ino, e.kind = n, n.ino, uint16(n.typ)
 }
 
 // unbind says that no node is known for name; the name itself stays, if the
 // listing is complete.
 func (x *childIndex) unbind(name string) {
-	e := x.entries[name]
+	e := x.names.get(name)
 	if e == nil || e.node == nil {
 		return
 	}
 	e.node = nil
 	x.kids--
 	if !x.complete {
-		delete(x.entries, name)
-		if len(x.entries) == 0 {
-			x.entries = nil
-		}
+		x.names.del(e)
 	}
 }
 
 // remove takes the name out of the directory.
 func (x *childIndex) remove(name string) {
-	e := x.entries[name]
+	e := x.names.get(name)
 	if e == nil {
 		return
 	}
@@ -84,7 +85,7 @@ func (x *childIndex) remove(name string) {
 		e.node = nil
 		x.kids--
 	}
-	delete(x.entries, name)
+	x.names.del(e)
 	e.gone = true
 	if !x.complete {
 		return
@@ -95,14 +96,10 @@ func (x *childIndex) remove(name string) {
 }
 
 func (x *childIndex) compact() {
-	kept := x.order[:0]
-	for _, e := range x.order {
-		if !e.gone {
-			kept = append(kept, e)
-		}
+	x.order = slices.DeleteFunc(x.order, func(e *entry) bool { return e.gone })
+	if x.gone = 0; len(x.order) < cap(x.order)/4 {
+		x.order = slices.Clone(x.order)
 	}
-	clear(x.order[len(kept):])
-	x.order, x.gone = kept, 0
 }
 
 // finish makes the index complete: names holds every name with its type.
@@ -113,14 +110,12 @@ func (x *childIndex) finish(names []dirName) {
 	for i := range names {
 		e := x.add(names[i].name)
 		if e.node == nil {
-			e.typ, e.ino = names[i].typ, names[i].ino
+			e.kind, e.ino = uint16(names[i].typ), names[i].ino
 		}
 	}
-	x.order = make([]*entry, 0, len(x.entries))
-	for _, e := range x.entries {
-		x.order = append(x.order, e)
-	}
-	sort.Slice(x.order, func(i, j int) bool { return x.order[i].cookie < x.order[j].cookie })
+	x.order = make([]*entry, 0, x.names.n)
+	x.names.all(func(e *entry) { x.order = append(x.order, e) })
+	slices.SortFunc(x.order, func(a, b *entry) int { return cmp.Compare(a.cookie, b.cookie) })
 	x.complete = true
 }
 
@@ -138,7 +133,7 @@ func (x *childIndex) after(cookie uint64, buf []entry) int {
 }
 
 // empty tells whether a complete index has no name.
-func (x *childIndex) empty() bool { return len(x.entries) == 0 }
+func (x *childIndex) empty() bool { return x.names.n == 0 }
 
 // dirName is a name as a listing of the layers finds it; ino 0: to be found; typ
 // 0: to be found by a look-up.

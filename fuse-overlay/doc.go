@@ -86,8 +86,11 @@
 //	overlay.go      Overlay: opening, root, closing, degrading to read-only
 //	work.go         the work directory: staging names, sweeping; ability.go what its
 //	                filesystem can do; claim.go locks against other mounts
-//	inode.go        node and its places; table.go nodes by number, FORGET
-//	resolve.go      look-ups: search → nodes; dirindex.go listings with cookies
+//	inode.go        node and its places; rarely.go what few nodes have
+//	table.go        nodes by number (nodepages.go), FORGET; giveback.go memory
+//	                goes back to the system
+//	resolve.go      look-ups: search → nodes; dirindex.go listings with cookies,
+//	                nametable.go their names
 //	origin.go       file handles, origin and nlink records, index names: pure
 //	index.go        hard links of lowers: work/index
 //	copyup.go       plan and execution of a copy-up; copyfile.go of a regular

@@ -41,7 +41,7 @@ func (c *fds) take(n *node, write bool) *backing {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	b := n.fd
-	if b == nil || write && !b.write || b.upper != n.up.Load() {
+	if b == nil || write && !b.write || b.upper != n.is(flagUp) {
 		return nil
 	}
 	b.refs++
@@ -162,7 +162,7 @@ func (o *Overlay) open(n *node, write bool) (*backing, error) {
 	if b := o.fds.take(n, write); b != nil {
 		return b, nil
 	}
-	upper := n.up.Load()
+	upper := n.is(flagUp)
 	data := false
 	var fd int
 	var err error
@@ -186,7 +186,7 @@ func (o *Overlay) open(n *node, write bool) (*backing, error) {
 // and is not asked for, for reading.
 func (o *Overlay) openUpper(n *node, write bool) (fd int, writable bool, err error) {
 	n.copyMu.Lock()
-	data := n.data
+	data := n.data()
 	n.copyMu.Unlock()
 	if data != nil {
 		if write {

@@ -13,44 +13,24 @@ import (
 	"github.com/plyfs/plyfs/internal/safefs"
 )
 
-// node is one inode of the writable overlay; see doc.go for its states.
+// node is one inode of the writable overlay; see doc.go for its states. There
+// are as many as the kernel caches inodes: what few have is apart (rarely.go),
+// and a field more makes each 16 bytes larger.
 type node struct {
 	id  uint64 // the kernel's number for it, never used again
 	ino uint64 // st_ino
 	typ uint32 // type bits
-	up  atomic.Bool
-	// bare: made by this mount, and no extended attribute was set since. The
-	// kernel asks for the capability at each first write and chown.
-	bare atomic.Bool
-	// naked: no extended attribute at all, when it was looked up and since. ls
-	// asks for those of SELinux and the ACL, of each file.
-	naked atomic.Bool
-	// passed: opened for passthrough before; mapped: also for reading and writing,
-	// so that a mapping may change it without anybody's asking.
-	passed, mapped atomic.Bool
+	flags
 
 	// lower is where a file that is not upper has its content and attributes.
 	// It never changes; the place is nil when nothing of the node is below.
 	lower spot
-	// keys are what a hard-linked node is known by in table.byKey: its upper
-	// file, and the lower one of which it is the copy.
-	keys []fileID // guarded by treeMu
 
-	copyMu  sync.Mutex
-	copying chan struct{} // guarded by copyMu: closed when a copy-up in progress ends
-	data    *spot         // guarded by copyMu: where the data of an upper metadata-only copy is
-	links   linkRecord    // guarded by copyMu
-
-	// aside is the owner and mode that an attribute keeps; see aside.go. Nil: the
-	// file's own.
-	aside atomic.Pointer[override]
-
-	// orphan holds the file when no name does.
-	orphan atomic.Pointer[safefs.Ref]
+	copyMu sync.Mutex
+	seldom atomic.Pointer[seldom] // see rare
 
 	lookups uint64 // guarded by treeMu: what the kernel holds, and requests in progress
 	home    link   // guarded by treeMu
-	more    []link // guarded by treeMu: further names that are known
 
 	dir *dirState // of directories
 	fd  *backing  // guarded by fds.mu
@@ -200,7 +180,7 @@ func (o *Overlay) with(n *node, f func(a access) error) error {
 	if n.isDir() {
 		return o.withDir(n, f)
 	}
-	if n.up.Load() {
+	if n.is(flagUp) {
 		return o.withUpper(n, f)
 	}
 	return n.lower.with(f)
@@ -221,11 +201,11 @@ func (s spot) with(f func(a access) error) error {
 }
 
 func (o *Overlay) withDir(n *node, f func(a access) error) error {
-	if r := n.orphan.Load(); r != nil {
+	if r := n.orphan(); r != nil {
 		return f(access{ref: r})
 	}
 	err := n.stack()[0].with(func(d *safefs.Dir) error { return f(access{dir: d, name: "."}) })
-	if r := n.orphan.Load(); r != nil && errors.Is(err, syscall.ESTALE) {
+	if r := n.orphan(); r != nil && errors.Is(err, syscall.ESTALE) {
 		return f(access{ref: r})
 	}
 	return err
@@ -256,7 +236,7 @@ func (o *Overlay) withUpper(n *node, f func(a access) error) error {
 // withUpperLocked is withUpper when renameMu and the directory of l, n's home,
 // are held.
 func (o *Overlay) withUpperLocked(n *node, l link, f func(a access) error) error {
-	if r := n.orphan.Load(); r != nil {
+	if r := n.orphan(); r != nil {
 		return f(access{ref: r})
 	}
 	if idx := n.indexName(); idx != "" {
@@ -266,13 +246,6 @@ func (o *Overlay) withUpperLocked(n *node, l link, f func(a access) error) error
 		return fmt.Errorf("file %d has no name any more: %w", n.ino, syscall.ESTALE)
 	}
 	return l.dir.upper().with(func(d *safefs.Dir) error { return f(access{dir: d, name: l.name}) })
-}
-
-func (n *node) indexName() string {
-	if s := n.links.index.Load(); s != nil {
-		return *s
-	}
-	return ""
 }
 
 func (o *Overlay) homeOf(n *node) link {
@@ -301,12 +274,12 @@ func (o *Overlay) stat(n *node) (st safefs.Stat, err error) {
 // shown turns the attributes of the file that n is into n's.
 func (o *Overlay) shown(n *node, st *safefs.Stat) error {
 	o.unmap(st)
-	if v := n.aside.Load(); v != nil {
+	if v := n.aside(); v != nil {
 		v.show(st)
 	}
 	if n.isDir() {
 		switch {
-		case n.orphan.Load() != nil:
+		case n.orphan() != nil:
 			st.Nlink = 0
 		case len(n.stack()) > 1:
 			st.Nlink = 1
@@ -315,15 +288,15 @@ func (o *Overlay) shown(n *node, st *safefs.Stat) error {
 		return nil
 	}
 	st.Ino = n.ino
-	if st.Nlink > 0 && !n.up.Load() && o.homeOf(n).dir == nil {
+	if st.Nlink > 0 && !n.is(flagUp) && o.homeOf(n).dir == nil {
 		st.Nlink-- // the layer still has the name that was removed
 	}
 	if n.typ != unix.S_IFREG && n.indexName() == "" {
 		return nil
 	}
 	n.copyMu.Lock()
-	data := n.data
-	st.Nlink = n.links.shown(st.Nlink)
+	data := n.data()
+	st.Nlink = n.shownLinks(st.Nlink)
 	n.copyMu.Unlock()
 	if data == nil {
 		return nil

@@ -39,7 +39,7 @@ func (r *rig) holdings() holdings {
 	runtime.GC() // what finalizers let go of in the first
 	h := holdings{places: o.tree.cache.Len(), goroutines: runtime.NumGoroutine()}
 	o.treeMu.Lock()
-	h.nodes = len(o.table.nodes) + len(o.table.byKey)
+	h.nodes = o.table.nodes.n + len(o.table.byKey)
 	o.treeMu.Unlock()
 	o.fds.mu.Lock()
 	h.files = o.fds.lru.Len() + len(o.fds.lost)
@@ -114,4 +114,42 @@ func TestForgottenChild(t *testing.T) {
 		}
 	}
 	t.Logf("%+v", before)
+}
+
+// TestMemoryIsGivenBack: a cached inode takes a few hundred bytes, and when the
+// kernel has forgotten many the system has the memory back, without a request
+// or a collection in between. The server is a child, since other tests would
+// count.
+func TestMemoryIsGivenBack(t *testing.T) {
+	t.Parallel()
+	needRoot(t)
+	if r := fusetest.Child(t, "TestMemoryChild", "MEMORY_CHILD=1"); r.Status != 0 {
+		t.Errorf("%s\n%s", r.Out, r.Err)
+	}
+}
+
+// TestMemoryChild is the child of TestMemoryIsGivenBack.
+func TestMemoryChild(t *testing.T) {
+	if os.Getenv("MEMORY_CHILD") == "" {
+		t.Skip("runs as a child of TestMemoryIsGivenBack")
+	}
+	const files = manyFreed + manyFreed/4
+	r := newRig(t, fmt.Sprintf(`mkdir t; cd t; for d in $(seq %d); do mkdir $d; (cd $d; seq -f name-of-a-file-%%g 1024 | xargs touch); done`, files/1024)).start()
+	start := r.holdings()
+	r.do("find . -size +1")
+	walked := r.holdings()
+	if k := walked.nodes - start.nodes; k < files || (walked.heap-start.heap)/uint64(k) > 350 {
+		t.Errorf("%d bytes for %d nodes of %d files", walked.heap-start.heap, k, files)
+	}
+	if s := r.server.fuse.EntryNotify(rootID, "t"); !s.Ok() {
+		t.Fatalf("forget: %v", s)
+	}
+	check(t, eventually(func() error {
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		if held := m.HeapInuse + m.HeapIdle - m.HeapReleased; held > start.heap+(walked.heap-start.heap)/2 {
+			return fmt.Errorf("%d bytes are held, of %d after the walk and %d before", held, walked.heap, start.heap)
+		}
+		return nil
+	}))
 }

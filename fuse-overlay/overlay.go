@@ -67,7 +67,7 @@ func newOverlay(c MountConfig) (_ *Overlay, err error) {
 		return nil, err
 	}
 	o := &Overlay{c: c, log: c.Log, hash: inomap.New("fuse-overlay\x00mount")}
-	o.table = table{nodes: map[uint64]*node{}, byKey: map[fileID]*node{}, next: rootID}
+	o.table = table{byKey: map[fileID]*node{}, next: rootID}
 	dirs := c.Lower
 	if c.Upper != "" {
 		dirs = append([]string{c.Upper}, dirs...)
@@ -239,7 +239,7 @@ func (o *Overlay) makeRoot() error {
 	}
 	n := newNode(unix.S_IFDIR, o.shownIno(st.Dev, st.Ino))
 	n.setStack(stack)
-	n.up.Store(o.work != nil)
+	n.setIf(o.work != nil, flagUp)
 	if err := o.rootAside(n); err != nil {
 		return err
 	}
@@ -258,11 +258,10 @@ func (o *Overlay) close() error {
 	o.fds.closeAll()
 	o.treeMu.Lock()
 	nodes := o.table.nodes
-	o.table.nodes, o.table.byKey = map[uint64]*node{}, map[fileID]*node{}
+	o.table.nodes, o.table.byKey = nodePages{}, map[fileID]*node{}
+	o.table.back.stop()
 	o.treeMu.Unlock()
-	for _, n := range nodes {
-		o.release(n)
-	}
+	nodes.all(o.release)
 	err := o.tree.Close()
 	if o.work != nil {
 		err = errors.Join(err, o.work.close())

@@ -52,7 +52,7 @@ const (
 )
 
 // passes tells whether n can be passed through.
-func (n *node) passes() bool { return n.typ == unix.S_IFREG && n.up.Load() && !n.lacksData() }
+func (n *node) passes() bool { return n.typ == unix.S_IFREG && n.is(flagUp) && !n.lacksData() }
 
 // acquire counts one more open file of n, and returns its handle and, when it
 // is to be passed through, the number of the backing file. It never fails: what
@@ -111,7 +111,7 @@ func (p *passing) first(n *node, fd int) (handle uint64, id int32) {
 		var no syscall.Errno
 		if id, no = p.server.RegisterBackingFd(&fuse.BackingMap{Fd: int32(fd)}); no == 0 {
 			p.open[n] = &handles{passed: 1, id: id}
-			n.passed.Store(true)
+			n.set(flagPassed)
 			return handlePassed, id
 		}
 		if !p.said[no] {
@@ -269,7 +269,7 @@ func (o *Overlay) openFor(ctx context.Context, n *node, flags uint32, killPriv b
 // passOpen answers for a file of n that was opened with flags; known tells
 // whether the kernel knows n already.
 func (r *raw) passOpen(n *node, flags uint32, known bool, out *fuse.OpenOut) {
-	had := n.passed.Load()
+	had := n.is(flagPassed)
 	out.Fh, out.BackingID = r.o.acquire(n)
 	if out.Fh == handleCached {
 		out.OpenFlags = fuse.FOPEN_NOFLUSH
@@ -281,7 +281,7 @@ func (r *raw) passOpen(n *node, flags uint32, known bool, out *fuse.OpenOut) {
 	out.OpenFlags = fuse.FOPEN_PASSTHROUGH | fuse.FOPEN_NOFLUSH
 	// A store to a shared mapping, also of a file closed since, changes times that
 	// nobody tells the kernel of: it is to ask, from now on.
-	if flags&unix.O_ACCMODE == unix.O_RDWR && !n.mapped.Swap(true) && known {
+	if flags&unix.O_ACCMODE == unix.O_RDWR && n.set(flagMapped) && known {
 		r.o.modeChanged(n)
 	}
 }

@@ -153,7 +153,7 @@ func (q *quota) counted(ino uint64) bool {
 
 // settleNode notes what n holds in the upper.
 func (o *Overlay) settleNode(n *node) {
-	if o.quota == nil || !n.up.Load() {
+	if o.quota == nil || !n.is(flagUp) {
 		return
 	}
 	_ = o.with(n, func(a access) error {

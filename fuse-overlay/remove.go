@@ -67,11 +67,11 @@ func (o *Overlay) toRemove(ctx context.Context, dir *node, name string) (*node, 
 // linkedUp copies a file of several lower names up: its count of links is kept
 // with the copy.
 func (o *Overlay) linkedUp(ctx context.Context, n *node) error {
-	if n.up.Load() || n.isDir() || o.work.index == nil || !o.canMark(n.typ) {
+	if n.is(flagUp) || n.isDir() || o.work.index == nil || !o.canMark(n.typ) {
 		return nil
 	}
 	o.treeMu.Lock()
-	linked := len(n.keys) > 0
+	linked := len(n.keys()) > 0
 	o.treeMu.Unlock()
 	if !linked {
 		return nil
@@ -82,7 +82,7 @@ func (o *Overlay) linkedUp(ctx context.Context, n *node) error {
 func (o *Overlay) boundTo(n, dir *node, name string) bool {
 	o.treeMu.Lock()
 	defer o.treeMu.Unlock()
-	e := dir.dir.idx.entries[name]
+	e := dir.dir.idx.names.get(name)
 	return e != nil && e.node == n
 }
 
@@ -93,14 +93,14 @@ func (o *Overlay) unlinkLocked(ctx context.Context, n, dir *node, name string, d
 	if err != nil {
 		return err
 	}
-	above := n.up.Load()
+	above := n.is(flagUp)
 	if above && n.indexName() != "" {
 		if above, err = inDir(d, name); err != nil {
 			return err
 		}
 	}
 	last := o.lastName(n, dir, name)
-	if last && n.up.Load() {
+	if last && n.is(flagUp) {
 		if err := o.keepOrphan(n, d, name); err != nil {
 			return err
 		}
@@ -131,7 +131,7 @@ func inDir(d *safefs.Dir, name string) (bool, error) {
 func (o *Overlay) lastName(n, dir *node, name string) bool {
 	o.treeMu.Lock()
 	defer o.treeMu.Unlock()
-	return len(n.more) == 0 && n.home == link{dir, name}
+	return len(n.more()) == 0 && n.home == link{dir, name}
 }
 
 // keepOrphan opens n, whose last known name is about to go: the kernel may
@@ -147,7 +147,7 @@ func (o *Overlay) keepOrphan(n *node, d *safefs.Dir, name string) error {
 	if err != nil {
 		return err
 	}
-	if old := n.orphan.Swap(r); old != nil {
+	if old := n.swapOrphan(r); old != nil {
 		return old.Close()
 	}
 	return nil
@@ -172,7 +172,7 @@ func (o *Overlay) dropIndex(n *node) error {
 		return fmt.Errorf("index of hard links: %w", err)
 	}
 	n.copyMu.Lock()
-	left := n.links.shown(st.Nlink)
+	left := n.shownLinks(st.Nlink)
 	n.copyMu.Unlock()
 	if left > 0 {
 		return nil
@@ -181,8 +181,8 @@ func (o *Overlay) dropIndex(n *node) error {
 		return fmt.Errorf("index of hard links: %w", err)
 	}
 	n.copyMu.Lock()
-	n.links.index.Store(nil)
-	n.links.diff = 0
+	n.rare().links.index.Store(nil)
+	n.rare().links.diff = 0
 	n.copyMu.Unlock()
 	return nil
 }
@@ -320,7 +320,7 @@ func (o *Overlay) rmdirLocked(ctx context.Context, n, dir *node, name string, d 
 	if err != nil {
 		return "", err
 	}
-	if n.up.Load() && n.pure() && !below {
+	if n.is(flagUp) && n.pure() && !below {
 		r, err := d.Ref(name)
 		if err != nil {
 			return "", err
@@ -336,7 +336,7 @@ func (o *Overlay) rmdirLocked(ctx context.Context, n, dir *node, name string, d 
 	if err := o.mustBeEmpty(n); err != nil {
 		return "", err
 	}
-	if !n.up.Load() {
+	if !n.is(flagUp) {
 		if err := o.hide(d, name, false, true); err != nil {
 			return "", err
 		}
@@ -389,7 +389,7 @@ func (o *Overlay) hideDir(d *safefs.Dir, name string, below bool) (string, error
 func (o *Overlay) buried(n, dir *node, name string, r *safefs.Ref) {
 	n.dir.dead = true
 	if r != nil {
-		n.orphan.Store(r)
+		n.swapOrphan(r)
 	}
 	o.unbound(n, dir, name)
 }

@@ -197,7 +197,7 @@ type budget struct {
 }
 
 func (b *budget) take(n *node, size int64) error {
-	if n.up.Load() {
+	if n.is(flagUp) {
 		return nil
 	}
 	b.files--
@@ -320,7 +320,7 @@ func (o *Overlay) renameFacts(ctx context.Context, r *renaming, td *safefs.Dir) 
 		if err := o.mustBeEmpty(r.dst); err != nil {
 			return f, err
 		}
-		f.dirtyDst = r.dst.up.Load()
+		f.dirtyDst = r.dst.is(flagUp)
 	}
 	if !f.dstExists {
 		st, err := td.Stat(r.newName)
@@ -404,7 +404,7 @@ func (o *Overlay) beforeRename(r *renaming, f facts, fd, td *safefs.Dir, trash *
 
 // beforeReplace prepares the target for being replaced.
 func (o *Overlay) beforeReplace(r *renaming, td *safefs.Dir, trash *string) error {
-	if !r.dst.up.Load() {
+	if !r.dst.is(flagUp) {
 		return nil
 	}
 	if r.dst.isDir() || o.lastName(r.dst, r.to, r.newName) {
@@ -512,11 +512,11 @@ func (o *Overlay) moved(n, to *node, d *safefs.Dir, name string, redirected bool
 		}
 		c.setStack(c.stack()[:1])
 		o.treeMu.Lock()
-		for _, e := range c.dir.idx.entries {
+		c.dir.idx.names.all(func(e *entry) {
 			if e.node != nil && e.node.isDir() {
 				todo = append(todo, e.node)
 			}
-		}
+		})
 		o.treeMu.Unlock()
 	}
 	if !merged {

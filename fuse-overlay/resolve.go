@@ -84,13 +84,13 @@ func (o *Overlay) intern(dir *node, name string, hits []hit) (*node, safefs.Stat
 		return nil, safefs.Stat{}, err
 	}
 	o.treeMu.Lock()
-	if e := dir.dir.idx.entries[name]; e != nil && e.node != nil { // another look-up was faster
+	if e := dir.dir.idx.names.get(name); e != nil && e.node != nil { // another look-up was faster
 		e.node.lookups++
 		old := e.node
 		o.treeMu.Unlock()
 		return old, safefs.Stat{}, nil
 	}
-	for _, k := range n.keys {
+	for _, k := range n.keys() {
 		if old := o.table.byKey[k]; old != nil {
 			old.lookups++
 			o.bindLocked(old, dir, name)
@@ -101,7 +101,7 @@ func (o *Overlay) intern(dir *node, name string, hits []hit) (*node, safefs.Stat
 	o.addLocked(n, dir, name)
 	o.treeMu.Unlock()
 	st := hits[0].st
-	if n.links.index.Load() != nil && hits[0].place.layer.index != 0 {
+	if n.indexName() != "" && hits[0].place.layer.index != 0 {
 		return n, safefs.Stat{}, nil // its attributes are those of the index
 	}
 	return n, st, o.shown(n, &st)
@@ -112,7 +112,7 @@ func (o *Overlay) nodeOf(dir *node, hits []hit) (*node, error) {
 	top := &hits[0]
 	n := newNode(top.st.Type(), 0)
 	upper := o.work != nil && top.place.layer.index == 0
-	n.up.Store(upper)
+	n.setIf(upper, flagUp)
 	marked := upper && !dir.pure() // it may carry an origin
 	if n.isDir() {
 		o.dirOf(n, hits, marked)
@@ -121,10 +121,10 @@ func (o *Overlay) nodeOf(dir *node, hits []hit) (*node, error) {
 	if !upper {
 		n.lower = top.spot
 	}
-	n.naked.Store(top.naked && top.st.Nlink == 1)
+	n.setIf(top.naked && top.st.Nlink == 1, flagNaked)
 	if n.typ == unix.S_IFREG && len(hits) > 1 {
 		data := hits[1].spot
-		n.data = &data
+		n.setData(&data)
 	}
 	origin := ""
 	if marked {
@@ -135,7 +135,7 @@ func (o *Overlay) nodeOf(dir *node, hits []hit) (*node, error) {
 		n.ino = ino
 	}
 	if top.st.Nlink > 1 {
-		n.keys = []fileID{{top.st.Dev, top.st.Ino}}
+		n.rare().keys = []fileID{{top.st.Dev, top.st.Ino}}
 		return n, o.hardLinked(n, top, origin)
 	}
 	return n, nil
@@ -149,11 +149,11 @@ func (o *Overlay) dirOf(n *node, hits []hit, marked bool) {
 	}
 	n.setStack(stack)
 	own := &hits[0].st
-	if n.up.Load() && len(hits) > 1 {
+	if n.is(flagUp) && len(hits) > 1 {
 		own = &hits[1].st
 	}
 	n.ino = o.shownIno(own.Dev, own.Ino)
-	if !n.up.Load() {
+	if !n.is(flagUp) {
 		return
 	}
 	if marked && len(hits) == 1 {
@@ -170,8 +170,8 @@ func (o *Overlay) dirOf(n *node, hits []hit, marked bool) {
 func (n *node) lowerData() spot {
 	n.copyMu.Lock()
 	defer n.copyMu.Unlock()
-	if n.data != nil {
-		return *n.data
+	if n.data() != nil {
+		return *n.data()
 	}
 	return n.lower
 }
@@ -182,7 +182,7 @@ func (o *Overlay) hardLinked(n *node, top *hit, origin string) error {
 		return nil
 	}
 	lowerLinks := uint32(0)
-	if !n.up.Load() {
+	if !n.is(flagUp) {
 		origin = string(o.originOf(top.spot, top.st.Dev))
 		lowerLinks = top.st.Nlink
 	}
@@ -197,19 +197,19 @@ func (o *Overlay) hardLinked(n *node, top *hit, origin string) error {
 	if err != nil {
 		return fmt.Errorf("index of hard links: %w", err)
 	}
-	if n.up.Load() && (st.Dev != top.st.Dev || st.Ino != top.st.Ino) {
+	if n.is(flagUp) && (st.Dev != top.st.Dev || st.Ino != top.st.Ino) {
 		return nil // another copy of the same file: it was split
 	}
 	shown, err := o.indexLinks(name, st.Nlink, lowerLinks)
 	if err != nil {
 		return err
 	}
-	n.links.index.Store(&name)
-	n.links.diff = shown - int(st.Nlink)
-	n.up.Store(true)
+	n.rare().links.index.Store(&name)
+	n.rare().links.diff = shown - int(st.Nlink)
+	n.set(flagUp)
 	n.typ = st.Type()
-	if k := (fileID{st.Dev, st.Ino}); k != n.keys[0] {
-		n.keys = append(n.keys, k)
+	if k := (fileID{st.Dev, st.Ino}); k != n.keys()[0] {
+		n.addKey(k)
 	}
 	return nil
 }
@@ -258,7 +258,7 @@ func (o *Overlay) list(ctx context.Context, dir *node) ([]dirName, error) {
 	for _, p := range stack {
 		from := len(l.entries)
 		if err := p.with(func(d *safefs.Dir) error { return l.layer(ctx, p, d) }); err != nil {
-			if r := dir.orphan.Load(); r != nil && errors.Is(err, syscall.ESTALE) {
+			if r := dir.orphan(); r != nil && errors.Is(err, syscall.ESTALE) {
 				return nil, nil
 			}
 			return nil, err
@@ -314,7 +314,7 @@ func (o *Overlay) numberOf(ctx context.Context, dir *node, name string) (uint64,
 	}
 	o.treeMu.Lock()
 	defer o.treeMu.Unlock()
-	if e := dir.dir.idx.entries[name]; e != nil && e.ino == 0 {
+	if e := dir.dir.idx.names.get(name); e != nil && e.ino == 0 {
 		e.ino = n.ino
 	}
 	return n.ino, nil

@@ -208,7 +208,7 @@ func (r *raw) dots(dir *node, off uint64, out *fuse.DirEntryList, plus bool) boo
 
 // addEntry adds one name; full says that it does not fit.
 func (r *raw) addEntry(ctx context.Context, dir *node, e *entry, out *fuse.DirEntryList, how detail) (full bool, err error) {
-	d := fuse.DirEntry{Name: e.name, Ino: e.ino, Mode: e.typ, Off: e.cookie}
+	d := fuse.DirEntry{Name: e.name, Ino: e.ino, Mode: e.typ(), Off: e.cookie}
 	if how != withAttributes {
 		if d.Ino == 0 {
 			if d.Ino, err = r.o.numberOf(ctx, dir, e.name); err != nil {

@@ -145,7 +145,7 @@ func (o *Overlay) dropPrivileges(n *node, fd int) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	v := n.aside.Load()
+	v := n.aside()
 	if v != nil {
 		v.show(&st)
 	}
@@ -286,11 +286,11 @@ func (o *Overlay) copyRange(ctx context.Context, from *node, at int64, to *node,
 
 // fsync makes n durable, unless nothing is to be.
 func (o *Overlay) fsync(n *node, dataOnly bool) error {
-	if o.c.Volatile || !n.up.Load() {
+	if o.c.Volatile || !n.is(flagUp) {
 		return nil
 	}
 	if n.isDir() {
-		if n.orphan.Load() != nil {
+		if n.orphan() != nil {
 			return nil
 		}
 		return n.upper().with(func(d *safefs.Dir) error { return d.Sync() })

@@ -25,7 +25,7 @@ type counters struct {
 func (s *Server) Stats() string {
 	o := s.o
 	o.treeMu.Lock()
-	nodes := len(o.table.nodes)
+	nodes := o.table.nodes.n
 	o.treeMu.Unlock()
 	o.fds.mu.Lock()
 	files := o.fds.lru.Len()

@@ -9,10 +9,12 @@ import (
 // table holds the nodes that the kernel knows, or that a request is at work
 // on. Everything in it is guarded by treeMu.
 type table struct {
-	nodes map[uint64]*node
+	nodes nodePages
 	byKey map[fileID]*node
+	keys  int // most of byKey since it was made
 	next  uint64
-	peak  int
+	freed int // nodes and names that were let go of since memory was given back
+	back  giveBack
 }
 
 // rootID is the kernel's number for the root.
@@ -22,7 +24,7 @@ const rootID = 1
 func (o *Overlay) get(id uint64) *node {
 	o.treeMu.Lock()
 	defer o.treeMu.Unlock()
-	return o.table.nodes[id]
+	return o.table.nodes.get(id)
 }
 
 // hold counts one more look-up of n.
@@ -48,43 +50,46 @@ func (o *Overlay) forget(n *node, k uint64) {
 // the lock.
 func (o *Overlay) dropLocked(n *node, dead []*node) []*node {
 	for n != nil && n.lookups == 0 && n != o.root && (n.dir == nil || n.dir.idx.kids == 0) {
-		if o.table.nodes[n.id] != n {
+		if o.table.nodes.get(n.id) != n {
 			return dead
 		}
-		delete(o.table.nodes, n.id)
-		for _, k := range n.keys {
+		o.table.nodes.del(n)
+		o.table.freed++
+		if n.dir != nil {
+			o.table.freed += n.dir.idx.names.n
+		}
+		for _, k := range n.keys() {
 			if o.table.byKey[k] == n {
 				delete(o.table.byKey, k)
 			}
 		}
 		dead = append(dead, n)
 		up := n.home.dir
-		for _, l := range n.more {
+		for _, l := range n.more() {
 			l.dir.dir.idx.unbind(l.name)
 			dead = o.dropLocked(l.dir, dead)
 		}
 		if up != nil {
 			up.dir.idx.unbind(n.home.name)
 		}
-		n.home, n.more = link{}, nil
+		n.home = link{}
+		n.setMore(nil)
 		n = up
 	}
 	o.shrinkLocked()
 	return dead
 }
 
-// shrinkLocked makes the map anew at a quarter of its peak: a Go map never
-// gives its buckets back.
+// shrinkLocked gives back what the table needs no more.
 func (o *Overlay) shrinkLocked() {
 	t := &o.table
-	if t.peak < 4096 || len(t.nodes) > t.peak/4 {
-		return
+	if t.keys >= 4096 && len(t.byKey) <= t.keys/4 { // a Go map never gives its buckets back
+		t.byKey, t.keys = copied(t.byKey), len(t.byKey)
 	}
-	m := make(map[uint64]*node, len(t.nodes))
-	for id, n := range t.nodes {
-		m[id] = n
+	if t.freed >= manyFreed && t.freed >= t.nodes.n {
+		t.freed = 0
+		t.back.soon()
 	}
-	t.nodes, t.peak = m, len(m)
 }
 
 // release gives back what a node that left the table had open.
@@ -97,7 +102,7 @@ func (o *Overlay) release(n *node) {
 	if n.isDir() {
 		o.tree.cache.drop(n.stack())
 	}
-	if r := n.orphan.Swap(nil); r != nil {
+	if r := n.swapOrphan(nil); r != nil {
 		o.quota.forgetFile(r, n.isDir())
 		_ = r.Close() // O_PATH, or a file without a name: nothing to lose
 	}
@@ -108,11 +113,11 @@ func (o *Overlay) addLocked(n *node, dir *node, name string) {
 	t := &o.table
 	n.id, n.lookups = t.next, 1
 	t.next++
-	t.nodes[n.id] = n
-	t.peak = max(t.peak, len(t.nodes))
-	for _, k := range n.keys {
+	t.nodes.put(n)
+	for _, k := range n.keys() {
 		t.byKey[k] = n
 	}
+	t.keys = max(t.keys, len(t.byKey))
 	if dir != nil {
 		o.bindLocked(n, dir, name)
 	}
@@ -125,7 +130,7 @@ func (o *Overlay) bindLocked(n *node, dir *node, name string) {
 	if n.home == l {
 		return
 	}
-	for _, m := range n.more {
+	for _, m := range n.more() {
 		if m == l {
 			return
 		}
@@ -134,7 +139,7 @@ func (o *Overlay) bindLocked(n *node, dir *node, name string) {
 		n.home = l
 		return
 	}
-	n.more = append(n.more, l)
+	n.setMore(append(n.more(), l))
 }
 
 // unbindLocked takes the link away; the name may stay listed. It tells whether
@@ -144,14 +149,15 @@ func (o *Overlay) unbindLocked(n *node, dir *node, name string) bool {
 	l := link{dir, name}
 	if n.home == l {
 		n.home = link{}
-		if k := len(n.more); k > 0 {
-			n.home, n.more = n.more[k-1], n.more[:k-1]
+		if more := n.more(); len(more) > 0 {
+			n.home = more[len(more)-1]
+			n.setMore(more[:len(more)-1])
 		}
 		return n.home.dir != nil
 	}
-	for i, m := range n.more {
+	for i, m := range n.more() {
 		if m == l {
-			n.more = append(n.more[:i], n.more[i+1:]...)
+			n.setMore(append(n.more()[:i], n.more()[i+1:]...))
 			break
 		}
 	}
@@ -163,7 +169,7 @@ func (o *Overlay) unbindLocked(n *node, dir *node, name string) bool {
 func (o *Overlay) known(dir *node, name string) (n *node, absent bool) {
 	o.treeMu.Lock()
 	defer o.treeMu.Unlock()
-	e := dir.dir.idx.entries[name]
+	e := dir.dir.idx.names.get(name)
 	if e == nil {
 		return nil, dir.dir.idx.complete
 	}
@@ -184,8 +190,9 @@ func newNode(typ uint32, ino uint64) *node {
 
 // addKeyLocked makes n known by k too.
 func (o *Overlay) addKeyLocked(n *node, k fileID) {
-	if !slices.Contains(n.keys, k) {
-		n.keys = append(n.keys, k)
+	if !slices.Contains(n.keys(), k) {
+		n.addKey(k)
 		o.table.byKey[k] = n
+		o.table.keys = max(o.table.keys, len(o.table.byKey))
 	}
 }

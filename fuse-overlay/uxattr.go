@@ -15,10 +15,10 @@ func (o *Overlay) getxattr(n *node, name string) (v []byte, err error) {
 	if err := o.xattrName(name, syscall.ENODATA); err != nil {
 		return nil, err
 	}
-	if n.naked.Load() {
+	if n.is(flagNaked) {
 		return nil, syscall.ENODATA
 	}
-	if n.bare.Load() && (name == "security.capability" || name == accessACL) {
+	if n.is(flagBare) && (name == "security.capability" || name == accessACL) {
 		return nil, syscall.ENODATA
 	}
 	err = o.with(n, func(a access) (err error) {
@@ -59,7 +59,7 @@ func (o *Overlay) listxattr(n *node, root bool) (shown []string, err error) {
 	if o.c.NoXattrs {
 		return nil, syscall.EOPNOTSUPP
 	}
-	if n.naked.Load() {
+	if n.is(flagNaked) {
 		return nil, nil
 	}
 	err = o.with(n, func(a access) error {
@@ -86,7 +86,7 @@ func (o *Overlay) removexattr(ctx context.Context, n *node, name string) error {
 	if err := o.mayWrite(); err != nil {
 		return err
 	}
-	if !n.up.Load() {
+	if !n.is(flagUp) {
 		if _, err := o.getxattr(n, name); err != nil {
 			return err
 		}
@@ -107,8 +107,7 @@ func (o *Overlay) changeXattr(ctx context.Context, n *node, name string, do func
 	if err := o.metaUp(ctx, n); err != nil {
 		return err
 	}
-	n.bare.Store(false)
-	n.naked.Store(false)
+	n.clear(flagBare | flagNaked)
 	if err := o.with(n, do); err != nil {
 		return err
 	}
