@@ -115,8 +115,32 @@ func (o *Overlay) copied(n *node, p *copyPlan, st *safefs.Stat) {
 		o.treeMu.Lock()
 		o.addKeyLocked(n, fileID{st.Dev, st.Ino})
 		o.treeMu.Unlock()
+	} else if p.st.Nlink > 1 {
+		o.splitOff(n, o.shownIno(st.Dev, st.Ino))
 	}
 	o.becomeUpper(n, p)
+}
+
+// splitOff gives n, the copy of one name of a lower file of several, a number of
+// its own: it is another file now.
+func (o *Overlay) splitOff(n *node, ino uint64) {
+	n.rare().split.Store(ino)
+	o.treeMu.Lock()
+	defer o.treeMu.Unlock()
+	if dir := n.home.dir; dir != nil {
+		dir.dir.idx.bind(n.home.name, n)
+	}
+}
+
+// tellSplit makes the kernel forget the number that n had. No lock is held: what
+// is told of a directory waits for those who list it.
+func (o *Overlay) tellSplit(n *node) {
+	if n.number() == n.ino || o.numberChanged == nil {
+		return
+	}
+	if dir := o.homeOf(n).dir; dir != nil {
+		o.numberChanged(n, dir)
+	}
 }
 
 // becomeUpper makes n upper as p says.

@@ -46,7 +46,10 @@ func (o *Overlay) copyUp(ctx context.Context, n *node, size int64) error {
 		done := make(chan struct{})
 		n.rare().copying = done
 		n.copyMu.Unlock()
-		err := o.copyUpAlone(ctx, n, size)
+		err := errMoved
+		for errors.Is(err, errMoved) {
+			err = o.copyUpAlone(ctx, n, size)
+		}
 		n.copyMu.Lock()
 		n.rare().copying = nil
 		n.copyMu.Unlock()
@@ -100,6 +103,7 @@ func (o *Overlay) copyUpAlone(ctx context.Context, n *node, size int64) error {
 	}
 	if err == nil {
 		o.copyUps.Add(1)
+		o.tellSplit(n)
 		o.settleNode(n)
 	}
 	return err
@@ -334,15 +338,27 @@ func (o *Overlay) publish(n *node, link func(d *safefs.Dir, name string) error, 
 		if l.dir == nil {
 			return orphan()
 		}
-		l.dir.dir.mu.Lock()
-		if l != o.homeOf(n) {
-			l.dir.dir.mu.Unlock()
-			continue
+		if done, err := o.publishAt(n, l, link); done {
+			return err
 		}
-		err := o.publishLocked(l, link)
-		l.dir.dir.mu.Unlock()
-		return err
 	}
+}
+
+// errMoved says that a file has come to have its name in a directory that is not
+// copied up.
+var errMoved = errors.New("the file has another name now")
+
+// publishAt is publish unless n's home is not l any more.
+func (o *Overlay) publishAt(n *node, l link, link func(d *safefs.Dir, name string) error) (done bool, err error) {
+	l.dir.dir.mu.Lock()
+	defer l.dir.dir.mu.Unlock()
+	if l != o.homeOf(n) {
+		return false, nil
+	}
+	if l.dir.upper() == nil {
+		return true, errMoved
+	}
+	return true, o.publishLocked(l, link)
 }
 
 func (o *Overlay) publishLocked(l link, link func(d *safefs.Dir, name string) error) error {

@@ -420,7 +420,7 @@ func (o *Overlay) linkRef(n *node, r *safefs.Ref, dir *node, name string) error 
 	if err != nil {
 		return err
 	}
-	origin := n.ino != o.shownIno(st.Dev, st.Ino)
+	origin := n.number() != o.shownIno(st.Dev, st.Ino)
 	if origin {
 		if err := o.impureLocked(dir); err != nil {
 			return err

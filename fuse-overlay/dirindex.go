@@ -58,7 +58,7 @@ func (x *childIndex) bind(name string, n *node) {
 	if e.node == nil {
 		x.kids++
 	}
-	e.node, e.ino, e.kind = n, n.ino, uint16(n.typ)
+	e.node, e.ino, e.kind = n, n.number(), uint16(n.typ)
 }
 
 // unbind says that no node is known for name; the name itself stays, if the

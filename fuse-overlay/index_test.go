@@ -7,6 +7,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/plyfs/plyfs/internal/fusetest"
 )
 
 func indexed(t *testing.T, r *rig) int {
@@ -85,6 +87,52 @@ func TestLinkedSpecials(t *testing.T) {
 	r.do("rm l m p q")
 	if n := indexed(t, r); n != 0 {
 		t.Errorf("%d entries in the index", n)
+	}
+}
+
+// TestLinksWithoutIndex: where the index can keep no copy of a lower file of
+// several names (a lower filesystem without file handles, a type of file that
+// cannot be marked), a change of one name is of that name, as on the kernel's
+// overlay, whichever name was looked at first.
+func TestLinksWithoutIndex(t *testing.T) {
+	t.Parallel()
+	const fill = `mkdir d1 d2; for i in $(seq 9); do echo $i > d1/a$i; ln d1/a$i d2/b$i; ln -s t$i d1/l$i; ln d1/l$i d2/m$i; mkfifo d1/p$i; ln d1/p$i d2/q$i; done`
+	const work = `umask 022; for i in $(seq 8); do stat d1/a$i d2/b$i d1/l$i d2/m$i d1/p$i d2/q$i >/dev/null; done
+		echo new >> d2/b1; echo new >> d1/a2; echo new >> d2/b3; rm d1/a3; mv d2/b4 d2/c4; mv d2/c4 d1/; echo x > d2/x; mv d2/x d2/b5; rm d2/b6; echo 6 > d2/b6; ln d2/b7 d2/c7; echo 7 >> d2/c7; echo new >> d2/b9
+		touch -hd 2001-01-01 d2/m1 d1/l2 d2/m3; rm d1/l3; mv d2/m4 d2/n4; mv d2/n4 d1/; ln -s y d2/y; mv d2/y d2/m5; rm d2/m6; ln d2/m7 d2/n7; chown -h 5 d2/n7
+		chmod 600 d2/q1 d1/p2 d2/q3; rm d1/p3; mv d2/q4 d2/r4; mv d2/r4 d1/; rm d2/q6; ln d2/q7 d2/r7; chmod 640 d2/r7
+		touch -hd 2001-01-01 d1/l8; rm d1/l8; ls -l d2 >/dev/null; touch -h d2/m8; echo 8 >> d1/a8; rm d1/a8; setfattr -n user.x -v y d2/b8`
+	const show = `find . ! -type d -printf '%p %y %n %#m %U %s %l\n' | sort; grep -r . . | sort; find . ! -type d -printf '%i %p\n' | sort -k 2 | awk '{ if (!($1 in n)) n[$1] = $2; print $2, n[$1] }'`
+	for name, formats := range map[string]Format{"no-handles": 0, "no-marks": User | Files} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t, "")
+			kernel := "index=off"
+			const prepare = "mkdir $1/ll $1/lu $1/lw $1/low; cd $1/ll; " + fill
+			fusetest.Must(t, prepare, r.dir)
+			if formats == 0 {
+				fusetest.Must(t, "mount -t overlay o -o lowerdir=$1/ll,upperdir=$1/lu,workdir=$1/lw $1/low", r.dir)
+				t.Cleanup(func() { check(t, unix.Unmount(r.dir+"/low", 0)) })
+			} else {
+				kernel += ",userxattr"
+				r.config.Formats = formats
+				fusetest.Must(t, "cp -a $1/ll/. $1/low; rm $1/low/d2/b*; for i in $(seq 9); do cp -a $1/low/d1/a$i $1/low/d2/b$i; done", r.dir)
+			}
+			r.lowers = []string{r.dir + "/low"}
+			r.config.Lower = r.lowers
+			want := r.throughKernel(kernel, work+"\n"+show)
+			wantLater := r.throughKernel(kernel, show)
+			fusetest.Must(t, "cd $1; rm -rf u w; mkdir u w", r.dir)
+			r.start()
+			if got := r.do(work + "\n" + show); got != want {
+				t.Errorf("%s", fusetest.Must(t, `echo "$1" > $3/1; echo "$2" > $3/2; diff $3/1 $3/2 || true`, want, got, r.dir))
+			}
+			r.stop()
+			r.start()
+			if got := r.do(show); got != wantLater {
+				t.Errorf("after a remount %s", fusetest.Must(t, `echo "$1" > $3/1; echo "$2" > $3/2; diff $3/1 $3/2 || true`, wantLater, got, r.dir))
+			}
+		})
 	}
 }
 

@@ -18,7 +18,7 @@ import (
 // and a field more makes each 16 bytes larger.
 type node struct {
 	id  uint64 // the kernel's number for it, never used again
-	ino uint64 // st_ino
+	ino uint64 // st_ino, see number
 	typ uint32 // type bits
 	flags
 
@@ -216,21 +216,23 @@ func (o *Overlay) withUpper(n *node, f func(a access) error) error {
 	o.renameMu.RLock()
 	defer o.renameMu.RUnlock()
 	for {
-		l, lock := o.homeOf(n), n.indexName() == ""
-		if l.dir != nil && lock {
-			l.dir.dir.mu.RLock()
-		}
-		if l == o.homeOf(n) {
-			err := o.withUpperLocked(n, l, f)
-			if l.dir != nil && lock {
-				l.dir.dir.mu.RUnlock()
-			}
+		if done, err := o.tryUpper(n, f); done {
 			return err
 		}
-		if l.dir != nil && lock {
-			l.dir.dir.mu.RUnlock()
-		}
 	}
+}
+
+// tryUpper is withUpper unless n's home changes meanwhile; renameMu is held.
+func (o *Overlay) tryUpper(n *node, f func(a access) error) (done bool, err error) {
+	l := o.homeOf(n)
+	if l.dir != nil && n.indexName() == "" {
+		l.dir.dir.mu.RLock()
+		defer l.dir.dir.mu.RUnlock()
+	}
+	if l != o.homeOf(n) {
+		return false, nil
+	}
+	return true, o.withUpperLocked(n, l, f)
 }
 
 // withUpperLocked is withUpper when renameMu and the directory of l, n's home,
@@ -242,8 +244,8 @@ func (o *Overlay) withUpperLocked(n *node, l link, f func(a access) error) error
 	if idx := n.indexName(); idx != "" {
 		return f(access{dir: o.work.index, name: idx})
 	}
-	if l.dir == nil {
-		return fmt.Errorf("file %d has no name any more: %w", n.ino, syscall.ESTALE)
+	if l.dir == nil || l.dir.upper() == nil {
+		return fmt.Errorf("file %d has no name any more: %w", n.number(), syscall.ESTALE)
 	}
 	return l.dir.upper().with(func(d *safefs.Dir) error { return f(access{dir: d, name: l.name}) })
 }
@@ -287,7 +289,7 @@ func (o *Overlay) shown(n *node, st *safefs.Stat) error {
 		st.Ino = n.ino
 		return nil
 	}
-	st.Ino = n.ino
+	st.Ino = n.number()
 	if st.Nlink > 0 && !n.is(flagUp) && o.homeOf(n).dir == nil {
 		st.Nlink-- // the layer still has the name that was removed
 	}

@@ -39,6 +39,8 @@ type Overlay struct {
 	// modeChanged is told of modes that change without the kernel's asking; nil
 	// before there is a mount.
 	modeChanged func(n *node)
+	// numberChanged is told of inode numbers that change; nil before there is a mount.
+	numberChanged func(n, dir *node)
 
 	// uncloned holds the devices of lower files of which the upper's filesystem
 	// takes no reflinks.

@@ -52,6 +52,9 @@ type seldom struct {
 	data    *spot         // guarded by copyMu: where the data of an upper metadata-only copy is
 	links   linkRecord    // guarded by copyMu
 
+	// split, once not 0, is st_ino: the copy of one name of a lower file of several
+	// is another file than that.
+	split atomic.Uint64
 	// aside is the owner and mode that an attribute keeps; see aside.go. Nil: the
 	// file's own.
 	aside atomic.Pointer[override]
@@ -66,6 +69,16 @@ func (n *node) rare() *seldom {
 	}
 	n.seldom.CompareAndSwap(nil, &seldom{})
 	return n.seldom.Load()
+}
+
+// number is st_ino.
+func (n *node) number() uint64 {
+	if s := n.seldom.Load(); s != nil {
+		if v := s.split.Load(); v != 0 {
+			return v
+		}
+	}
+	return n.ino
 }
 
 func (n *node) keys() []fileID {

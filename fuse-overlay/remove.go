@@ -286,22 +286,20 @@ func (o *Overlay) rmdir(ctx context.Context, dir *node, name string) error {
 
 func (o *Overlay) rmdirOnce(ctx context.Context, n, dir *node, name string) (err error) {
 	var trash string
+	defer func() { o.discard(trash) }()
 	o.renameMu.RLock()
+	defer o.renameMu.RUnlock()
 	dir.dir.mu.Lock()
+	defer dir.dir.mu.Unlock()
 	n.dir.mu.Lock()
-	if o.boundTo(n, dir, name) {
-		err = o.inUpperLocked(dir, func(d *safefs.Dir) error {
-			trash, err = o.rmdirLocked(ctx, n, dir, name, d)
-			return err
-		})
-	} else {
-		err = syscall.ENOENT
+	defer n.dir.mu.Unlock()
+	if !o.boundTo(n, dir, name) {
+		return syscall.ENOENT
 	}
-	n.dir.mu.Unlock()
-	dir.dir.mu.Unlock()
-	o.renameMu.RUnlock()
-	o.discard(trash)
-	return err
+	return o.inUpperLocked(dir, func(d *safefs.Dir) error {
+		trash, err = o.rmdirLocked(ctx, n, dir, name, d)
+		return err
+	})
 }
 
 // discard removes a staged name, "" for none; what fails is swept later.

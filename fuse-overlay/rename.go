@@ -103,13 +103,12 @@ func (o *Overlay) rename(ctx context.Context, from *node, oldName string, to *no
 		return err
 	}
 	var trash string
+	defer func() { o.discard(trash) }()
 	o.renameMu.Lock()
+	defer o.renameMu.Unlock()
 	r.lock()
-	err := o.renameLocked(ctx, r, &trash)
-	r.unlock()
-	o.renameMu.Unlock()
-	o.discard(trash)
-	return err
+	defer r.unlock()
+	return o.renameLocked(ctx, r, &trash)
 }
 
 // lock takes the directories' locks; with renameMu held for writing nobody

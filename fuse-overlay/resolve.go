@@ -29,9 +29,7 @@ func (o *Overlay) lookup(ctx context.Context, dir *node, name string) (n *node, 
 		return nil, st, nil
 	}
 	if n == nil {
-		dir.dir.mu.RLock()
-		n, st, err = o.findLocked(ctx, dir, name)
-		dir.dir.mu.RUnlock()
+		n, st, err = o.find(ctx, dir, name)
 		if n == nil || err != nil || st.Ino != 0 {
 			return n, st, err
 		}
@@ -43,9 +41,10 @@ func (o *Overlay) lookup(ctx context.Context, dir *node, name string) (n *node, 
 	return n, st, nil
 }
 
-// findLocked searches the layers with dir's lock held. st is set (its Ino not
-// 0) when the node is new.
-func (o *Overlay) findLocked(ctx context.Context, dir *node, name string) (*node, safefs.Stat, error) {
+// find searches the layers. st is set (its Ino not 0) when the node is new.
+func (o *Overlay) find(ctx context.Context, dir *node, name string) (*node, safefs.Stat, error) {
+	dir.dir.mu.RLock()
+	defer dir.dir.mu.RUnlock()
 	hits, err := o.search(ctx, dir, name)
 	if err != nil || len(hits) == 0 {
 		return nil, safefs.Stat{}, err
@@ -176,9 +175,11 @@ func (n *node) lowerData() spot {
 	return n.lower
 }
 
-// hardLinked completes a node of several links: what the index says of it.
+// hardLinked completes a node of several links: what the index says of it. Names
+// of a lower file of which the index can keep no copy are nodes of their own, as
+// in the kernel: a change of one copies that one, and not the file.
 func (o *Overlay) hardLinked(n *node, top *hit, origin string) error {
-	if o.work == nil || o.work.index == nil {
+	if o.work == nil {
 		return nil
 	}
 	lowerLinks := uint32(0)
@@ -186,12 +187,14 @@ func (o *Overlay) hardLinked(n *node, top *hit, origin string) error {
 		origin = string(o.originOf(top.spot, top.st.Dev))
 		lowerLinks = top.st.Nlink
 	}
-	if origin == "" {
+	if o.work.index == nil || origin == "" {
+		n.splits(lowerLinks > 0)
 		return nil
 	}
 	name := indexNameOf([]byte(origin))
 	st, err := o.work.index.Stat(name)
 	if absent(err) {
+		n.splits(lowerLinks > 0 && !o.canMark(n.typ))
 		return nil
 	}
 	if err != nil {
@@ -212,6 +215,13 @@ func (o *Overlay) hardLinked(n *node, top *hit, origin string) error {
 		n.addKey(k)
 	}
 	return nil
+}
+
+// splits says, of a new node, that it is one name only and not the lower file.
+func (n *node) splits(yes bool) {
+	if yes {
+		n.rare().keys = nil
+	}
 }
 
 // indexLinks reads the link count that an index entry records.

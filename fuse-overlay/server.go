@@ -57,6 +57,13 @@ func (r *raw) Init(s *fuse.Server) {
 			r.o.log.Debugf("tell of a changed mode: %v", st)
 		}
 	}
+	r.o.numberChanged = func(n, dir *node) {
+		for id, off := range map[uint64]int64{n.id: -1, dir.id: 0} { // of the directory, its listing
+			if st := s.InodeNotify(id, off, 0); !st.Ok() {
+				r.o.log.Debugf("tell of a changed inode number: %v", st)
+			}
+		}
+	}
 }
 
 // status turns an error into an answer.

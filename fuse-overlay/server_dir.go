@@ -227,7 +227,7 @@ func (r *raw) addEntry(ctx context.Context, dir *node, e *entry, out *fuse.DirEn
 		d.Ino = r.edge.ino(d.Ino)
 		return out.AddDirLookupEntry(d) == nil, nil
 	}
-	d.Ino, d.Mode = r.edge.ino(n.ino), n.typ
+	d.Ino, d.Mode = r.edge.ino(n.number()), n.typ
 	eo := out.AddDirLookupEntry(d)
 	if eo == nil {
 		r.o.forget(n, 1)

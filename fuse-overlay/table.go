@@ -97,7 +97,7 @@ func (o *Overlay) release(n *node) {
 	o.fds.drop(n)
 	o.pass.drop(n)
 	if err := o.fds.takeLost(n); err != nil {
-		o.log.Errorf("a file that nobody has open any more (number %d): %v", n.ino, err)
+		o.log.Errorf("a file that nobody has open any more (number %d): %v", n.number(), err)
 	}
 	if n.isDir() {
 		o.tree.cache.drop(n.stack())
