@@ -3,6 +3,7 @@ package fsview
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"sync"
@@ -47,8 +48,11 @@ func (h *blobHandle) Flags() vnode.OpenFlags {
 // ReadAt implements vnode.Handle.
 func (h *blobHandle) ReadAt(ctx context.Context, p []byte, off int64) (int, error) {
 	n, err := h.blob.readAt(ctx, p, off)
-	if n > 0 || err == nil || errors.Is(err, io.EOF) {
+	switch {
+	case n > 0 || err == nil || errors.Is(err, io.EOF):
 		return n, nil
+	case ctx.Err() != nil:
+		return 0, ctx.Err() // an interrupted read is no failure: it can be made again
 	}
 	return 0, h.fs.fail(h.w, "reading", err)
 }
@@ -104,36 +108,64 @@ func (b *readerBlob) size() (int64, bool) { return b.n, true }
 func (b *readerBlob) close() error        { return b.after() }
 
 // generated is content that is made while it is read, front to back. The
-// generator starts with the first read and is stopped by close.
+// generator starts with the first read and is stopped by close. A read that is
+// interrupted loses nothing: the generator waits for the next.
 type generated struct {
-	make  func(ctx context.Context, w io.Writer) error
-	after func() error
-	ctx   context.Context // the generator's
-	stop  context.CancelFunc
+	make   func(ctx context.Context, w io.Writer) error
+	after  func() error
+	ctx    context.Context // the generator's
+	stop   context.CancelFunc
+	chunks chan []byte   // what the generator writes; closed when it has ended
+	taken  chan struct{} // the chunk is used up
+	err    error         // the generator's; set before chunks is closed
 
-	mu     sync.Mutex // guards what follows; held during a read
-	pipe   *io.PipeReader
-	done   chan struct{}
-	pos    int64
-	closed bool
+	mu      sync.Mutex // guards what follows; held during a read
+	started bool
+	rest    []byte // of the chunk, which is the generator's until it is told that it was taken
+	pos     int64
+	closed  bool
 }
 
 func newGenerated(make func(context.Context, io.Writer) error, after func() error) blob {
-	ctx, stop := context.WithCancel(context.Background())
-	return &generated{make: make, after: after, ctx: ctx, stop: stop}
+	g := &generated{make: make, after: after}
+	g.ctx, g.stop = context.WithCancel(context.Background())
+	g.chunks, g.taken = newChunks()
+	return g
 }
+
+func newChunks() (chan []byte, chan struct{}) { return make(chan []byte), make(chan struct{}, 1) }
 
 func (g *generated) size() (int64, bool) { return 0, false }
 
-// startLocked runs the generator.
-func (g *generated) startLocked() {
-	r, w := io.Pipe()
-	g.pipe, g.done = r, make(chan struct{})
-	go func() {
-		defer close(g.done)
-		// CloseWithError never fails.
-		_ = w.CloseWithError(g.make(g.ctx, w))
-	}()
+// generate runs the generator.
+func (g *generated) generate() {
+	defer close(g.chunks)
+	g.err = g.make(g.ctx, chunkWriter{g})
+}
+
+// chunkWriter is where the generator writes to: a Write ends when all of it was read.
+type chunkWriter struct{ g *generated }
+
+// Write implements io.Writer.
+func (w chunkWriter) Write(p []byte) (int, error) {
+	g := w.g
+	if len(p) == 0 {
+		return 0, g.ctx.Err()
+	}
+	select {
+	case g.chunks <- p:
+	case <-g.ctx.Done():
+		return 0, g.ctx.Err()
+	}
+	select {
+	case <-g.taken:
+		return len(p), nil
+	case <-g.ctx.Done():
+	}
+	g.mu.Lock()
+	g.rest = nil // p is the caller's again
+	g.mu.Unlock()
+	return 0, g.ctx.Err()
 }
 
 func (g *generated) readAt(ctx context.Context, p []byte, off int64) (int, error) {
@@ -145,38 +177,60 @@ func (g *generated) readAt(ctx context.Context, p []byte, off int64) (int, error
 	case off != g.pos:
 		return 0, errno.New(errno.ErrSeek, "this stream is made while it is read, front to back: read it from the start, without seeking")
 	}
-	if g.pipe == nil {
-		g.startLocked()
+	if !g.started {
+		g.started = true
+		go g.generate()
 	}
-	// An interrupted reader ends the generator: a part that was asked for
-	// and not delivered could not be asked for again.
-	unhook := context.AfterFunc(ctx, g.stop)
-	defer unhook()
 	n := 0
 	for n < len(p) {
-		m, err := g.pipe.Read(p[n:])
-		n += m
-		if err != nil {
-			g.pos += int64(n)
-			if n > 0 && errors.Is(err, io.EOF) {
-				return n, nil
+		if err := g.moreLocked(ctx); err != nil {
+			if n > 0 {
+				break // the next read is told
 			}
-			return n, err
+			return 0, err
+		}
+		m := copy(p[n:], g.rest)
+		g.rest = g.rest[m:]
+		n += m
+		if len(g.rest) == 0 {
+			g.taken <- struct{}{} // there is room: one for each chunk
 		}
 	}
 	g.pos += int64(n)
 	return n, nil
 }
 
+// moreLocked waits for a chunk if none is left.
+func (g *generated) moreLocked(ctx context.Context) error {
+	if len(g.rest) > 0 {
+		return nil
+	}
+	select {
+	case c, ok := <-g.chunks:
+		switch {
+		case ok:
+			g.rest = c
+		case g.err != nil:
+			return g.err
+		default:
+			return io.EOF
+		}
+	case <-ctx.Done():
+		return fmt.Errorf("reading a stream that is made meanwhile: %w", ctx.Err())
+	}
+	return nil
+}
+
 func (g *generated) close() error {
 	g.stop()
 	g.mu.Lock()
-	defer g.mu.Unlock()
 	g.closed = true
-	if g.pipe != nil {
-		_ = g.pipe.Close() // never fails; wakes the generator
-		<-g.done
-		g.pipe = nil
+	started := g.started
+	g.mu.Unlock()
+	if started {
+		for range g.chunks { // until the generator has ended
+			continue
+		}
 	}
 	return g.after()
 }

@@ -72,7 +72,7 @@ func (p place) inoOf(ctx context.Context, e entry) uint64 {
 	case e.row.Listed == Held:
 		if id, ok := q.layerID(); ok {
 			p.fs.mu.Lock()
-			path = p.fs.held[id]
+			path = p.fs.held[id].path
 			p.fs.mu.Unlock()
 		}
 	}

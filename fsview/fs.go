@@ -36,7 +36,7 @@ type FS struct {
 	index  atomic.Pointer[index]
 
 	mu      sync.Mutex
-	held    map[string]string        // layer ID → mount path, for mounts taken here; guarded by mu
+	held    map[string]heldMount     // layer ID → mount path, for mounts taken here; guarded by mu
 	taking  map[string]chan struct{} // layers that are being mounted or let go; guarded by mu
 	folders map[store.Kind]folderSet // empty folders of by-name; guarded by mu
 	drafts  map[string]*draft        // guarded by mu
@@ -58,7 +58,7 @@ func New(o Options) (*FS, error) {
 	}
 	f := &FS{
 		opts: o, store: o.Store, log: o.Log, rows: table(), born: time.Now(),
-		held: map[string]string{}, taking: map[string]chan struct{}{},
+		held: map[string]heldMount{}, taking: map[string]chan struct{}{},
 		folders: map[store.Kind]folderSet{}, drafts: map[string]*draft{},
 		writers: map[where][]*valueHandle{}, imports: map[string]int{},
 	}

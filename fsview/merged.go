@@ -13,6 +13,7 @@ import (
 	"github.com/plyfs/plyfs/internal/errno"
 	"github.com/plyfs/plyfs/internal/holders"
 	"github.com/plyfs/plyfs/internal/idmap"
+	"github.com/plyfs/plyfs/internal/mounts"
 	"github.com/plyfs/plyfs/internal/vnode"
 	"github.com/plyfs/plyfs/store"
 )
@@ -78,7 +79,41 @@ func (p place) merged(ctx context.Context) (vnode.Node, error) {
 	if err != nil {
 		return nil, fmt.Errorf("opening the mount at %s: %w", path, err)
 	}
+	// Looked at afterwards: a window that was opened before the mount went is
+	// one on nothing (ESTALE), but one on what lay under it would take files.
+	if err := p.fs.stillMounted(p); err != nil {
+		if f, ok := n.(vnode.Forgetter); ok {
+			f.Forget()
+		}
+		return nil, err
+	}
 	return n, nil
+}
+
+// heldMount is a mount that was taken.
+type heldMount struct {
+	path string
+	// mount: it is one; with drivers that keep whole copies it is a directory.
+	mount bool
+}
+
+// stillMounted refuses a mount that is counted and was taken, but is gone:
+// somebody unmounted it without the count.
+func (f *FS) stillMounted(p place) error {
+	id, _ := p.layerID()
+	f.mu.Lock()
+	h := f.held[id]
+	f.mu.Unlock()
+	if !h.mount {
+		return nil
+	}
+	switch on, err := mounts.IsMountPoint(h.path); {
+	case err != nil:
+		return fmt.Errorf("looking at the mount of %s: %w", p.label(), err)
+	case !on:
+		return errno.New(errno.ErrInUse, "%s is counted as mounted at %s, but somebody unmounted that without the count: `echo 'umount force' > ctl` sets the count to zero, then it can be mounted again", p.label(), h.path)
+	}
+	return nil
 }
 
 // holds tells whether this tree holds the mount of the place's layer.
@@ -93,6 +128,18 @@ func (f *FS) holds(tx *store.Tx, w where) bool {
 	f.mu.Unlock()
 	m, counted := tx.Mountpoint(id)
 	return held && counted && m.Count > 0
+}
+
+// countHeld is how many mounts are held that anyone counts.
+func (f *FS) countHeld(tx *store.Tx) (n int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for id := range f.held {
+		if m, ok := tx.Mountpoint(id); ok && m.Count > 0 {
+			n++
+		}
+	}
+	return n
 }
 
 // holdsAny tells whether any mount is held, or about to be.
@@ -161,10 +208,15 @@ func (f *FS) take(ctx context.Context, p place, o drivers.MountOptions) (string,
 	if err != nil {
 		return "", err
 	}
+	on, err := mounts.IsMountPoint(path)
+	if err != nil {
+		_, uerr := f.store.Unmount(context.WithoutCancel(ctx), id, false)
+		return "", errors.Join(fmt.Errorf("looking at the mount of %s: %w", p.label(), err), uerr)
+	}
 	f.mu.Lock()
 	closed := f.closed
 	if !closed {
-		f.held[id] = path
+		f.held[id] = heldMount{path, on}
 	}
 	f.mu.Unlock()
 	if closed {
@@ -178,17 +230,17 @@ func (f *FS) take(ctx context.Context, p place, o drivers.MountOptions) (string,
 // anyone: somebody may have unmounted it by force.
 func (f *FS) stillHeld(ctx context.Context, id string) (string, bool) {
 	f.mu.Lock()
-	path, ok := f.held[id]
+	h, ok := f.held[id]
 	f.mu.Unlock()
 	if !ok {
 		return "", false
 	}
 	tx, err := f.view(ctx)
 	if err != nil {
-		return path, true
+		return h.path, true
 	}
 	if m, ok := tx.Mountpoint(id); ok && m.Count > 0 {
-		return path, true
+		return h.path, true
 	}
 	f.mu.Lock()
 	delete(f.held, id)

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/plyfs/plyfs/fsview"
 	"github.com/plyfs/plyfs/internal/vnode"
 )
@@ -164,4 +166,30 @@ func TestTrees(t *testing.T) {
 		t.Errorf("after Forget: %v", err)
 	}
 	m.(vnode.Forgetter).Forget()
+}
+
+// A mount that somebody takes away without the count is not mistaken for the
+// directory that it was on: that would take files which nobody finds again.
+func TestMergedWithoutItsMount(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, "overlay")
+	w.mkdir("containers/web")
+	w.same(len(w.ls("containers/web/merged")), 0, "an empty container")
+	_, path, _ := strings.Cut(w.read("containers/web/mount"), "path ")
+	path = strings.TrimSpace(path)
+	if err := unix.Unmount(path, 0); err != nil {
+		t.Fatal(err)
+	}
+	w.is(w.write("containers/web/merged/lost", "x"), "EBUSY", "writing where nothing is mounted")
+	w.same(strings.Contains(w.read("containers/web/error"), "umount force"), true, "the advice")
+	if left, err := os.ReadDir(path); err != nil || len(left) > 0 {
+		t.Errorf("below the mount point: %v, %v", left, err)
+	}
+	w.is(w.write("containers/web/ctl", "umount force\n"), "OK", "umount force")
+	w.same(strings.Contains(w.read("status"), "mounts-held 0\n"), true, "status")
+	w.is(w.write("containers/web/merged/kept", "x"), "OK", "mounted again")
+	w.same(w.read("containers/web/diff/kept"), "x", "diff/")
+	w.same(strings.Contains(w.read("status"), "mounts-held 1\n"), true, "status")
+	w.peer("unmount", "--force", strings.TrimSpace(w.read("containers/web/layer/id")))
+	w.same(strings.Contains(w.read("status"), "mounts-held 0\n"), true, "status after the peer's unmount")
 }

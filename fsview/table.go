@@ -180,8 +180,9 @@ func statusText(p place) ([]byte, error) {
 	var b bytes.Buffer
 	f := p.fs
 	f.mu.Lock()
-	drafts, held := len(f.drafts), len(f.held)
+	drafts := len(f.drafts)
 	f.mu.Unlock()
+	held := f.countHeld(p.tx)
 	fmt.Fprintf(&b, "driver %s\ngeneration %d\n", f.store.DriverName(), p.tx.Generation())
 	for kind := store.KindLayer; kind <= store.KindContainer; kind++ {
 		fmt.Fprintf(&b, "%s %d\n", kind.Plural(), p.tx.Len(kind))

@@ -222,10 +222,9 @@ func (h *importHandle) Truncate(_ context.Context, size uint64) error {
 	return nil
 }
 
-// Flush implements vnode.Flusher. As with other files, a signal does not undo a
-// close.
+// Flush implements vnode.Flusher. A signal ends the import, and with it the
+// close: nothing is imported then.
 func (h *importHandle) Flush(ctx context.Context) error {
-	ctx = context.WithoutCancel(ctx)
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.file == nil || h.size == h.done {

@@ -331,20 +331,26 @@ func (h *valueHandle) truncateLocked(size uint64) error {
 }
 
 // Flush implements vnode.Flusher. A signal does not undo a close: programs
-// cannot close again (Go's runtime interrupts its own system calls), and one
-// that is killed commits what it had sent.
-func (h *valueHandle) Flush(ctx context.Context) error {
-	ctx = context.WithoutCancel(ctx)
+// cannot close again, and one that is killed commits what it had sent. Verbs it
+// does end.
+func (h *valueHandle) Flush(ctx context.Context) error { return h.flush(ctx, false) }
+
+// flush commits what was written; what was only truncated if all is to be.
+func (h *valueHandle) flush(ctx context.Context, all bool) error {
+	if h.w.row.Kind != Ctl {
+		ctx = context.WithoutCancel(ctx)
+	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.wrote || h.cut && h.ever {
+	if h.wrote || h.cut && (h.ever || all) {
 		return h.fs.fail(h.w, "closing", h.commitLocked(ctx))
 	}
 	return nil
 }
 
-// Fsync implements vnode.Fsyncer: it commits, durably, what was written.
-func (h *valueHandle) Fsync(ctx context.Context, _ bool) error { return h.Flush(ctx) }
+// Fsync implements vnode.Fsyncer: it commits, durably, what was written or
+// truncated.
+func (h *valueHandle) Fsync(ctx context.Context, _ bool) error { return h.flush(ctx, true) }
 
 // Release implements vnode.Handle.
 func (h *valueHandle) Release(ctx context.Context) error {

@@ -409,3 +409,47 @@ func TestForeignXattrs(t *testing.T) {
 		}
 	}
 }
+
+// Whoever syncs a file has what it is now, also when it was only truncated.
+func TestFsyncCommitsTruncation(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, "vfs")
+	w.mkdir("containers/x")
+	w.is(w.write("containers/x/metadata", "much"), "OK", "metadata")
+	f := w.open("containers/x/metadata", os.O_RDWR)
+	f.ok(f.h.(vnode.Truncater).Truncate(w.ctx, 2), f.h.(vnode.Fsyncer).Fsync(w.ctx, false))
+	w.same(w.read("containers/x/metadata"), "mu", "after fsync")
+	f.ok(f.flush(), f.release())
+	f = w.open("containers/x/metadata", os.O_WRONLY|os.O_TRUNC)
+	w.same(w.read("containers/x/metadata"), "mu", "before fsync")
+	f.ok(f.h.(vnode.Fsyncer).Fsync(w.ctx, false))
+	w.same(w.read("containers/x/metadata"), "", "truncated and synced")
+	f.ok(f.flush(), f.release())
+}
+
+// Verbs that run when ctl is closed, and an import, end with whoever closes:
+// nothing is done then, and the same can be asked again.
+func TestInterruptedWork(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, "vfs")
+	gone, cancel := context.WithCancel(w.ctx)
+	cancel()
+	f := w.open("ctl", os.O_WRONLY|os.O_TRUNC)
+	f.ok(f.write("check full", 0))
+	w.is(f.h.(vnode.Flusher).Flush(gone), "EINTR", "check, interrupted")
+	w.same(strings.Contains(w.read("progress"), "check-full interrupted"), true, w.read("progress"))
+	f.ok(f.release())
+
+	w.mkdir("layers/base")
+	w.is(w.write("layers/base/diff.tar", string(tarOf(t, "f=x"))), "OK", "content")
+	w.mkdir("layers/base/images/app")
+	archive := w.read("images/app/oci.tar")
+	v := newWorld(t, "vfs")
+	in := v.create("images/import", "app.tar")
+	in.ok(in.write(archive, 0))
+	v.is(in.h.(vnode.Flusher).Flush(gone), "EINTR", "import, interrupted")
+	v.same(len(v.ls("images/by-id")), 0, "images after an interrupted import")
+	in.ok(in.flush())
+	v.same(v.ls("images/by-id"), w.ls("images/by-id"), "images")
+	in.ok(in.release())
+}

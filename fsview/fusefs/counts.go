@@ -133,6 +133,8 @@ type counted struct {
 // Lookup implements fuse.RawFileSystem.
 func (c counted) Lookup(cancel <-chan struct{}, header *fuse.InHeader, name string, out *fuse.EntryOut) fuse.Status {
 	defer c.counts[opLookup].since(time.Now())
+	cancel, answered := patient(cancel, header.Pid)
+	defer answered()
 	return c.raw.Lookup(cancel, header, name, out)
 }
 
@@ -151,6 +153,8 @@ func (c counted) GetAttr(cancel <-chan struct{}, input *fuse.GetAttrIn, out *fus
 // SetAttr implements fuse.RawFileSystem.
 func (c counted) SetAttr(cancel <-chan struct{}, input *fuse.SetAttrIn, out *fuse.AttrOut) fuse.Status {
 	defer c.counts[opSetAttr].since(time.Now())
+	cancel, answered := patient(cancel, input.Pid)
+	defer answered()
 	return c.raw.SetAttr(cancel, input, out)
 }
 
@@ -163,54 +167,72 @@ func (c counted) Readlink(cancel <-chan struct{}, header *fuse.InHeader) ([]byte
 // Symlink implements fuse.RawFileSystem.
 func (c counted) Symlink(cancel <-chan struct{}, header *fuse.InHeader, pointedTo string, linkName string, out *fuse.EntryOut) fuse.Status {
 	defer c.counts[opSymlink].since(time.Now())
+	cancel, answered := patient(cancel, header.Pid)
+	defer answered()
 	return c.raw.Symlink(cancel, header, pointedTo, linkName, out)
 }
 
 // Mknod implements fuse.RawFileSystem.
 func (c counted) Mknod(cancel <-chan struct{}, input *fuse.MknodIn, name string, out *fuse.EntryOut) fuse.Status {
 	defer c.counts[opMknod].since(time.Now())
+	cancel, answered := patient(cancel, input.Pid)
+	defer answered()
 	return c.raw.Mknod(cancel, input, name, out)
 }
 
 // Mkdir implements fuse.RawFileSystem.
 func (c counted) Mkdir(cancel <-chan struct{}, input *fuse.MkdirIn, name string, out *fuse.EntryOut) fuse.Status {
 	defer c.counts[opMkdir].since(time.Now())
+	cancel, answered := patient(cancel, input.Pid)
+	defer answered()
 	return c.raw.Mkdir(cancel, input, name, out)
 }
 
 // Unlink implements fuse.RawFileSystem.
 func (c counted) Unlink(cancel <-chan struct{}, header *fuse.InHeader, name string) fuse.Status {
 	defer c.counts[opUnlink].since(time.Now())
+	cancel, answered := patient(cancel, header.Pid)
+	defer answered()
 	return c.raw.Unlink(cancel, header, name)
 }
 
 // Rmdir implements fuse.RawFileSystem.
 func (c counted) Rmdir(cancel <-chan struct{}, header *fuse.InHeader, name string) fuse.Status {
 	defer c.counts[opRmdir].since(time.Now())
+	cancel, answered := patient(cancel, header.Pid)
+	defer answered()
 	return c.raw.Rmdir(cancel, header, name)
 }
 
 // Rename implements fuse.RawFileSystem.
 func (c counted) Rename(cancel <-chan struct{}, input *fuse.RenameIn, oldName string, newName string) fuse.Status {
 	defer c.counts[opRename].since(time.Now())
+	cancel, answered := patient(cancel, input.Pid)
+	defer answered()
 	return c.raw.Rename(cancel, input, oldName, newName)
 }
 
 // Link implements fuse.RawFileSystem.
 func (c counted) Link(cancel <-chan struct{}, input *fuse.LinkIn, filename string, out *fuse.EntryOut) fuse.Status {
 	defer c.counts[opLink].since(time.Now())
+	cancel, answered := patient(cancel, input.Pid)
+	defer answered()
 	return c.raw.Link(cancel, input, filename, out)
 }
 
 // Open implements fuse.RawFileSystem.
 func (c counted) Open(cancel <-chan struct{}, input *fuse.OpenIn, out *fuse.OpenOut) fuse.Status {
 	defer c.counts[opOpen].since(time.Now())
+	cancel, answered := patient(cancel, input.Pid)
+	defer answered()
 	return c.raw.Open(cancel, input, out)
 }
 
 // Create implements fuse.RawFileSystem.
 func (c counted) Create(cancel <-chan struct{}, input *fuse.CreateIn, name string, out *fuse.CreateOut) fuse.Status {
 	defer c.counts[opCreate].since(time.Now())
+	cancel, answered := patient(cancel, input.Pid)
+	defer answered()
 	return c.raw.Create(cancel, input, name, out)
 }
 
@@ -229,6 +251,8 @@ func (c counted) Read(cancel <-chan struct{}, input *fuse.ReadIn, buf []byte) (f
 // Write implements fuse.RawFileSystem.
 func (c counted) Write(cancel <-chan struct{}, input *fuse.WriteIn, data []byte) (uint32, fuse.Status) {
 	defer c.counts[opWrite].since(time.Now())
+	cancel, answered := patient(cancel, input.Pid)
+	defer answered()
 	return c.raw.Write(cancel, input, data)
 }
 
@@ -259,12 +283,16 @@ func (c counted) Ioctl(cancel <-chan struct{}, input *fuse.IoctlIn, inbuf []byte
 // Flush implements fuse.RawFileSystem.
 func (c counted) Flush(cancel <-chan struct{}, input *fuse.FlushIn) fuse.Status {
 	defer c.counts[opFlush].since(time.Now())
+	cancel, answered := patient(cancel, input.Pid)
+	defer answered()
 	return c.raw.Flush(cancel, input)
 }
 
 // Fsync implements fuse.RawFileSystem.
 func (c counted) Fsync(cancel <-chan struct{}, input *fuse.FsyncIn) fuse.Status {
 	defer c.counts[opFsync].since(time.Now())
+	cancel, answered := patient(cancel, input.Pid)
+	defer answered()
 	return c.raw.Fsync(cancel, input)
 }
 
@@ -325,12 +353,16 @@ func (c counted) ListXAttr(cancel <-chan struct{}, header *fuse.InHeader, dest [
 // SetXAttr implements fuse.RawFileSystem.
 func (c counted) SetXAttr(cancel <-chan struct{}, input *fuse.SetXAttrIn, attr string, data []byte) fuse.Status {
 	defer c.counts[opSetXAttr].since(time.Now())
+	cancel, answered := patient(cancel, input.Pid)
+	defer answered()
 	return c.raw.SetXAttr(cancel, input, attr, data)
 }
 
 // RemoveXAttr implements fuse.RawFileSystem.
 func (c counted) RemoveXAttr(cancel <-chan struct{}, header *fuse.InHeader, attr string) fuse.Status {
 	defer c.counts[opRemoveXAttr].since(time.Now())
+	cancel, answered := patient(cancel, header.Pid)
+	defer answered()
 	return c.raw.RemoveXAttr(cancel, header, attr)
 }
 
