@@ -40,12 +40,15 @@ type applier struct {
 	// was empty: then everything is the stream's. named holds those that
 	// stood in the stream, for the peers' rule that a record has each once.
 	made, named *spill.Set
-	seed        maphash.Seed
-	late        lateDirs
-	uids, gids  map[uint32]struct{}
-	entries     int
-	userns      bool
-	us          creator
+	// marked says that there may be whiteouts of the style Files.
+	marked     bool
+	pruned     *spill.Set // paths below which only what the stream made was left
+	seed       maphash.Seed
+	late       lateDirs
+	uids, gids map[uint32]struct{}
+	entries    int
+	userns     bool
+	us         creator
 }
 
 var errNotEmpty = errors.New("the directory is not empty")
@@ -53,7 +56,7 @@ var errNotEmpty = errors.New("the directory is not empty")
 func newApplier(root *safefs.Dir, in *parser, rec *recorder, fail func(error), o ApplyOptions) *applier {
 	return &applier{
 		root: newOpenDir(root), o: o, in: in, out: newPipe(rec, fail), records: rec != nil,
-		dirs: map[string]*openDir{}, named: spill.NewSet(),
+		dirs: map[string]*openDir{}, named: spill.NewSet(), pruned: spill.NewSet(),
 		seed: maphash.MakeSeed(), uids: map[uint32]struct{}{}, gids: map[uint32]struct{}{},
 		userns: userns.RunningInUserNS(), us: whoCreates(),
 	}
@@ -63,7 +66,7 @@ func newApplier(root *safefs.Dir, in *parser, rec *recorder, fail func(error), o
 func (a *applier) run(ctx context.Context) (err error) {
 	defer func() {
 		a.forget()
-		err = errors.Join(err, a.closeErr, a.named.Close(), a.late.s.Close())
+		err = errors.Join(err, a.closeErr, a.named.Close(), a.pruned.Close(), a.late.s.Close())
 		if a.made != nil {
 			err = errors.Join(err, a.made.Close())
 		}
@@ -88,7 +91,7 @@ func (a *applier) run(ctx context.Context) (err error) {
 func (a *applier) start() error {
 	err := a.root.ReadDir(func(safefs.Entry) error { return errNotEmpty })
 	if errors.Is(err, errNotEmpty) {
-		a.made, err = spill.NewSet(), nil
+		a.made, a.marked, err = spill.NewSet(), true, nil
 	}
 	return err
 }
@@ -114,7 +117,8 @@ func (a *applier) members(ctx context.Context) error {
 // describe adds the member to an error that does not name one.
 func describe(err error, h *header) error {
 	var kind *errno.Kind
-	if errors.As(err, &kind) {
+	var other *memberError // of a file that was written meanwhile
+	if errors.As(err, &kind) || errors.As(err, &other) {
 		return err
 	}
 	return &memberError{where(h), err}
@@ -151,6 +155,9 @@ func (a *applier) member(h *header) error {
 		return err
 	}
 	if o.kind != opWhiteout && o.kind != opSkip && o.kind != opOpaque {
+		if err := a.unhide(h, &o, full); err != nil {
+			return err
+		}
 		if err := a.mark(full); err != nil {
 			return err
 		}
@@ -282,7 +289,7 @@ func (a *applier) other(h *header, o *op) error {
 	case opDir:
 		return a.directory(h, d, o)
 	case opSymlink:
-		if err := a.replacing(d.Dir, o.base, func() error { return d.Symlink(h.link, o.base) }); err != nil {
+		if err := a.replacing(h, d.Dir, o, func() error { return d.Symlink(h.link, o.base) }); err != nil {
 			return err
 		}
 		return a.attrs(h, d, o, "symlink")
@@ -300,15 +307,29 @@ func (a *applier) other(h *header, o *op) error {
 }
 
 // replacing calls mk, and again after what is in its way has been removed.
-func (a *applier) replacing(d *safefs.Dir, name string, mk func() error) error {
+func (a *applier) replacing(h *header, d *safefs.Dir, o *op, mk func() error) error {
+	name, full := o.base, path.Join(o.dir, o.base)
 	err := mk()
 	if !errors.Is(err, syscall.EEXIST) {
 		return err
 	}
-	if err := a.remove(d, name); err != nil {
+	if err := a.clear(h, d, name, full); err != nil {
 		return err
 	}
 	return mk()
+}
+
+// clear removes what is in a member's way. What this stream has made, or gone
+// through, is refused: the record could not give it back.
+func (a *applier) clear(h *header, d *safefs.Dir, name, full string) error {
+	if a.records {
+		if made, err := a.isMade(d, name, full); err != nil {
+			return err
+		} else if made {
+			return refuse(h, "it takes the place of what the stream has made under its name")
+		}
+	}
+	return a.remove(d, name)
 }
 
 // directory makes a directory or takes the one that is there. One that
@@ -325,7 +346,7 @@ func (a *applier) directory(h *header, d *openDir, o *op) error {
 			return a.dirAttrs(h, d, o.base, full, o)
 		}
 		white := whiteout.IsDevice(st.Mode, st.Rdev) && a.o.Style != whiteout.Apply
-		if err = a.remove(d.Dir, o.base); err == nil {
+		if err = a.clear(h, d.Dir, o.base, full); err == nil {
 			err = d.mkdir(o.base, 0o700)
 		}
 		if err == nil && white {
@@ -370,7 +391,7 @@ func (a *applier) link(h *header, d *openDir, o *op) error {
 	if now, err := d.Stat(o.base); err == nil && now.Ino == st.Ino && now.Dev == st.Dev {
 		return nil
 	}
-	if err := a.remove(d.Dir, o.base); err != nil {
+	if err := a.clear(h, d.Dir, o.base, path.Join(o.dir, o.base)); err != nil {
 		return err
 	}
 	return a.linkAgain(h, o)
@@ -405,7 +426,7 @@ func (a *applier) mknod(h *header, d *openDir, o *op) error {
 	if a.o.OverrideStat && o.node != unix.S_IFIFO {
 		return a.overrideNode(h, d, o)
 	}
-	err := a.replacing(d.Dir, o.base, func() error { return d.Mknod(o.base, o.node|0o600, o.dev) })
+	err := a.replacing(h, d.Dir, o, func() error { return d.Mknod(o.base, o.node|0o600, o.dev) })
 	if errors.Is(err, syscall.EPERM) && a.userns && o.node != unix.S_IFIFO {
 		return nil
 	}
@@ -421,7 +442,7 @@ func (a *applier) overrideNode(h *header, d *openDir, o *op) error {
 	if o.node == unix.S_IFCHR {
 		what = "char"
 	}
-	if err := a.replacing(d.Dir, o.base, func() error { return d.Mknod(o.base, unix.S_IFREG|0o600, 0) }); err != nil {
+	if err := a.replacing(h, d.Dir, o, func() error { return d.Mknod(o.base, unix.S_IFREG|0o600, 0) }); err != nil {
 		return err
 	}
 	return a.attrs(h, d, o, what+"-"+utoa(unix.Major(o.dev))+"-"+utoa(unix.Minor(o.dev)))

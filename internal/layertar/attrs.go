@@ -107,6 +107,12 @@ func (a *applier) dirAttrs(h *header, d *openDir, name, full string, o *op) erro
 	if err := d.Chmod(name, perm|0o700); err != nil {
 		return err
 	}
+	// Its set-group-ID bit and its group decide what is made in it from now on.
+	if full == "" {
+		a.root.group = notSeen
+	} else if at := a.dirs[full]; at != nil {
+		at.group = notSeen
+	}
 	return a.late.push(late)
 }
 

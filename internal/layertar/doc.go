@@ -89,7 +89,9 @@
 //
 // Results are those of containers-storage 1.43, except where it loses
 // content; the tests run it as their oracle. Deviations: two members of one
-// name are refused before the second is written; a symlink that climbs over
+// name are refused before the second is written, as is one that takes the place
+// of what the stream has made under its name (a file of a directory that holds
+// others), since neither could be given back; a symlink that climbs over
 // the root is refused, where a chroot stops at the root; a whiteout or opaque mark spares what
 // its own stream made, wherever it stands; a directory in the place of a whiteout is opaque;
 // an opaque directory in an upper is an Add and not a Delete; type 7 is a

@@ -91,7 +91,7 @@ func (a *applier) file(h *header, o *op) error {
 		return err
 	}
 	var f *safefs.File
-	err = a.replacing(d.Dir, o.base, func() (err error) {
+	err = a.replacing(h, d.Dir, o, func() (err error) {
 		f, err = d.Create(o.base, o.perm&0o777)
 		return err
 	})
@@ -105,6 +105,7 @@ func (a *applier) file(h *header, o *op) error {
 	out := a.out.start(f, h, end)
 	if h.isSparse {
 		err = a.sparseData(out, h)
+		h.sparse = nil // done with, before the file is
 	} else {
 		err = a.data(out, 0, h.stored, true)
 	}

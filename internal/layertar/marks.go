@@ -28,6 +28,7 @@ func (a *applier) whiteout(d *safefs.Dir, o *op) error {
 	case whiteout.Apply:
 		return nil
 	case whiteout.Files:
+		a.marked = true
 		return a.emptyFile(d, whiteout.Name(o.target))
 	case whiteout.Trusted, whiteout.User:
 	}
@@ -36,6 +37,31 @@ func (a *applier) whiteout(d *safefs.Dir, o *op) error {
 		return a.xattrWhiteout(d, o.target)
 	}
 	return err
+}
+
+// unhide is for what was made beside a whiteout of the same name, in the style
+// Files, where both would be there and the mark would count: it goes, and a
+// directory is opaque in its place.
+func (a *applier) unhide(h *header, o *op, full string) error {
+	if a.o.Style != whiteout.Files || !a.marked || o.kind == opRoot {
+		return nil
+	}
+	d, err := a.parent(h, o.dir, false)
+	if err != nil {
+		return err
+	}
+	return a.unhideIn(d.Dir, o.base, full, o.kind == opDir)
+}
+
+func (a *applier) unhideIn(d *safefs.Dir, name, full string, isDir bool) error {
+	err := d.Unlink(whiteout.Name(name))
+	switch {
+	case errors.Is(err, syscall.ENOENT), errors.Is(err, syscall.ENAMETOOLONG):
+		return nil
+	case err != nil || !isDir:
+		return err
+	}
+	return a.makeOpaque(d, name, full)
 }
 
 // hideBelow is a whiteout of what the stream itself has made: a directory
@@ -94,8 +120,15 @@ func (a *applier) makeOpaque(d *safefs.Dir, name, full string) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, sub.Close()) }()
-	if err := a.prune(sub, full); err != nil {
+	if done, err := a.isPruned(full, true); err != nil {
 		return err
+	} else if !done {
+		if err := a.prune(sub, full); err != nil {
+			return err
+		}
+		if err := a.pruned.Add(a.hash(full)); err != nil {
+			return err
+		}
 	}
 	return a.markOpaque(d, name)
 }
@@ -113,6 +146,20 @@ func (a *applier) markOpaque(d *safefs.Dir, name string) (err error) {
 		return err
 	}
 	return errors.Join(a.emptyFile(sub, whiteout.OpaqueName), sub.Close())
+}
+
+// isPruned tells whether what is below the path was pruned before, itself or,
+// with above, a directory that it is in: what is there is the stream's own since.
+func (a *applier) isPruned(full string, above bool) (bool, error) {
+	for {
+		if ok, err := a.pruned.Has(a.hash(full)); ok || err != nil {
+			return ok, err
+		}
+		if !above || full == "" {
+			return false, nil
+		}
+		full, _ = splitName(full)
+	}
 }
 
 // prune removes everything below d (the path full) that this stream has not
@@ -138,7 +185,11 @@ func (a *applier) prune(d *safefs.Dir, full string) error {
 		if err != nil {
 			return err
 		}
-		if !st.IsDir() {
+		done, err := a.isPruned(p, false)
+		if err != nil {
+			return err
+		}
+		if !st.IsDir() || done {
 			continue
 		}
 		sub, err := d.OpenDir(e.Name)

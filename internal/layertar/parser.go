@@ -76,8 +76,7 @@ func (p *parser) next() (*header, error) {
 	p.member = false
 	h := &header{offset: p.off}
 	p.cur = h
-	var pax []paxRecord
-	var longName, longLink string
+	var ext extensions
 	for {
 		var b block
 		done, err := p.firstBlock(&b, h)
@@ -90,28 +89,45 @@ func (p *parser) next() (*header, error) {
 		if reason := b.decode(h); reason != "" {
 			return nil, p.bad(h, reason)
 		}
-		switch h.typ {
-		case typePax, typeGlobal, typeLongName, typeLongLn:
-			typ := h.typ
-			text, err := p.special(h)
-			if err != nil {
-				return nil, err
-			}
-			switch typ {
-			case typePax:
-				var ok bool
-				if pax, ok = parsePax(text); !ok {
-					return nil, p.bad(h, "PAX header is malformed")
-				}
-			case typeLongName:
-				longName = str(text)
-			case typeLongLn:
-				longLink = str(text)
-			}
-			continue
+		if !isExtension(h.typ) {
+			return p.finish(&b, h, ext)
 		}
-		return p.finish(&b, h, pax, longName, longLink)
+		typ := h.typ
+		text, err := p.special(h)
+		switch {
+		case err != nil:
+			return nil, err
+		case typ == typeGlobal: // a thing of its own, not the next member's
+			ext, h, p.member = extensions{}, &header{offset: p.off}, false
+			p.cur = h
+		case !ext.add(typ, text):
+			return nil, p.bad(h, "PAX header is malformed")
+		}
 	}
+}
+
+// extensions are what headers before a member's own say of it.
+type extensions struct {
+	pax                []paxRecord
+	longName, longLink string
+}
+
+func isExtension(typ byte) bool {
+	return typ == typePax || typ == typeGlobal || typ == typeLongName || typ == typeLongLn
+}
+
+// add takes an extension's content; false when it is malformed.
+func (e *extensions) add(typ byte, text []byte) (ok bool) {
+	switch typ {
+	case typePax:
+		e.pax, ok = parsePax(text)
+		return ok
+	case typeLongName:
+		e.longName = str(text)
+	case typeLongLn:
+		e.longLink = str(text)
+	}
+	return true
 }
 
 // firstBlock reads a header block. done is true at the end of the archive:
@@ -193,15 +209,15 @@ func (p *parser) special(h *header) ([]byte, error) {
 func over(n, limit int64) bool { return limit >= 0 && n > limit }
 
 // finish puts block, PAX records and long names together and judges sizes.
-func (p *parser) finish(b *block, h *header, pax []paxRecord, longName, longLink string) (*header, error) {
-	if longName != "" {
-		h.name = longName
+func (p *parser) finish(b *block, h *header, ext extensions) (*header, error) {
+	if ext.longName != "" {
+		h.name = ext.longName
 	}
-	if longLink != "" {
-		h.link = longLink
+	if ext.longLink != "" {
+		h.link = ext.longLink
 	}
 	var sp sparseInfo
-	if reason := h.merge(pax, &sp); reason != "" {
+	if reason := h.merge(ext.pax, &sp); reason != "" {
 		return nil, p.bad(h, reason)
 	}
 	if h.typ == typeRegA || h.typ == typeCont {

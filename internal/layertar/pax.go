@@ -47,11 +47,15 @@ type sparseInfo struct {
 // merge overlays h with the records; an empty value leaves the field as it
 // was. The reason is set when a value makes no sense.
 func (h *header) merge(recs []paxRecord, sp *sparseInfo) (reason string) {
+	var seen map[string]int
 	for _, r := range recs {
 		v := string(r.value)
 		switch {
 		case strings.HasPrefix(r.key, paxXattr):
-			h.setXattr(r.key[len(paxXattr):], r.value)
+			if seen == nil {
+				seen = map[string]int{}
+			}
+			h.setXattr(seen, r.key[len(paxXattr):], r.value)
 			continue
 		case strings.HasPrefix(r.key, paxSparse):
 			if reason = sp.add(r.key, v); reason != "" {
@@ -101,13 +105,14 @@ func clip(s string) string {
 	return s
 }
 
-func (h *header) setXattr(name string, value []byte) {
-	for i := range h.xattrs {
-		if h.xattrs[i].name == name {
-			h.xattrs[i].value = value
-			return
-		}
+// setXattr adds an attribute; of two with one name the last counts. seen is
+// where each is.
+func (h *header) setXattr(seen map[string]int, name string, value []byte) {
+	if i, ok := seen[name]; ok {
+		h.xattrs[i].value = value
+		return
 	}
+	seen[name] = len(h.xattrs)
 	h.xattrs = append(h.xattrs, xattr{name, value})
 }
 

@@ -146,7 +146,7 @@ func (w *walk) enter(s step) ([]step, error) {
 			return nil, refuse(w.h, "no such directory in the layer: "+path.Join(append(w.stack, s.name)...))
 		}
 		w.stack = append(w.stack, s.name)
-		return nil, w.a.mkImplied(d, s.name, false)
+		return nil, w.a.mkImplied(d, s.name, strings.Join(w.stack, "/"), false)
 	case err != nil:
 		return nil, err
 	case st.IsDir():
@@ -159,7 +159,7 @@ func (w *walk) enter(s step) ([]step, error) {
 			return nil, err
 		}
 		w.stack = append(w.stack, s.name)
-		return nil, w.a.mkImplied(d, s.name, true)
+		return nil, w.a.mkImplied(d, s.name, strings.Join(w.stack, "/"), true)
 	}
 	return nil, refuse(w.h, "not a directory: "+path.Join(append(w.stack, s.name)...))
 }
@@ -172,6 +172,11 @@ func (w *walk) follow(d *openDir, s step) ([]step, error) {
 	if err != nil {
 		return nil, err
 	}
+	if w.create { // the member's name leads through it, in the record as well
+		if err := w.a.mark(path.Join(append(w.stack, s.name)...)); err != nil {
+			return nil, err
+		}
+	}
 	if strings.HasPrefix(text, "/") {
 		w.stack = w.stack[:0]
 	}
@@ -181,7 +186,7 @@ func (w *walk) follow(d *openDir, s step) ([]step, error) {
 // mkImplied makes a directory that members need and the stream does not name:
 // mode 0755, the container's root as owner. opaque is set when it takes a
 // whiteout's place.
-func (a *applier) mkImplied(d *openDir, name string, opaque bool) error {
+func (a *applier) mkImplied(d *openDir, name, full string, opaque bool) error {
 	if err := d.mkdir(name, 0o755); err != nil {
 		return err
 	}
@@ -192,8 +197,11 @@ func (a *applier) mkImplied(d *openDir, name string, opaque bool) error {
 	if err := d.Chmod(name, 0o755); err != nil {
 		return err
 	}
-	if opaque {
+	switch {
+	case opaque:
 		return a.markOpaque(d.Dir, name)
+	case a.o.Style == whiteout.Files && a.marked:
+		return a.unhideIn(d.Dir, name, full, true)
 	}
 	return nil
 }

@@ -2,7 +2,6 @@ package layertar
 
 import (
 	"bytes"
-	"strconv"
 	"strings"
 )
 
@@ -15,6 +14,9 @@ import (
 // checkSparse is the pure judgement of a map: extents in order, apart, inside
 // the file, and together as long as the data that follows.
 func checkSparse(ext []extent, size, stored int64) (reason string) {
+	if size < 0 {
+		return "negative size"
+	}
 	var end, sum int64
 	for _, e := range ext {
 		switch {
@@ -89,14 +91,10 @@ func (p *parser) paxSparse(h *header, sp *sparseInfo) error {
 		return p.bad(h, "GNU.sparse records make no sense")
 	}
 	h.size, h.isSparse = size, true
-	pairs := sp.pairs
 	if isOne {
-		var err error
-		if pairs, err = p.sparseMapOne(h); err != nil {
-			return err
-		}
+		return p.sparseMapOne(h)
 	}
-	return p.setPairs(h, pairs)
+	return p.setPairs(h, sp.pairs)
 }
 
 func (p *parser) setPairs(h *header, pairs []string) error {
@@ -116,33 +114,78 @@ func (p *parser) setPairs(h *header, pairs []string) error {
 
 // sparseMapOne reads the text map of format 1.0: the number of extents, then
 // their numbers, each on a line, padded to a block; it counts as stored data.
-func (p *parser) sparseMapOne(h *header) ([]string, error) {
-	var text []byte
-	want, have, from := int64(-1), int64(-1), 0
-	for want < 0 || have < 2*want {
+func (p *parser) sparseMapOne(h *header) error {
+	m := sparseText{left: 1}
+	for m.left > 0 {
 		if h.stored < blockSize {
-			return nil, p.bad(h, "sparse map is longer than the member")
+			return p.bad(h, "sparse map is longer than the member")
 		}
 		var b block
 		if err := p.readBlock(&b, h); err != nil {
-			return nil, err
+			return err
 		}
 		h.stored -= blockSize
-		text = append(text, b[:]...)
-		have += int64(bytes.Count(b[:], []byte{'\n'}))
-		if nl := bytes.IndexByte(text, '\n'); want < 0 && nl >= 0 {
-			n, err := strconv.ParseInt(string(text[:nl]), 10, 32)
-			if err != nil || n < 0 || n > maxSparseExtents {
-				return nil, p.bad(h, "sparse map has a bad number of extents")
-			}
-			want, from = n, nl+1
-		}
-		if want < 0 || int64(len(text)) > (2*want+1)*21+blockSize {
-			return nil, p.bad(h, "sparse map is not made of numbers")
+		if reason := m.feed(b[:], h.stored); reason != "" {
+			return p.bad(h, reason)
 		}
 	}
-	if want == 0 {
-		return nil, nil
+	h.sparse = m.ext
+	return nil
+}
+
+// sparseText takes a map's numbers from its text as it comes.
+type sparseText struct {
+	ext     []extent
+	left    int64 // numbers that are to come, the number of extents first
+	counted bool
+	half    bool // the last extent's length is to come
+	line    []byte
+}
+
+// maxNumber is the length of the longest 64-bit number.
+const maxNumber = 20
+
+// feed takes the text up to the last number; stored is how much of the member
+// follows it.
+func (m *sparseText) feed(b []byte, stored int64) (reason string) {
+	for m.left > 0 {
+		line, rest, whole := bytes.Cut(b, []byte{'\n'})
+		if m.line = append(m.line, line...); len(m.line) > maxNumber {
+			return "sparse map is not made of numbers"
+		}
+		if !whole {
+			return ""
+		}
+		n, ok := paxInt(string(m.line))
+		if !ok {
+			return "sparse map is not made of numbers"
+		}
+		if reason := m.number(n, int64(len(rest))+stored); reason != "" {
+			return reason
+		}
+		m.line, b = m.line[:0], rest
 	}
-	return strings.SplitN(string(text[from:]), "\n", int(2*want)+1)[:2*want], nil
+	return ""
+}
+
+// number takes the next one; text is how much may follow.
+func (m *sparseText) number(n, text int64) (reason string) {
+	m.left--
+	switch {
+	case !m.counted:
+		// Each number takes two bytes at least.
+		if n < 0 || n > maxSparseExtents {
+			return "sparse map has a bad number of extents"
+		}
+		if 4*n > text {
+			return "sparse map is longer than the member"
+		}
+		m.counted, m.left = true, 2*n
+		m.ext = make([]extent, 0, n)
+	case m.half:
+		m.ext[len(m.ext)-1].len, m.half = n, false
+	default:
+		m.ext, m.half = append(m.ext, extent{off: n}), true
+	}
+	return ""
 }

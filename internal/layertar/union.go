@@ -315,6 +315,9 @@ func (u *union) gather(out, dir *udir, e *uentry) error {
 		if err != nil || stop {
 			return err
 		}
+		if i < len(dir.parts)-1 && u.hiddenBelow(p, name) {
+			return nil
+		}
 		if strings.HasPrefix(next, "/") {
 			return u.gatherAbs(out, next, p.layer+1)
 		}
@@ -323,6 +326,16 @@ func (u *union) gather(out, dir *udir, e *uentry) error {
 		}
 	}
 	return nil
+}
+
+// hiddenBelow tells whether a share has a whiteout of the style Files beside a
+// directory of the same name, as peers leave it: what is below does not show.
+func (u *union) hiddenBelow(p *part, name string) bool {
+	if u.style != whiteout.Files {
+		return false
+	}
+	_, err := p.d.Stat(whiteout.Name(name))
+	return err == nil
 }
 
 // enter adds one share; next is its redirect.

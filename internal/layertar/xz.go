@@ -78,14 +78,18 @@ type xzSource struct {
 }
 
 func (s xzSource) Read(b []byte) (int, error) {
-	if s.w.bad {
-		return 0, errno.New(errno.ErrBadStream, "invalid tar header: the xz stream is damaged: its structure is not an xz stream's")
-	}
 	if s.w.ended() {
 		return 0, io.EOF
 	}
-	n, err := s.in.Read(b[:min(int64(len(b)), s.w.wants())])
-	s.w.feed(b[:n])
+	n := 0
+	var err error
+	if s.w.bad == "" {
+		n, err = s.in.Read(b[:min(int64(len(b)), s.w.wants())])
+		s.w.feed(b[:n])
+	}
+	if s.w.bad != "" { // before the library sees what is refused
+		return 0, errno.New(errno.ErrBadStream, "invalid tar header: the xz stream is damaged: %s", s.w.bad)
+	}
 	return n, err
 }
 
@@ -103,14 +107,21 @@ type xzWalk struct {
 	begun bool   // the index's count of records has been read
 	num   uint64 // the number of the index that is being read
 	shift uint
-	bad   bool
+	bad   string // what is wrong with it
 }
+
+// xzMaxDict is the largest dictionary that is decoded, that of `xz -9`: it is
+// allocated as the stream says.
+const xzMaxDict = 64 << 20
+
+const xzDamaged = "its structure is not an xz stream's"
 
 type xzState uint8
 
 const (
 	xzHeader xzState = iota
 	xzBlockOrIndex
+	xzBlock
 	xzChunk
 	xzChunkHead
 	xzIndex
@@ -131,7 +142,7 @@ func (w *xzWalk) wants() int64 {
 }
 
 func (w *xzWalk) feed(b []byte) {
-	for len(b) > 0 && !w.bad {
+	for len(b) > 0 && w.bad == "" {
 		if w.skip > 0 {
 			n := min(w.skip, int64(len(b)))
 			w.skip -= n
@@ -162,8 +173,10 @@ func (w *xzWalk) step(b []byte) {
 			w.state, w.need, w.part = xzIndex, 1, 1
 			return
 		}
-		w.skip = (int64(b[0])+1)*4 - 1
-		w.state, w.need, w.part = xzChunk, 1, 0
+		w.state, w.need, w.part = xzBlock, (int(b[0])+1)*4-1, 0
+	case xzBlock:
+		w.bad = xzBlockReason(b)
+		w.state, w.need = xzChunk, 1
 	case xzChunk:
 		w.chunk(b[0])
 	case xzChunkHead:
@@ -171,8 +184,32 @@ func (w *xzWalk) step(b []byte) {
 	case xzIndex:
 		w.index(b[0])
 	case xzEnd:
-		w.bad = true
+		w.bad = xzDamaged
 	}
+}
+
+// xzBlockReason judges a block header, but for its first byte: flags, the sizes
+// that they announce, then the filters, of which LZMA2 alone is decoded; its
+// property tells the dictionary's size.
+func xzBlockReason(b []byte) string {
+	flags, b := b[0], b[1:]
+	for _, has := range [2]bool{flags&0x40 != 0, flags&0x80 != 0} {
+		for more := has; more; b = b[1:] {
+			if len(b) == 0 {
+				return xzDamaged
+			}
+			more = b[0]&0x80 != 0
+		}
+	}
+	switch {
+	case flags&3 != 0 || len(b) < 3 || b[0] != 0x21 || b[1] != 1:
+		return "it has other filters than LZMA2, which are not supported"
+	case b[2] > 40:
+		return xzDamaged
+	case b[2] == 40 || (2|uint64(b[2]&1))<<(b[2]/2+11) > xzMaxDict:
+		return "its dictionary is larger than 64 MiB, which is the limit"
+	}
+	return ""
 }
 
 // chunk reads an LZMA2 control byte and wants the rest of the chunk's head;
@@ -190,7 +227,7 @@ func (w *xzWalk) chunk(control byte) {
 	case control >= 0x80:
 		w.state, w.need = xzChunkHead, 4
 	default:
-		w.bad = true
+		w.bad = xzDamaged
 	}
 }
 
@@ -208,7 +245,9 @@ func (w *xzWalk) index(c byte) {
 	w.num |= uint64(c&0x7f) << w.shift
 	if c&0x80 != 0 {
 		w.shift += 7
-		w.bad = w.shift > 62
+		if w.shift > 62 {
+			w.bad = xzDamaged
+		}
 		return
 	}
 	if w.begun {
