@@ -33,14 +33,15 @@ func (t *Tree) find(ctx context.Context, stack []*place, name string) (found, er
 		p := stack[i]
 		f.volatile = f.volatile || p.layer.Volatile
 		wasMetacopy := s.metacopy
-		h, err := t.findIn(p, &s)
+		f.hits = append(f.hits, hit{})
+		keep, err := t.findIn(p, &s, &f.hits[len(f.hits)-1])
 		if err != nil {
 			return found{}, explainMark(p, err)
 		}
-		if h != nil && (!wasMetacopy || !s.metacopy) { // of a chain of metacopies the top one counts
-			f.hits = append(f.hits, *h)
+		if !keep || wasMetacopy && s.metacopy { // of a chain of metacopies the top one counts
+			f.hits = f.hits[:len(f.hits)-1]
 		}
-		if h != nil && s.absolute() && !atRoots {
+		if keep && s.absolute() && !atRoots {
 			// From the layers' roots on, below the layer that said so.
 			stack, i, atRoots = t.root.at().stack, p.layer.index, true
 		}
@@ -64,32 +65,28 @@ func explainMark(p *place, err error) error {
 }
 
 // findIn looks at one layer: at s.name in p or, when it is absolute, along it
-// from p, which is the layer's root then.
-func (t *Tree) findIn(p *place, s *search) (*hit, error) {
+// from p, which is the layer's root then. What it finds goes to h; keep tells
+// whether it counts.
+func (t *Tree) findIn(p *place, s *search, h *hit) (keep bool, err error) {
 	if !s.absolute() {
-		return t.findStep(p, s, s.name, step{})
+		return t.findStep(p, s, s.name, step{}, h)
 	}
 	names, steps := split(s.name)
 	for i, name := range names {
-		h, err := t.findStep(p, s, name, steps[i])
-		if h == nil || err != nil || steps[i].end() {
-			return h, err
+		keep, err := t.findStep(p, s, name, steps[i], h)
+		if !keep || err != nil || steps[i].end() {
+			return keep, err
 		}
 		p = h.enter()
 	}
-	return nil, nil
+	return false, nil
 }
 
-func (t *Tree) findStep(p *place, s *search, name string, at step) (*hit, error) {
-	h, err := p.probe(name)
-	if err != nil {
-		return nil, err
+func (t *Tree) findStep(p *place, s *search, name string, at step, h *hit) (keep bool, err error) {
+	if err := p.probe(name, h); err != nil {
+		return false, err
 	}
-	keep, err := s.take(h.mark, at, t.last(p))
-	if err != nil || !keep {
-		return nil, err
-	}
-	return &h, nil
+	return s.take(h.mark, at, t.last(p))
 }
 
 // Lookup implements vnode.Directory.

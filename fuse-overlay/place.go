@@ -396,8 +396,11 @@ func gone(err error) bool {
 
 // explain names the layer in an error.
 func (l *layer) explain(err error) error {
+	if err == nil {
+		return nil
+	}
 	var kind *errno.Kind
-	if err == nil || errors.As(err, &kind) {
+	if errors.As(err, &kind) {
 		return err
 	}
 	return fmt.Errorf("layer %s: %w", l.Name, err)

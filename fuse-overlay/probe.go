@@ -28,27 +28,27 @@ func (h *hit) enter() *place {
 }
 
 // probe looks at name in p, marks included. Those of directories in the bottom
-// layer mean nothing and are not read.
-func (p *place) probe(name string) (hit, error) {
+// layer mean nothing and are not read. What it sees goes to at.
+func (p *place) probe(name string, at *hit) error {
 	h, err := p.enter()
 	if err != nil {
-		return hit{}, err
+		return err
 	}
 	defer p.tree.cache.leave(h)
-	at := hit{spot: spot{p, name}}
+	*at = hit{spot: spot{p, name}}
 	at.st, err = h.dir.Stat(name)
 	if absent(err) {
 		at.kind, err = p.absentKind(h.dir, name)
-		return at, p.layer.explain(err)
+		return p.layer.explain(err)
 	}
 	if err != nil {
-		return hit{}, p.layer.explain(err)
+		return p.layer.explain(err)
 	}
 	at.kind = kindOf(&at.st)
 	if !p.tree.last(p) || at.kind == regular { // a metacopy has no data there either
-		err = p.readMarks(h.dir, &at)
+		err = p.readMarks(h.dir, at)
 	}
-	return at, p.layer.explain(err)
+	return p.layer.explain(err)
 }
 
 // absent tells whether a look-up found nothing; a name that is too long for a
@@ -100,13 +100,14 @@ func (p *place) readMarks(dir *safefs.Dir, at *hit) error {
 	if at.kind != directory && at.kind != regular {
 		return nil
 	}
-	names, err := dir.Listxattr(at.name)
+	var buf [256]byte
+	list, err := dir.ListxattrTo(buf[:], at.name)
 	if err != nil && !noXattrs(err) {
 		return err
 	}
-	at.naked = err == nil && len(names) == 0 && at.kind == regular
-	if len(names) > 0 {
-		if err := p.applyMarks(dir, at, names); err != nil {
+	at.naked = err == nil && len(list) == 0 && at.kind == regular
+	if err == nil && len(list) > 0 {
+		if err := p.applyMarks(dir, at, safefs.SplitNames(list)); err != nil {
 			return err
 		}
 	}

@@ -73,14 +73,14 @@ func redirectOf(n *node) (string, error) {
 	if s.name == "." {
 		return "", nil
 	}
-	h, err := s.place.probe(s.name)
-	if err != nil {
+	var h hit
+	if err := s.place.probe(s.name, &h); err != nil {
 		return "", err
 	}
 	if h.redirect != "" {
-		err = checkRedirect(h.redirect)
+		return h.redirect, checkRedirect(h.redirect)
 	}
-	return h.redirect, err
+	return "", nil
 }
 
 // setRedirect writes the redirect of n, which is name in d and about to be

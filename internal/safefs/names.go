@@ -91,3 +91,11 @@ func fail(op, name string, err error) error {
 	}
 	return &fs.PathError{Op: op, Path: name, Err: err}
 }
+
+// SplitNames returns the names of a list as ListxattrTo returns it.
+func SplitNames(list []byte) []string {
+	if len(list) == 0 {
+		return nil
+	}
+	return strings.Split(strings.TrimSuffix(string(list), "\x00"), "\x00")
+}

@@ -4,7 +4,6 @@ package safefs
 
 import (
 	"errors"
-	"strings"
 	"sync"
 	"syscall"
 	"unsafe"
@@ -36,7 +35,7 @@ func (d *Dir) Listxattr(name string) ([]string, error) {
 		return nil, err
 	}
 	v, err := fetch(func(b []byte) (int, error) { return d.xattr().list(d.fd, name, b) })
-	return splitNames(v), fail("listxattr", name, err)
+	return SplitNames(v), fail("listxattr", name, err)
 }
 
 // ListxattrTo is Listxattr without an allocation where buf is large enough for
@@ -48,7 +47,7 @@ func (d *Dir) ListxattrTo(buf []byte, name string) ([]byte, error) {
 	if d.readable && name == "." {
 		return listOwn(d.fd, name, buf)
 	}
-	n, err := d.xattr().list(d.fd, name, buf)
+	n, err := d.listInto(name, buf)
 	switch {
 	case err == nil:
 		return buf[:n], nil
@@ -56,6 +55,14 @@ func (d *Dir) ListxattrTo(buf []byte, name string) ([]byte, error) {
 		buf, err = fetch(func(b []byte) (int, error) { return d.xattr().list(d.fd, name, b) })
 	}
 	return buf, fail("listxattr", name, err)
+}
+
+// listInto calls no interface, through which buf would have to be on the heap.
+func (d *Dir) listInto(name string, buf []byte) (int, error) {
+	if xattratWorks() {
+		return xattrat{}.list(d.fd, name, buf)
+	}
+	return xattrProc{}.list(d.fd, name, buf)
 }
 
 // listOwn is ListxattrTo for a descriptor that is no O_PATH one.
@@ -106,7 +113,7 @@ func (r *Ref) Listxattr() ([]string, error) {
 		}
 		return unix.Listxattr(procFd(r.fd), b)
 	})
-	return splitNames(v), fail("listxattr", "", err)
+	return SplitNames(v), fail("listxattr", "", err)
 }
 
 // Setxattr is Dir.Setxattr for the file.
@@ -158,13 +165,6 @@ func fetch(get func([]byte) (int, error)) ([]byte, error) {
 		buf = make([]byte, min(n+256, maxXattr))
 	}
 	return nil, syscall.ERANGE
-}
-
-func splitNames(list []byte) []string {
-	if len(list) == 0 {
-		return nil
-	}
-	return strings.Split(strings.TrimSuffix(string(list), "\x00"), "\x00")
 }
 
 // xattrAPI is one way to reach the attributes of (descriptor, name).
