@@ -44,7 +44,7 @@ func (o *Overlay) copyRegular(ctx context.Context, n *node, p *copyPlan) (err er
 		return nil
 	}, func() error {
 		kept = true
-		n.swapOrphan(r)
+		o.holdOrphan(n, r)
 		o.becomeUpper(n, p)
 		return nil
 	})

@@ -485,7 +485,7 @@ func (o *Overlay) keepStaged(n *node, name string) error {
 	if err != nil {
 		return err
 	}
-	n.swapOrphan(r)
+	o.holdOrphan(n, r)
 	n.set(flagUp)
 	return o.work.stage.Unlink(name)
 }

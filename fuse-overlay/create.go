@@ -388,7 +388,10 @@ func (o *Overlay) link(ctx context.Context, n, dir *node, name string) (safefs.S
 		return safefs.Stat{}, err
 	}
 	err = o.linkRef(n, r, dir, name)
-	if err = errors.Join(err, r.Close()); err != nil {
+	if err = errors.Join(err, r.Close()); err == nil {
+		err = o.named(n)
+	}
+	if err != nil {
 		return safefs.Stat{}, err
 	}
 	st, err := o.stat(n)
@@ -441,9 +444,6 @@ func (o *Overlay) linkRef(n *node, r *safefs.Ref, dir *node, name string) error 
 	o.addKeyLocked(n, fileID{st.Dev, st.Ino})
 	o.bindLocked(n, dir, name)
 	o.treeMu.Unlock()
-	if ref := n.swapOrphan(nil); ref != nil {
-		return ref.Close() // it has a name again
-	}
 	return nil
 }
 
@@ -513,7 +513,9 @@ func (o *Overlay) unnamed(ctx context.Context, dir *node, mode uint32, who calle
 	n := newNode(unix.S_IFREG, o.shownIno(st.Dev, st.Ino))
 	n.setAside(kept)
 	n.set(flagUp)
-	n.swapOrphan(r)
+	if err := o.holdUnnamed(n, r); err != nil {
+		return nil, st, err
+	}
 	o.treeMu.Lock()
 	defer o.treeMu.Unlock()
 	o.addLocked(n, nil, "")

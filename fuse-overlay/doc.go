@@ -95,9 +95,10 @@
 //	index.go        hard links of lowers: work/index
 //	copyup.go       plan and execution of a copy-up; copyfile.go of a regular
 //	                file, copydata.go its content
+//	orphan.go       files without a name
 //	create.go       create, mkdir, mknod, symlink, link, unnamed files
 //	remove.go       unlink, rmdir, whiteouts
-//	rename.go       rename as decode, plan, execution
+//	rename.go       rename as decode, plan, execution; replace.go its target
 //	redirect.go     redirects of renamed directories; aside.go owners and modes
 //	                kept in attributes; rootonly.go who is let in
 //	idmapped.go     owners of lower layers on ID-mapped mounts
@@ -144,7 +145,9 @@
 //	rename              1 the source is copied up, of a directory the whole subtree (over a limit: EXDEV)
 //	                    2 a moved directory is marked opaque: all that it has is in the upper, so nothing changes
 //	                    (or, with redirects, only it is copied up in 1, and gets one: what that says is true before and after)
-//	                    3 an empty directory in the target's place is exchanged with an empty one without whiteouts
+//	                    3 an empty directory in the target's place is exchanged with an empty, opaque one without whiteouts, which
+//	                    has the same attributes; if 4 fails, they are exchanged back. (Where marks are files its mark is removed
+//	                    before 4: a kill between shows what lower layers have there.)
 //	                    4 one renameat2: plain, with WHITEOUT where something lies below the source, EXCHANGE with a whiteout
 //	                    that is in the target's place of a directory, or as asked. Old or new, never both nor none.
 //	                    5 whiteouts in a moved subtree, which mean nothing any more, are removed.

@@ -204,11 +204,22 @@ func (o *Overlay) withDir(n *node, f func(a access) error) error {
 	if r := n.orphan(); r != nil {
 		return f(access{ref: r})
 	}
-	err := n.stack()[0].with(func(d *safefs.Dir) error { return f(access{dir: d, name: "."}) })
-	if r := n.orphan(); r != nil && errors.Is(err, syscall.ESTALE) {
+	asName := func(d *safefs.Dir) error { return f(access{dir: d, name: "."}) }
+	err := n.stack()[0].with(asName)
+	if !errors.Is(err, syscall.ESTALE) {
+		return err
+	}
+	if r := n.orphanAfter(); r != nil { // it was being removed
 		return f(access{ref: r})
 	}
-	return err
+	return n.stack()[0].with(asName)
+}
+
+// orphanAfter is orphan after a change of the directory n that is in progress.
+func (n *node) orphanAfter() *safefs.Ref {
+	n.dir.mu.RLock()
+	defer n.dir.mu.RUnlock()
+	return n.orphan()
 }
 
 // withUpper is with for an upper file that is no directory.
@@ -240,6 +251,9 @@ func (o *Overlay) tryUpper(n *node, f func(a access) error) (done bool, err erro
 func (o *Overlay) withUpperLocked(n *node, l link, f func(a access) error) error {
 	if r := n.orphan(); r != nil {
 		return f(access{ref: r})
+	}
+	if to := n.keptName(); to != "" {
+		return f(access{dir: o.work.stage, name: to})
 	}
 	if idx := n.indexName(); idx != "" {
 		return f(access{dir: o.work.index, name: idx})
@@ -289,7 +303,7 @@ func (o *Overlay) shown(n *node, st *safefs.Stat) error {
 		st.Ino = n.ino
 		return nil
 	}
-	st.Ino = n.number()
+	st.Ino, st.Nlink = n.number(), n.realLinks(st.Nlink)
 	if st.Nlink > 0 && !n.is(flagUp) && o.homeOf(n).dir == nil {
 		st.Nlink-- // the layer still has the name that was removed
 	}

@@ -36,6 +36,9 @@ type Overlay struct {
 	aside  string       // the attribute that keeps owners and modes; "": none does
 	counters
 
+	maxOrphans int64 // files without a name that live by a descriptor; see orphan.go
+	orphans    atomic.Int64
+
 	// modeChanged is told of modes that change without the kernel's asking; nil
 	// before there is a mount.
 	modeChanged func(n *node)
@@ -75,7 +78,7 @@ func newOverlay(c MountConfig) (_ *Overlay, err error) {
 		dirs = append([]string{c.Upper}, dirs...)
 	}
 	perKind := descriptors(c.Descriptors, len(dirs))
-	o.fds.max = perKind
+	o.fds.max, o.maxOrphans = perKind, int64(perKind)
 	cfg := Config{Key: "mount", Formats: c.Formats, Cache: NewCache(perKind)}
 	for _, d := range dirs {
 		abs, err := layerDir("layer", d)

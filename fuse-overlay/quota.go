@@ -165,17 +165,6 @@ func (o *Overlay) settleNode(n *node) {
 	})
 }
 
-// forgetFile notes that the file behind r, which nobody has open any more, is
-// gone if it has no name.
-func (q *quota) forgetFile(r *safefs.Ref, dir bool) {
-	if q == nil {
-		return
-	}
-	if st, err := r.Stat(); err == nil && (st.Nlink == 0 || dir) {
-		q.drop(st.Ino)
-	}
-}
-
 // copyRoom tells whether there is room for a copy-up.
 func (o *Overlay) copyRoom(_ context.Context, p *copyPlan) error {
 	if o.quota == nil {

@@ -60,6 +60,9 @@ type seldom struct {
 	aside atomic.Pointer[override]
 	// orphan holds the file when no name does.
 	orphan atomic.Pointer[safefs.Ref]
+	// kept is the name in work that holds the file when no other does; see
+	// orphan.go.
+	kept atomic.Pointer[string]
 }
 
 // rare returns what few nodes have, for changing it: from now on n is one of them.
@@ -149,6 +152,16 @@ func (n *node) swapOrphan(r *safefs.Ref) *safefs.Ref {
 		return nil
 	}
 	return n.rare().orphan.Swap(r)
+}
+
+// keptName is the name in work that holds n, "" for none.
+func (n *node) keptName() string {
+	if s := n.seldom.Load(); s != nil {
+		if name := s.kept.Load(); name != nil {
+			return *name
+		}
+	}
+	return ""
 }
 
 // indexName is the file's name in work/index, "" when it has none.

@@ -134,25 +134,6 @@ func (o *Overlay) lastName(n, dir *node, name string) bool {
 	return len(n.more()) == 0 && n.home == link{dir, name}
 }
 
-// keepOrphan opens n, whose last known name is about to go: the kernel may
-// hold it open.
-func (o *Overlay) keepOrphan(n *node, d *safefs.Dir, name string) error {
-	var r *safefs.Ref
-	var err error
-	if idx := n.indexName(); idx != "" {
-		r, err = o.work.index.Ref(idx)
-	} else {
-		r, err = d.Ref(name)
-	}
-	if err != nil {
-		return err
-	}
-	if old := n.swapOrphan(r); old != nil {
-		return old.Close()
-	}
-	return nil
-}
-
 // unbound takes the link out of the table.
 func (o *Overlay) unbound(n, dir *node, name string) {
 	o.treeMu.Lock()
@@ -172,7 +153,7 @@ func (o *Overlay) dropIndex(n *node) error {
 		return fmt.Errorf("index of hard links: %w", err)
 	}
 	n.copyMu.Lock()
-	left := n.shownLinks(st.Nlink)
+	left := n.shownLinks(n.realLinks(st.Nlink))
 	n.copyMu.Unlock()
 	if left > 0 {
 		return nil
@@ -387,7 +368,7 @@ func (o *Overlay) hideDir(d *safefs.Dir, name string, below bool) (string, error
 func (o *Overlay) buried(n, dir *node, name string, r *safefs.Ref) {
 	n.dir.dead = true
 	if r != nil {
-		n.swapOrphan(r)
+		o.holdOrphan(n, r)
 	}
 	o.unbound(n, dir, name)
 }

@@ -22,6 +22,10 @@ type renaming struct {
 	src, dst  *node // dst nil: nothing there
 	redirects bool  // merged directories are not copied, and get redirects
 	plan      renamePlan
+
+	held    *safefs.Ref // the directory that is replaced
+	cleared bool        // an empty copy is in its place, and it in work
+	links   int         // by how much the recorded count of the file that is replaced was changed
 }
 
 // renamePlan is the one system call and what must come before it.
@@ -331,6 +335,9 @@ func (o *Overlay) renameFacts(ctx context.Context, r *renaming, td *safefs.Dir) 
 // carryOut does what was planned.
 func (o *Overlay) carryOut(r *renaming, f facts, fd, td *safefs.Dir, trash *string) error {
 	p := r.plan
+	if p.flags&unix.RENAME_WHITEOUT != 0 && !o.work.cover {
+		return errno.New(errno.ErrCrossDevice, "the upper's filesystem cannot leave a whiteout behind: the file is to be copied and removed")
+	}
 	var mark string
 	if p.mark {
 		var err error
@@ -339,14 +346,12 @@ func (o *Overlay) carryOut(r *renaming, f facts, fd, td *safefs.Dir, trash *stri
 		}
 		defer func() { o.discard(mark) }()
 	}
-	if err := o.beforeRename(r, f, fd, td, trash); err != nil {
-		return err
+	err := o.beforeRename(r, f, fd, td, trash)
+	if err == nil {
+		err = fd.Rename(r.oldName, td, r.newName, p.flags)
 	}
-	if p.flags&unix.RENAME_WHITEOUT != 0 && !o.work.cover {
-		return errno.New(errno.ErrCrossDevice, "the upper's filesystem cannot leave a whiteout behind: the file is to be copied and removed")
-	}
-	if err := fd.Rename(r.oldName, td, r.newName, p.flags); err != nil {
-		return err
+	if err != nil {
+		return errors.Join(err, o.takeBack(r, td, *trash))
 	}
 	if p.mark {
 		// Put there after the move: a kill between shows the old file of the
@@ -401,40 +406,6 @@ func (o *Overlay) beforeRename(r *renaming, f facts, fd, td *safefs.Dir, trash *
 	return o.beforeReplace(r, td, trash)
 }
 
-// beforeReplace prepares the target for being replaced.
-func (o *Overlay) beforeReplace(r *renaming, td *safefs.Dir, trash *string) error {
-	if !r.dst.is(flagUp) {
-		return nil
-	}
-	if r.dst.isDir() || o.lastName(r.dst, r.to, r.newName) {
-		if err := o.keepOrphan(r.dst, td, r.newName); err != nil {
-			return err
-		}
-	}
-	if !r.plan.clear {
-		return o.recordLinks(r.dst, o.changeOf(r.dst, td, r.newName))
-	}
-	staged := o.work.name()
-	if err := o.work.stage.Mkdir(staged, 0o700); err != nil {
-		return err
-	}
-	*trash = staged
-	if err := o.markOpaque(o.work.stage, staged); err != nil {
-		return err
-	}
-	if err := o.work.stage.Rename(staged, td, r.newName, unix.RENAME_EXCHANGE); err != nil {
-		return err
-	}
-	if o.work.prefix != "" {
-		return nil
-	}
-	sub, err := td.OpenDir(r.newName) // the mark is a file: it would not be empty
-	if err != nil {
-		return err
-	}
-	return errors.Join(sub.Unlink(opaqueFile), sub.Close())
-}
-
 // changeOf is by how much the difference of link counts changes when name goes.
 func (o *Overlay) changeOf(n *node, d *safefs.Dir, name string) int {
 	if n.indexName() == "" {
@@ -467,6 +438,9 @@ func (o *Overlay) realName(n *node, d *safefs.Dir, name string) error {
 func (o *Overlay) renamed(r *renaming, f facts, fd, td *safefs.Dir) error {
 	if r.dst != nil && !f.exchange && r.dst.isDir() {
 		r.dst.dir.dead = true
+		if r.held != nil {
+			o.holdOrphan(r.dst, r.held)
+		}
 	}
 	o.treeMu.Lock()
 	o.unbindLocked(r.src, r.from, r.oldName)

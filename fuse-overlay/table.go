@@ -102,10 +102,7 @@ func (o *Overlay) release(n *node) {
 	if n.isDir() {
 		o.tree.cache.drop(n.stack())
 	}
-	if r := n.swapOrphan(nil); r != nil {
-		o.quota.forgetFile(r, n.isDir())
-		_ = r.Close() // O_PATH, or a file without a name: nothing to lose
-	}
+	o.letGo(n)
 }
 
 // addLocked puts a new node into the table with one look-up, and binds it.

@@ -1,0 +1,118 @@
+package fuseoverlay
+
+import (
+	"errors"
+	"syscall"
+
+	"github.com/plyfs/plyfs/internal/safefs"
+)
+
+// An orphan is a node without a name, which the kernel may hold open: it lives
+// by a descriptor. Whoever opens files and removes them decides how many there
+// are, so that beyond a number (maxOrphans) those that are not directories live
+// by a further name, in work, instead. The node has both until it is forgotten,
+// or has a name again.
+
+// holdOrphan makes r what holds n.
+func (o *Overlay) holdOrphan(n *node, r *safefs.Ref) {
+	if old := n.swapOrphan(r); old == nil {
+		o.orphans.Add(1)
+	} else {
+		_ = old.Close() // of a node that nobody knew yet
+	}
+}
+
+// keepOrphan holds n, an upper file whose last known name, in d, is about to
+// go. n may be held already, from when it had no name before.
+func (o *Overlay) keepOrphan(n *node, d *safefs.Dir, name string) error {
+	if n.orphan() != nil || n.keptName() != "" {
+		return nil
+	}
+	if idx := n.indexName(); idx != "" {
+		d, name = o.work.index, idx
+	}
+	if o.orphans.Load() >= o.maxOrphans {
+		err := o.keepByName(n, func(to string) error { return d.Link(name, o.work.stage, to) })
+		if !errors.Is(err, syscall.EMLINK) && !errors.Is(err, syscall.EPERM) {
+			return err
+		}
+	}
+	r, err := d.Ref(name)
+	if err == nil {
+		o.holdOrphan(n, r)
+	}
+	return err
+}
+
+// keepByName gives n a name in work; link makes it.
+func (o *Overlay) keepByName(n *node, link func(to string) error) error {
+	to := o.work.name()
+	if err := link(to); err != nil {
+		return err
+	}
+	n.rare().kept.Store(&to)
+	return nil
+}
+
+// holdUnnamed holds n, a new file without a name that is open as r, which is
+// n's from now on.
+func (o *Overlay) holdUnnamed(n *node, r *safefs.Ref) error {
+	if o.orphans.Load() < o.maxOrphans {
+		o.holdOrphan(n, r)
+		return nil
+	}
+	err := o.keepByName(n, func(to string) error { return r.Link(o.work.stage, to) })
+	return errors.Join(err, r.Close())
+}
+
+// named gives back what holds n, which has a name again. Others may be at work
+// with it, with renameMu held.
+func (o *Overlay) named(n *node) error {
+	if n.orphan() == nil && n.keptName() == "" {
+		return nil
+	}
+	o.renameMu.Lock()
+	defer o.renameMu.Unlock()
+	if o.homeOf(n).dir == nil {
+		return nil // and lost it
+	}
+	if to := n.keptName(); to != "" {
+		n.rare().kept.Store(nil)
+		if err := o.work.stage.Unlink(to); err != nil {
+			return err
+		}
+	}
+	r := n.swapOrphan(nil)
+	if r == nil {
+		return nil
+	}
+	o.orphans.Add(-1)
+	return r.Close()
+}
+
+// letGo gives back what holds a node that is in no table any more.
+func (o *Overlay) letGo(n *node) {
+	if r := n.swapOrphan(nil); r != nil {
+		o.orphans.Add(-1)
+		if st, err := r.Stat(); err == nil && (st.Nlink == 0 || n.isDir()) {
+			o.quota.drop(st.Ino)
+		}
+		_ = r.Close() // O_PATH, or a file without a name: nothing to lose
+	}
+	to := n.keptName()
+	if to == "" {
+		return
+	}
+	if st, err := o.work.stage.Stat(to); err == nil && st.Nlink == 1 {
+		o.quota.drop(st.Ino)
+	}
+	o.discard(to)
+}
+
+// realLinks returns how many of k links of n's file are names, of the tree or below.
+func (n *node) realLinks(k uint32) uint32 {
+	if k > 0 && n.keptName() != "" {
+		return k - 1
+	}
+	return k
+}
