@@ -28,7 +28,7 @@ func eventRows() []Row {
 			rowOps: rowOps{blob: openFollow, mtime: eventsTime}},
 		{Path: since, Kind: Dir, Mode: modeDir, Valid: vnode.ValidForever, Listed: Never, Doc: "The same from a generation on; lists nothing.",
 			rowOps: rowOps{find: findSince}},
-		{Path: since + "/<N>", Kind: Text, Mode: modeRead, Valid: none, Doc: "What events shows of the generations after N. Lines about verbs have the generation that they met, so those of N are given again.",
+		{Path: since + "/<N>", Kind: Text, Mode: modeRead, Valid: none, Doc: "What events shows of the generations after N. Lines about verbs have the generation that they met, so those of N are given again. Generations grow from mount to mount: after one of an earlier mount, or one that was never shown, a line with `\"gap\":true` stands before all that is kept.",
 			rowOps: rowOps{get: eventsText, mtime: eventsTime}},
 		{Path: since + "/<N>.follow", Kind: Stream, Mode: modeRead, Valid: none, Doc: "The same, and then as events.follow.",
 			rowOps: rowOps{blob: openFollow, mtime: eventsTime}},
@@ -94,7 +94,9 @@ func eventsText(p place) ([]byte, error) {
 	if since == 0 {
 		return p.fs.events.render(events, verbs, gap || verbGap)
 	}
-	verbs = slices.DeleteFunc(verbs, func(e jobEvent) bool { return e.gen < since })
+	if since <= p.tx.Generation() {
+		verbs = slices.DeleteFunc(verbs, func(e jobEvent) bool { return e.gen < since })
+	}
 	return renderEvents(events, verbs, gap)
 }
 
@@ -162,7 +164,7 @@ type follower struct {
 
 func openFollow(_ context.Context, p place) (blob, error) {
 	f := &follower{fs: p.fs, last: p.since()}
-	if f.last > 0 {
+	if f.last > 0 && f.last <= p.tx.Generation() {
 		f.verb = p.fs.jobs.before(f.last)
 	}
 	return f, nil
@@ -224,7 +226,7 @@ func (f *follower) waitLocked(ctx context.Context) (ended bool, err error) {
 func (f *follower) fetchLocked() error {
 	events, gap := f.fs.store.Events(f.last)
 	verbs, verbGap := f.fs.jobs.since(f.verb)
-	if len(events) == 0 && len(verbs) == 0 {
+	if len(events) == 0 && len(verbs) == 0 && !gap {
 		return nil
 	}
 	text, err := renderEvents(events, verbs, gap || verbGap)
@@ -232,8 +234,11 @@ func (f *follower) fetchLocked() error {
 		return err
 	}
 	f.text = text
-	if len(events) > 0 {
+	switch {
+	case len(events) > 0:
 		f.last = events[len(events)-1].Generation
+	case gap:
+		f.last = 0 // that was of an earlier mount; this one has nothing yet
 	}
 	if len(verbs) > 0 {
 		f.verb = verbs[len(verbs)-1].seq

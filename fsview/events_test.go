@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/plyfs/plyfs/drivers/vfs"
 	"github.com/plyfs/plyfs/fsview"
 	"github.com/plyfs/plyfs/store"
 )
@@ -92,6 +93,41 @@ func TestEventsSince(t *testing.T) {
 		w.is(err, "EINVAL", "events.since/"+bad)
 	}
 	w.same(w.ls("events.since"), []string{}, "ls events.since")
+}
+
+// TestEventsOfAnotherMount: who remembers a generation of an earlier mount, or
+// one that was never shown, is told that there is a gap, and gets what there is.
+func TestEventsOfAnotherMount(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, "vfs")
+	w.mkdir("layers/a")
+	before := w.store
+	if err := before.Settle(w.ctx); err != nil {
+		t.Fatal(err)
+	}
+	list := parseEvents(t, w.read("events"))
+	old := list[len(list)-1].Generation
+	v := w.reopened(store.Options{NewDriver: vfs.New})
+	// At first this one has nothing to tell of, but what came between is not known.
+	for _, n := range []uint64{old, old - 1, 1 << 60} {
+		v.same(brief(parseEvents(t, v.read(fmt.Sprintf("events.since/%d", n)))), []string{""}, fmt.Sprint("since ", n))
+		f := v.open(fmt.Sprintf("events.since/%d.follow", n), os.O_RDONLY)
+		buf := make([]byte, 1<<10)
+		k, err := f.h.ReadAt(v.ctx, buf, 0)
+		f.ok(err)
+		if l := parseEvents(t, string(buf[:k])); len(l) != 1 || !l[0].Gap {
+			t.Errorf("following since %d: %s", n, buf[:k])
+		}
+		v.mkdir(fmt.Sprintf("layers/b%d", n))
+		k, err = f.h.ReadAt(v.ctx, buf, 0)
+		f.ok(err)
+		last := brief(parseEvents(t, string(buf[:k])))
+		v.same(last[len(last)-1], fmt.Sprintf("create b%d", n), "the next of the follower")
+		f.ok(f.release())
+		v.rmdir(fmt.Sprintf("layers/b%d", n))
+		v = v.reopened(store.Options{NewDriver: vfs.New})
+	}
+	v.same(v.read("events"), "", "events of a mount that saw none")
 }
 
 // TestEventsGap: what is no longer kept is told as a gap, to everyone.

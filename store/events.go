@@ -24,6 +24,7 @@ type hub struct {
 	ring    []Event       // guarded by mu: oldest first, at most eventRing
 	visible uint64        // guarded by mu: the newest generation in the ring
 	loaded  uint64        // guarded by mu: the newest generation told of
+	first   uint64        // guarded by mu: the generation of the opening
 	lost    uint64        // guarded by mu: the newest generation dropped from the ring
 	moved   chan struct{} // guarded by mu: closed when visible grows, then replaced
 	ended   bool          // guarded by mu
@@ -56,6 +57,9 @@ func (h *hub) tell(gen uint64, events []Event) {
 	}
 	h.mu.Lock()
 	h.loaded = gen
+	if h.first == 0 {
+		h.first = gen
+	}
 	n := news{gen: gen, events: events}
 	h.queued += len(events)
 	if len(h.waiting) >= eventRing || h.queued > 2*eventRing {
@@ -140,13 +144,16 @@ func (h *hub) close() {
 func (h *hub) since(gen uint64) ([]Event, bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	if gen > h.loaded { // shown by an earlier opening, whose clock was ahead, or by none
+		return slices.Clone(h.ring), true
+	}
 	from, _ := slices.BinarySearchFunc(h.ring, gen, func(e Event, gen uint64) int {
 		if e.Generation <= gen {
 			return -1
 		}
 		return 1
 	})
-	return slices.Clone(h.ring[from:]), gen < h.lost
+	return slices.Clone(h.ring[from:]), gen < h.lost || gen > 0 && gen < h.first
 }
 
 // wait returns when generation gen is visible, with the visible one; or when
@@ -180,7 +187,8 @@ func (h *hub) subscribe(fn func(uint64)) (cancel func()) {
 }
 
 // Events returns the events of generations after since, oldest first, as far
-// as they are visible. gap tells that some of them are no longer kept.
+// as they are visible. gap tells that some of them are no longer kept, or are not
+// known here: those between a generation of an earlier opening and this one.
 func (s *Store) Events(since uint64) (events []Event, gap bool) { return s.events.since(since) }
 
 // WaitEvents waits until a generation after since is visible in Events, and

@@ -270,7 +270,10 @@ func (s *Store) publish(next *state) *state {
 		events = difference(cur, next)
 	}
 	next.gen = cur.gen
-	if len(events) > 0 || cur.gen == 0 {
+	switch {
+	case cur.gen == 0: // greater than all of earlier openings, so that those are known as theirs
+		next.gen = uint64(max(1, time.Now().UnixMicro()))
+	case len(events) > 0:
 		next.gen++
 	}
 	s.cur.Store(next)

@@ -120,9 +120,10 @@ func TestRefusals(t *testing.T) {
 			t.Errorf("mkdir %q succeeds", name)
 		}
 	}
-	is(t, "rename into another window", root.Rename(ctx, "f", other.Root(), "f", 0), syscall.EINVAL)
+	is(t, "rename into another window", root.Rename(ctx, "f", other.Root(), "f", 0), syscall.EXDEV)
+	is(t, "rename into another tree", root.Rename(ctx, "f", nil, "f", 0), syscall.EINVAL)
 	_, err := other.Root().(*node).Link(ctx, "f", look(t, root, "f"))
-	is(t, "link into another window", err, syscall.EINVAL)
+	is(t, "link into another window", err, syscall.EXDEV)
 	is(t, "rename onto what is there", root.Rename(ctx, "f", root, "g", unix.RENAME_NOREPLACE), syscall.EEXIST)
 	if err := syscall.Mkfifo(filepath.Join(dir, "p"), 0o600); err != nil {
 		t.Fatal(err)

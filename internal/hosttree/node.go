@@ -280,7 +280,7 @@ func backingFlags(flags int) int {
 func (n *node) Link(_ context.Context, name string, target vnode.Node) (c vnode.Child, err error) {
 	t, ok := n.own(target)
 	if !ok {
-		return c, errno.New(errno.ErrBadValue, "%s: a hard link cannot lead to another tree", name)
+		return c, errno.New(otherTree(t), "%s: a hard link cannot lead to another tree", name)
 	}
 	err = n.change(func(d *safefs.Dir) error {
 		return t.with(func(r *safefs.Ref) error {
@@ -294,7 +294,19 @@ func (n *node) Link(_ context.Context, name string, target vnode.Node) (c vnode.
 	return c, err
 }
 
-// own returns other as a node of the same window.
+// otherTree is the kind of error for what would lead from a window to the node
+// n of another, or, if n is nil, to what is no window: into the control tree nothing is ever
+// copied, but between directories of files mv copies and removes, and programs
+// that link copy.
+func otherTree(n *node) *errno.Kind {
+	if n != nil {
+		return errno.ErrCrossDevice
+	}
+	return errno.ErrBadValue
+}
+
+// own returns other as a node of the same window; false with a node of another,
+// or with nil.
 func (n *node) own(other vnode.Node) (*node, bool) {
 	for i := 0; i < 4; i++ {
 		switch o := other.(type) {
@@ -319,12 +331,13 @@ func (n *node) Rmdir(_ context.Context, name string) error {
 	return n.change(func(d *safefs.Dir) error { return d.Rmdir(name) })
 }
 
-// Rename moves an entry inside the window; into another tree it is EINVAL.
+// Rename moves an entry inside the window; into another window it is EXDEV, into
+// what is none EINVAL.
 // Where the backing itself says EXDEV (a mount inside) the caller copies.
 func (n *node) Rename(_ context.Context, name string, newParent vnode.Node, newName string, flags uint32) error {
 	to, ok := n.own(newParent)
 	if !ok {
-		return errno.New(errno.ErrBadValue, "%s cannot be moved into another tree: copy it", name)
+		return errno.New(otherTree(to), "%s cannot be moved into another tree: copy it", name)
 	}
 	return n.change(func(d *safefs.Dir) error {
 		return to.withDir(func(td *safefs.Dir) error {
