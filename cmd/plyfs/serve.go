@@ -30,6 +30,11 @@ func (a *app) serve(ctx context.Context, dir string, o mountOptions, ready func(
 	if err := a.receive(); err != nil {
 		return err
 	}
+	if o.create {
+		if err := a.tryMount(ctx, dir, o); err != nil {
+			return err
+		}
+	}
 	st, conf, err := a.openStore(ctx, o.lockTimeout, o.create, o.readOnly)
 	if err != nil {
 		return err
@@ -119,6 +124,19 @@ func (a *app) connect(ctx context.Context, dir string, o mountOptions) (*os.File
 	return fusefs.Mount(ctx, dir, fusefs.MountOptions{
 		AllowOther: o.allowOther, DefaultPermissions: !o.containerOwners, ReadOnly: o.readOnly, NoExec: o.noExec,
 	})
+}
+
+// tryMount mounts and unmounts: where that cannot be done no store is made
+// either. An inner process has its connection already.
+func (a *app) tryMount(ctx context.Context, dir string, o mountOptions) error {
+	if a.inner != nil {
+		return nil
+	}
+	dev, err := a.connect(ctx, dir, o)
+	if err != nil {
+		return err
+	}
+	return errors.Join(dev.Close(), fusefs.Unmount(ctx, dir, true))
 }
 
 // disconnect undoes connect.

@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -81,9 +83,14 @@ func kernelOverlay(p Plan) error {
 		return errno.New(errno.ErrNotSupported, "mounting overlay on %s: this kernel has no overlay filesystem: load the module `overlay`, or set mount_program: %w", p.Target, err)
 	case errors.Is(err, unix.EBUSY):
 		return errno.New(errno.ErrInUse, "mounting overlay on %s: its upper or work directory is in use by another mount: %w", p.Target, err)
+	case errors.Is(err, unix.EINVAL) && slices.ContainsFunc(p.Options, isLabel):
+		return errno.New(errno.ErrNotSupported, "mounting overlay on %s with an SELinux label: this kernel has no SELinux, or its policy does not know the label: make the container again without a label, or boot with SELinux: %w", p.Target, err)
 	}
 	return fmt.Errorf("mounting overlay on %s: %w", p.Target, err)
 }
+
+// isLabel tells whether a mount option is a label for all files.
+func isLabel(option string) bool { return strings.HasPrefix(option, "context=") }
 
 // BindPrivate makes dir a private mount point of its own unless it is a mount
 // point already. See the package comment for why and for what a kill leaves.
