@@ -32,7 +32,10 @@ type applier struct {
 	// records is set when there is a record, which has each name once.
 	records bool
 
-	dirs     map[string]*openDir // clean path → open directory
+	dirs map[string]*openDir // clean path → open directory
+	// links are real paths of directories that a name with symlinks led to,
+	// until anything is removed.
+	links    map[string]string
 	closeErr error
 	stale    bool // a directory was removed: the cache may hold it
 	// made holds a hash of every path that this stream made, and of the
@@ -56,7 +59,7 @@ var errNotEmpty = errors.New("the directory is not empty")
 func newApplier(root *safefs.Dir, in *parser, rec *recorder, fail func(error), o ApplyOptions) *applier {
 	return &applier{
 		root: newOpenDir(root), o: o, in: in, out: newPipe(rec, fail), records: rec != nil,
-		dirs: map[string]*openDir{}, named: spill.NewSet(), pruned: spill.NewSet(),
+		dirs: map[string]*openDir{}, links: map[string]string{}, named: spill.NewSet(), pruned: spill.NewSet(),
 		seed: maphash.MakeSeed(), uids: map[uint32]struct{}{}, gids: map[uint32]struct{}{},
 		userns: userns.RunningInUserNS(), us: whoCreates(),
 	}

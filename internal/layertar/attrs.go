@@ -23,9 +23,13 @@ import (
 func (a *applier) owner(d *openDir, name string, o *op, what string) (perm uint32, err error) {
 	if a.o.OverrideStat {
 		if what == "symlink" || o.node == unix.S_IFIFO {
-			return o.perm, nil // the kernel keeps no user.* attribute on them
+			return o.noted(), nil // the kernel keeps no user.* attribute on them
 		}
-		return o.perm, d.Setxattr(name, whiteout.OverrideStat, overrideValue(o, what), 0)
+		perm = o.perm
+		if what != "dir" {
+			perm = o.noted()
+		}
+		return perm, d.Setxattr(name, whiteout.OverrideStat, overrideValue(o, what), 0)
 	}
 	uid, gid, err := a.hostOwner(o)
 	if err != nil {
@@ -52,6 +56,25 @@ func (a *applier) chowned(perm uint32, err error) (uint32, error) {
 		return perm &^ 0o6000, nil
 	}
 	return perm, err
+}
+
+// The set-ID bits of a mode.
+const (
+	setUID = 0o4000
+	setGID = 0o2000
+)
+
+// noted is the mode of a file whose owner is noted and not given: it runs as
+// the extracting user, which is the container's root and nobody else.
+func (o *op) noted() uint32 {
+	perm := o.perm
+	if o.uid != 0 {
+		perm &^= setUID
+	}
+	if o.gid != 0 {
+		perm &^= setGID
+	}
+	return perm
 }
 
 // overrideValue is `uid:gid:mode`, with what the file really is where it is

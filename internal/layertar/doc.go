@@ -96,6 +96,10 @@
 // its own stream made, wherever it stands; a directory in the place of a whiteout is opaque;
 // an opaque directory in an upper is an Add and not a Delete; type 7 is a
 // regular file; sparse archives come back byte for byte; ACLs are exported;
+// an attribute without a value is set; a hard link's own owner, mode and time
+// are not looked at; attributes are set before the mode, whose group bits then
+// are the mask of an access ACL; in a store of a single ID a set-ID bit is on
+// disk only where the owner is root;
 // owners are named only if they are root's; siblings in a generated diff are
 // ordered by name within their directory for every driver; of the attributes
 // only user.*, capabilities and ACLs are exported.

@@ -1,6 +1,8 @@
 package layertar
 
 import (
+	"crypto/sha256"
+	"fmt"
 	"io"
 )
 
@@ -17,5 +19,33 @@ func MemberNames(r io.Reader, lim Limits) ([]string, error) {
 			return nil, err
 		}
 		names = append(names, h.name)
+	}
+}
+
+// Members is MemberNames with what else the parser makes of each, and its content.
+func Members(r io.Reader, lim Limits) ([]string, error) {
+	p := &parser{in: r, raw: func([]byte) {}, lim: lim.withDefaults()}
+	var out []string
+	for {
+		h, err := p.next()
+		if err == io.EOF { //nolint:errorlint // next returns it bare
+			return out, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		data, err := io.ReadAll(p)
+		if err != nil {
+			return nil, err
+		}
+		if h.isSparse {
+			file := make([]byte, h.size)
+			for _, e := range h.sparse {
+				copy(file[e.off:e.off+e.len], data)
+				data = data[e.len:]
+			}
+			data = file
+		}
+		out = append(out, fmt.Sprintf("%q %q %c %d %d:%d %d %x", h.name, h.link, h.typ, h.size, h.uid, h.gid, h.mtime.UnixNano(), sha256.Sum256(data)))
 	}
 }

@@ -155,7 +155,7 @@ func (a *applier) fileEnd(h *header, o *op, d *openDir, f *safefs.File) (e *file
 	e = &fileEnd{a: a, h: h, perm: o.perm, acls: d.acls}
 	e.chmod = o.perm&(a.us.umask|0o7000) != 0 || d.acls || len(h.xattrs) > 0
 	if a.o.OverrideStat {
-		e.note = overrideValue(o, "file")
+		e.note, e.perm = overrideValue(o, "file"), o.noted()
 		return e, nil
 	}
 	if e.uid, e.gid, err = a.hostOwner(o); err != nil {

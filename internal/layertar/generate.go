@@ -158,6 +158,15 @@ func override(h *tar.Header, v string) error {
 		return errno.New(errno.ErrDamaged, "its attribute %s has the value %s", whiteout.OverrideStat, quote(clip(v)))
 	}
 	h.Uid, h.Gid = int(uid), int(gid)
+	// Set-ID bits of others than root are in the note only (op.noted).
+	if mode, err := strconv.ParseUint(f[2], 8, 32); err == nil {
+		if uid != 0 {
+			h.Mode |= int64(mode & setUID)
+		}
+		if gid != 0 {
+			h.Mode |= int64(mode & setGID)
+		}
+	}
 	if len(f) == 4 {
 		standsFor(h, f[3])
 	}

@@ -44,6 +44,7 @@ const (
 	paxSparseRealSize        = paxSparse + "realsize"
 	paxSparseSize            = paxSparse + "size"
 	paxSparseMap             = paxSparse + "map"
+	paxSparseBlocks          = paxSparse + "numblocks"
 	paxSparseOffset          = paxSparse + "offset"
 	paxSparseNumBytes        = paxSparse + "numbytes"
 	magicUstar, magicGNU     = "ustar\x00", "ustar  \x00"

@@ -222,6 +222,7 @@ func (a *applier) remove(d *safefs.Dir, name string) error {
 	if err != nil {
 		return err
 	}
+	clear(a.links)
 	if !st.IsDir() {
 		return d.Unlink(name)
 	}

@@ -4,6 +4,7 @@ import (
 	"archive/tar"
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -18,6 +19,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
+	"pgregory.net/rapid"
 
 	"github.com/plyfs/plyfs/internal/errno"
 	"github.com/plyfs/plyfs/internal/layertar"
@@ -386,5 +388,170 @@ func TestXzDictionary(t *testing.T) {
 	binary.LittleEndian.PutUint32(stream[12+size-4:], crc32.ChecksumIEEE(stream[12:12+size-4]))
 	if _, _, _, err := importTar(t, stream, layertar.ApplyOptions{}); !errors.Is(err, errno.ErrBadStream) || !strings.Contains(err.Error(), "dictionary") {
 		t.Errorf("4 GiB: %v", err)
+	}
+}
+
+// TestHeadersAsGo: sequences of extended headers and members say to this
+// parser what they say to Go's, which the peers use, or are refused.
+func TestHeadersAsGo(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		value := rapid.SampledFrom([]string{"", "", "512", "1024", "7", "-1", "x", "0", "1", "1,2", "0,512", "a/b"})
+		key := rapid.SampledFrom([]string{"path", "linkpath", "size", "uid", "gid", "mtime", "atime", "comment", "SCHILY.xattr.user.a",
+			"GNU.sparse.major", "GNU.sparse.minor", "GNU.sparse.name", "GNU.sparse.realsize", "GNU.sparse.size", "GNU.sparse.map",
+			"GNU.sparse.numblocks", "GNU.sparse.offset", "GNU.sparse.numbytes"})
+		var stream []byte
+		for range rapid.IntRange(1, 6).Draw(t, "headers") {
+			switch kind := rapid.SampledFrom([]byte("xxxgLK00512")).Draw(t, "kind"); kind {
+			case 'x', 'g':
+				var kv []string
+				for range rapid.IntRange(1, 5).Draw(t, "records") {
+					kv = append(kv, key.Draw(t, "key"), value.Draw(t, "value"))
+				}
+				stream = append(stream, paxHeader(kind, kv...)...)
+			case 'L', 'K':
+				stream = append(stream, rawHeader(kind, "././@LongLink", 5, nil)...)
+				stream = append(stream, padded([]byte("long\x00"))...)
+			default:
+				size := 512 * rapid.IntRange(0, 3).Draw(t, "size")
+				stream = append(stream, rawHeader(kind, rapid.SampledFrom([]string{"a", "b/c", "d/"}).Draw(t, "name"), int64(size), nil)...)
+				if kind == '0' {
+					stream = append(stream, bytes.Repeat(rawHeader('0', "inner", 0, nil), size/512)...)
+				}
+			}
+		}
+		stream = append(stream, endBlocks...)
+		var want []string
+		r := tar.NewReader(bytes.NewReader(stream))
+		for {
+			h, err := r.Next()
+			if errors.Is(err, io.EOF) {
+				break
+			}
+			if err != nil {
+				t.Skip("archive/tar refuses it")
+			}
+			data, err := io.ReadAll(io.LimitReader(r, 1<<16))
+			if err != nil {
+				t.Skip("archive/tar refuses it")
+			}
+			if h.Typeflag == tar.TypeXGlobalHeader {
+				continue
+			}
+			if h.Typeflag != tar.TypeReg { // a size there means nothing
+				h.Size = 0
+			}
+			want = append(want, fmt.Sprintf("%q %q %c %d %d:%d %d %x", h.Name, h.Linkname, h.Typeflag, h.Size, h.Uid, h.Gid, h.ModTime.UnixNano(), sha256.Sum256(data)))
+		}
+		got, err := layertar.Members(bytes.NewReader(stream), layertar.Limits{})
+		if errors.Is(err, errno.ErrBadStream) {
+			return
+		}
+		if d := cmp.Diff(want, got); err != nil || d != "" {
+			t.Fatalf("%v: %s", err, d)
+		}
+	})
+}
+
+// TestEmptyValueTakesBack: of several records with one key the last counts, an
+// empty one is none, and GNU's long name goes before PAX's.
+func TestEmptyValueTakesBack(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		stream []byte
+		want   []string
+	}{
+		"size": {slices.Concat(paxHeader('x', "size", "512", "size", ""), rawHeader('0', "a", 1024, nil), bytes.Repeat([]byte("A"), 512), rawHeader('0', "evil", 0, nil)), []string{"a"}},
+		"path": {slices.Concat(paxHeader('x', "path", "p", "path", ""), rawFile("a", "1")), []string{"a"}},
+		"long": {slices.Concat(rawHeader('L', "L", 3, nil), padded([]byte("ab\x00")), paxHeader('x', "path", "p"), rawFile("a", "1")), []string{"ab"}},
+	} {
+		got, err := layertar.MemberNames(bytes.NewReader(append(c.stream, endBlocks...)), layertar.Limits{})
+		if d := cmp.Diff(c.want, got); err != nil || d != "" {
+			t.Errorf("%s: %v: %s", name, err, d)
+		}
+	}
+	if _, err := layertar.MemberNames(bytes.NewReader(slices.Concat(rawHeader('g', "g", 5, nil), padded([]byte("99 x\n")), rawFile("a", "1"), endBlocks)), layertar.Limits{}); !errors.Is(err, errno.ErrBadStream) {
+		t.Errorf("a malformed global header: %v", err)
+	}
+}
+
+// TestSetIDOfNotedOwners: in a store of a single ID no file runs as its user
+// but those that are the container's root's; the stream has the bits again.
+func TestSetIDOfNotedOwners(t *testing.T) {
+	t.Parallel()
+	var b bytes.Buffer
+	w := tar.NewWriter(&b)
+	for _, h := range []tar.Header{
+		{Name: "g", Mode: 0o2755, Gid: 5}, {Name: "r", Mode: 0o6755}, {Name: "u", Mode: 0o6755, Uid: 4095, Gid: 5}, {Name: "v", Mode: 0o6755, Uid: 7},
+	} {
+		h.Typeflag, h.Format = tar.TypeReg, tar.FormatUSTAR
+		if err := w.WriteHeader(&h); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	dir, _, _, err := importTar(t, b.Bytes(), layertar.ApplyOptions{OverrideStat: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]uint32{"g": 0o755, "r": 0o6755, "u": 0o755, "v": 0o2755} {
+		var st unix.Stat_t
+		if err := unix.Lstat(filepath.Join(dir, name), &st); err != nil || st.Mode&0o7777 != want {
+			t.Errorf("%s has the mode %o, %v", name, st.Mode&0o7777, err)
+		}
+	}
+	var out bytes.Buffer
+	if err := layertar.Generate(context.Background(), &out, layertar.Source{New: []string{dir}, OverrideStat: true}); err != nil {
+		t.Fatal(err)
+	}
+	for r, n := tar.NewReader(&out), 0; ; n++ {
+		h, err := r.Next()
+		if err == io.EOF && n == 4 {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if want := map[string]int64{"g": 0o2755, "r": 0o6755, "u": 0o6755, "v": 0o6755}[h.Name]; h.Mode&0o7777 != want {
+			t.Errorf("%s is exported with the mode %o", h.Name, h.Mode&0o7777)
+		}
+	}
+}
+
+// TestStepsThroughLinks: a name is not walked without end, however much stands
+// in symbolic links, and one directory behind links is found once.
+func TestStepsThroughLinks(t *testing.T) {
+	t.Parallel()
+	long := strings.Repeat("d/../", 500)
+	ms := []member{{typ: '5', name: "d/"}, {typ: '2', name: "s0", link: "d"}}
+	for i := range 10 {
+		ms = append(ms, member{typ: '2', name: fmt.Sprintf("s%d", i+1), link: long + fmt.Sprintf("s%d", i)})
+	}
+	g := guard(t)
+	err := g.apply(t, makeTar(t, append(ms, member{typ: '0', name: "s10/f"})...), layertar.ApplyOptions{})
+	if !errors.Is(err, errno.ErrBadStream) || !strings.Contains(err.Error(), "components") {
+		t.Errorf("10,000 components: %v", err)
+	}
+	g = guard(t)
+	// The link is replaced between two members: the second goes where it leads then.
+	moved := append(ms[:4:4], member{typ: '0', name: "s2/f", data: "1"}, member{typ: '0', name: "s2/g", data: "1"})
+	if err := g.apply(t, makeTar(t, moved...), layertar.ApplyOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	again := makeTar(t, member{typ: '0', name: "s2/1"}, member{typ: '5', name: "e/"}, member{typ: '2', name: "s2", link: "e"}, member{typ: '0', name: "s2/2"})
+	d, err := os.Open(g.root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer closeIt(t, d)
+	if _, err := layertar.Import(context.Background(), d, bytes.NewReader(again), nil, layertar.ApplyOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range []string{"d/f", "d/g", "d/1", "e/2"} {
+		if _, err := os.Lstat(filepath.Join(g.root, p)); err != nil {
+			t.Error(err)
+		}
 	}
 }

@@ -2,6 +2,7 @@ package layertar
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"io"
 	"strings"
@@ -98,6 +99,9 @@ func (p *parser) next() (*header, error) {
 		case err != nil:
 			return nil, err
 		case typ == typeGlobal: // a thing of its own, not the next member's
+			if reason := global(text); reason != "" {
+				return nil, p.bad(h, reason)
+			}
 			ext, h, p.member = extensions{}, &header{offset: p.off}, false
 			p.cur = h
 		case !ext.add(typ, text):
@@ -114,6 +118,15 @@ type extensions struct {
 
 func isExtension(typ byte) bool {
 	return typ == typePax || typ == typeGlobal || typ == typeLongName || typ == typeLongLn
+}
+
+// global judges the content of a global header, which has no effect here.
+func global(text []byte) (reason string) {
+	recs, ok := parsePax(text)
+	if !ok {
+		return "PAX header is malformed"
+	}
+	return (&header{}).merge(recs, &sparseInfo{})
 }
 
 // add takes an extension's content; false when it is malformed.
@@ -210,16 +223,12 @@ func over(n, limit int64) bool { return limit >= 0 && n > limit }
 
 // finish puts block, PAX records and long names together and judges sizes.
 func (p *parser) finish(b *block, h *header, ext extensions) (*header, error) {
-	if ext.longName != "" {
-		h.name = ext.longName
-	}
-	if ext.longLink != "" {
-		h.link = ext.longLink
-	}
 	var sp sparseInfo
 	if reason := h.merge(ext.pax, &sp); reason != "" {
 		return nil, p.bad(h, reason)
 	}
+	// GNU's long names count, wherever they stand, as in the peers.
+	h.name, h.link = cmp.Or(ext.longName, h.name), cmp.Or(ext.longLink, h.link)
 	if h.typ == typeRegA || h.typ == typeCont {
 		h.typ = typeReg
 		if b[offType] == typeRegA && strings.HasSuffix(h.name, "/") {
@@ -252,7 +261,7 @@ func (p *parser) sparse(b *block, h *header, sp *sparseInfo) error {
 	switch {
 	case h.typ == typeSparse && string(b.field(offMagic, 8)) == magicGNU:
 		err = p.gnuSparse(b, h)
-	case h.typ == typeReg:
+	default:
 		err = p.paxSparse(h, sp)
 	}
 	if err != nil || !h.isSparse {

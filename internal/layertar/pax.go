@@ -39,33 +39,74 @@ func parsePax(b []byte) (recs []paxRecord, ok bool) {
 
 // sparseInfo is what the GNU.sparse records say.
 type sparseInfo struct {
-	major, minor, name, realSize string
-	pairs                        []string // offset, length, offset, …
-	old                          bool     // formats 0.0 and 0.1
+	major, minor, name, size, realSize, blocks string
+	pairs                                      []string // offset, length, offset, …
+}
+
+// version judges the records as Go's archive/tar does: one is set for format
+// 1.0; any is false when they do not describe a sparse file.
+func (sp *sparseInfo) version() (one, any bool) {
+	switch {
+	case sp.major == "0" && (sp.minor == "0" || sp.minor == "1"):
+		return false, true
+	case sp.major == "1" && sp.minor == "0":
+		return true, true
+	case sp.major != "" || sp.minor != "":
+		return false, false
+	}
+	return false, len(sp.pairs) > 0
+}
+
+// paxFields are the values that records have for fields: of several records
+// with one key the last counts, and an empty value is none.
+type paxFields struct{ path, linkpath, size, uid, gid, mtime, atime string }
+
+func (f *paxFields) set(key, v string) {
+	switch key {
+	case "path":
+		f.path = v
+	case "linkpath":
+		f.linkpath = v
+	case "size":
+		f.size = v
+	case "uid":
+		f.uid = v
+	case "gid":
+		f.gid = v
+	case "mtime":
+		f.mtime = v
+	case "atime":
+		f.atime = v
+	}
 }
 
 // merge overlays h with the records; an empty value leaves the field as it
 // was. The reason is set when a value makes no sense.
 func (h *header) merge(recs []paxRecord, sp *sparseInfo) (reason string) {
 	var seen map[string]int
+	var f paxFields
 	for _, r := range recs {
-		v := string(r.value)
 		switch {
 		case strings.HasPrefix(r.key, paxXattr):
 			if seen == nil {
 				seen = map[string]int{}
 			}
 			h.setXattr(seen, r.key[len(paxXattr):], r.value)
-			continue
 		case strings.HasPrefix(r.key, paxSparse):
-			if reason = sp.add(r.key, v); reason != "" {
+			if reason = sp.add(r.key, string(r.value)); reason != "" {
 				return reason
 			}
-			continue
-		case v == "":
+		default:
+			f.set(r.key, string(r.value))
+		}
+	}
+	for _, kv := range [...][2]string{
+		{"path", f.path}, {"linkpath", f.linkpath}, {"size", f.size}, {"uid", f.uid}, {"gid", f.gid}, {"mtime", f.mtime}, {"atime", f.atime},
+	} {
+		if kv[1] == "" {
 			continue
 		}
-		if reason = h.mergeField(r.key, v); reason != "" {
+		if reason = h.mergeField(kv[0], kv[1]); reason != "" {
 			return reason
 		}
 	}
@@ -150,17 +191,18 @@ func (sp *sparseInfo) add(key, v string) (reason string) {
 	case paxSparseRealSize:
 		sp.realSize = v
 	case paxSparseSize:
-		sp.realSize, sp.old = v, true
+		sp.size = v
+	case paxSparseBlocks:
+		sp.blocks = v
 	case paxSparseMap:
-		sp.old = true
-		if v != "" {
+		if sp.pairs = nil; v != "" {
 			sp.pairs = strings.Split(v, ",")
 		}
 	case paxSparseOffset, paxSparseNumBytes:
 		if (len(sp.pairs)%2 == 0) != (key == paxSparseOffset) {
 			return "GNU.sparse.offset and numbytes do not alternate"
 		}
-		sp.old, sp.pairs = true, append(sp.pairs, v)
+		sp.pairs = append(sp.pairs, v)
 	}
 	if len(sp.pairs) > 2*maxSparseExtents {
 		return "sparse map has too many extents"

@@ -12,6 +12,7 @@ import (
 
 const (
 	maxLinks    = 40 // symlinks on the way of one name, as the kernel's limit
+	maxSteps    = 4096
 	maxDirCache = 64 // open directories
 )
 
@@ -40,9 +41,19 @@ func (a *applier) locate(h *header, dir string, create bool) (*openDir, string, 
 	if !errors.Is(err, syscall.ENOENT) && !errors.Is(err, syscall.ELOOP) && !errors.Is(err, syscall.ENOTDIR) {
 		return nil, "", err
 	}
+	if at, ok := a.links[dir]; ok {
+		return a.locate(h, at, false)
+	}
 	w := walk{a: a, h: h, create: create}
 	d, err := w.run(dir)
-	return d, strings.Join(w.stack, "/"), err
+	at := strings.Join(w.stack, "/")
+	if err == nil && create && w.links > 0 {
+		if len(a.links) >= maxDirCache {
+			clear(a.links)
+		}
+		a.links[dir] = at
+	}
+	return d, at, err
 }
 
 // keep puts an open directory into the cache by its real path, of which it empties all when
@@ -72,6 +83,7 @@ type walk struct {
 	create bool
 	stack  []string // the real components so far, no symlink among them
 	links  int
+	steps  int
 }
 
 type step struct {
@@ -84,6 +96,9 @@ func (w *walk) run(dir string) (*openDir, error) {
 	for len(todo) > 0 {
 		s := todo[0]
 		todo = todo[1:]
+		if w.steps++; w.steps > maxSteps {
+			return nil, refuse(w.h, "its path has too many components through symbolic links")
+		}
 		if s.name == ".." {
 			if len(w.stack) == 0 {
 				return nil, refuse(w.h, "its path leads out of the layer through a symbolic link")
@@ -96,9 +111,6 @@ func (w *walk) run(dir string) (*openDir, error) {
 			return nil, err
 		}
 		todo = append(more, todo...)
-		if len(todo) > 1<<14 {
-			return nil, refuse(w.h, "its path goes through too many symbolic links")
-		}
 	}
 	return w.here()
 }

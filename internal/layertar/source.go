@@ -26,9 +26,9 @@ type Source struct {
 	// Maps translate the directories' owners (host IDs) back to the
 	// container's; OldMaps those of Old.
 	Maps, OldMaps idmap.Maps
-	// OverrideStat takes owners, and what devices are, from the attribute
-	// user.containers.override_stat where a file has it. Modes are the files'
-	// own, which have them as well, and change with chmod.
+	// OverrideStat takes owners, what devices are, and set-ID bits for others
+	// than root from the attribute user.containers.override_stat where a file has
+	// it. Else modes are the files' own, which have them as well, and change with chmod.
 	OverrideStat bool
 }
 

@@ -2,6 +2,7 @@ package layertar
 
 import (
 	"bytes"
+	"cmp"
 	"strings"
 )
 
@@ -76,23 +77,29 @@ func (p *parser) gnuSparse(b *block, h *header) error {
 
 // paxSparse applies the GNU.sparse records of a PAX header.
 func (p *parser) paxSparse(h *header, sp *sparseInfo) error {
-	isOne := sp.major == "1" && sp.minor == "0"
-	if !isOne && !sp.old {
+	one, any := sp.version()
+	if !any {
 		return nil
+	}
+	if h.typ != typeReg {
+		return p.bad(h, "sparse map of what has no content")
 	}
 	if sp.name != "" {
 		h.name = sp.name
 	}
 	size, ok := h.stored, true
-	if sp.realSize != "" {
-		size, ok = paxInt(sp.realSize)
+	if text := cmp.Or(sp.size, sp.realSize); text != "" {
+		size, ok = paxInt(text)
 	}
 	if !ok || strings.IndexByte(h.name, 0) >= 0 {
 		return p.bad(h, "GNU.sparse records make no sense")
 	}
 	h.size, h.isSparse = size, true
-	if isOne {
+	if one {
 		return p.sparseMapOne(h)
+	}
+	if n, ok := paxInt(sp.blocks); !ok || n != int64(len(sp.pairs)/2) {
+		return p.bad(h, "sparse map has another number of extents than it says")
 	}
 	return p.setPairs(h, sp.pairs)
 }

@@ -146,6 +146,63 @@ func TestForeignTOC(t *testing.T) {
 	}
 }
 
+// TestTOCWords: a table is not kept that other readers of JSON take otherwise,
+// or that says of parts of files what is not so.
+func TestTOCWords(t *testing.T) {
+	t.Parallel()
+	needRoot(t)
+	stream := tocTar(t)
+	table := string(layertartest.Table(t, layertartest.Entries(t, stream)))
+	whole := digest.FromBytes(bytes.Repeat([]byte("x"), 5000))
+	half := digest.FromBytes(bytes.Repeat([]byte("x"), 2500))
+	end := `"digest":"` + whole.String() + `"}`
+	if strings.Count(table, end) != 2 { // d/f and the one with a long name
+		t.Fatalf("the table has another form: %s", table)
+	}
+	// of puts text after the digest of d/f, and lines after its own.
+	of := func(text string, lines ...string) string {
+		return strings.Replace(table, end, strings.TrimSuffix(end, "}")+text+"}"+strings.Join(append([]string{""}, lines...), ","), 1)
+	}
+	chunk := func(name string, at, size int, d digest.Digest, more string) string {
+		return fmt.Sprintf(`{"type":"chunk","name":%q,"chunkOffset":%d,"chunkSize":%d,"chunkDigest":%q%s}`, name, at, size, d, more)
+	}
+	first := fmt.Sprintf(`,"chunkSize":2500,"chunkDigest":%q`, half)
+	for name, c := range map[string]struct {
+		table string
+		ok    bool
+	}{
+		"as it is":              {table, true},
+		"a space at the end":    {table + " \n", true},
+		"a key of the future":   {`{"tarSplit":5,` + table[1:], true},
+		"one part":              {of(fmt.Sprintf(`,"chunkDigest":%q`, whole)), true},
+		"two parts":             {of(first, chunk("./d/f", 2500, 2500, half, "")), true},
+		"the second to the end": {of(first, chunk("./d/f", 2500, 0, half, "")), true},
+		"more at the end":       {table + "{}", false},
+		"entries twice":         {`{"entries":[],` + table[1:], false},
+		"in another case":       {`{"Entries":[],` + table[1:], false},
+		"in another case after": {strings.TrimSuffix(table, "}") + `,"ENTRIES":[]}`, false},
+		"another letter s":      {`{"entrie\u017f":[],` + table[1:], false},
+		"a digest twice":        {of(`,"digest":null`), false},
+		"a name in other case":  {of(`,"NAME":"./d/g"`), false},
+		"a link of a file":      {of(`,"linkName":"/etc/shadow"`), false},
+		"a device of a file":    {of(`,"devMajor":5`), false},
+		"a part's digest":       {of(fmt.Sprintf(`,"chunkDigest":%q`, half)), false},
+		"a part too few":        {of(first), false},
+		"a part too many":       {of("", chunk("./d/f", 5000, 0, half, "")), false},
+		"a part of another":     {of(first, chunk("../../etc/shadow", 2500, 2500, half, "")), false},
+		"a part elsewhere":      {of(first, chunk("./d/f", 2400, 2600, half, "")), false},
+		"a part too long":       {of(first, chunk("./d/f", 2500, 5000, half, "")), false},
+		"a part's own digest":   {of(first, chunk("./d/f", 2500, 2500, whole, "")), false},
+		"no zeros":              {of(first, chunk("./d/f", 2500, 2500, half, `,"chunkType":"zeros"`)), false},
+		"a part of a directory": {strings.Replace(table, `{"type":"dir"`, `{"chunkSize":5,"type":"dir"`, 1), false},
+	} {
+		chunked, d := layertartest.Chunked(t, stream, []byte(c.table))
+		if got, _, ok := importTOC(t, chunked); ok != c.ok || got != d {
+			t.Errorf("%s: kept: %v, digest %s", name, ok, got)
+		}
+	}
+}
+
 // TestTOCOfSkopeo: what skopeo compresses has a table that we keep, with the
 // digest that skopeo annotates.
 func TestTOCOfSkopeo(t *testing.T) {

@@ -1,6 +1,8 @@
 package layertar
 
 import (
+	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/json"
@@ -9,6 +11,7 @@ import (
 	"os"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/opencontainers/go-digest"
 )
@@ -31,6 +34,22 @@ type tocEntry struct {
 	Modtime  time.Time         `json:"modtime"`
 	Xattrs   map[string][]byte `json:"xattrs"`
 	Digest   digest.Digest     `json:"digest"`
+	// A part of a file, of its line or of a further one. No length is all that
+	// is left, no digest that nobody takes it for anything.
+	ChunkOffset int64         `json:"chunkOffset"`
+	ChunkSize   int64         `json:"chunkSize"`
+	ChunkDigest digest.Digest `json:"chunkDigest"`
+	ChunkType   string        `json:"chunkType"`
+}
+
+// tocNames are the names of its fields, in lower case, as they are written.
+func tocNames() map[string]string {
+	names := map[string]string{"entries": "entries"}
+	for _, n := range []string{"type", "name", "linkName", "mode", "size", "uid", "gid", "devMajor", "devMinor", "modtime", "xattrs", "digest",
+		"chunkOffset", "chunkSize", "chunkDigest", "chunkType"} {
+		names[strings.ToLower(n)] = n
+	}
+	return names
 }
 
 // CheckTOC tells whether a table of contents, uncompressed, says of the stream
@@ -53,7 +72,7 @@ func CheckTOC(ctx context.Context, dir *os.File, split string, toc io.Reader) (o
 		_ = pw.CloseWithError(err) // a pipe's never fails
 	}()
 	bounded := &boundedReader{r: toc}
-	c := tocCheck{in: bounded, dec: json.NewDecoder(bounded), p: &parser{in: pr, raw: func([]byte) {}, lim: Limits{}.withDefaults()}}
+	c := tocCheck{in: bounded, dec: json.NewDecoder(bounded), names: tocNames(), p: &parser{in: pr, raw: func([]byte) {}, lim: Limits{}.withDefaults()}}
 	err = c.run()
 	_ = pr.CloseWithError(errTOC) // ends the copy, if it goes on
 	rerr := <-done
@@ -65,9 +84,11 @@ func CheckTOC(ctx context.Context, dir *os.File, split string, toc io.Reader) (o
 
 // tocCheck reads a table and its stream side by side.
 type tocCheck struct {
-	in  *boundedReader
-	dec *json.Decoder
-	p   *parser
+	in    *boundedReader
+	dec   *json.Decoder
+	p     *parser
+	names map[string]string
+	next  *tocEntry // read already
 }
 
 // run compares everything; any error means that the table is none of this
@@ -76,31 +97,80 @@ func (c *tocCheck) run() error {
 	if err := c.delim('{'); err != nil {
 		return err
 	}
-	seen := false
+	seen := map[string]bool{}
 	for c.more() {
-		key, err := c.dec.Token()
+		key, err := c.key(c.dec, seen)
 		if err != nil {
 			return err
 		}
-		switch {
-		case key != "entries":
+		if key == "entries" {
+			err = c.entries()
+		} else {
 			var skip json.RawMessage
-			if err := c.value(&skip); err != nil {
-				return err
-			}
-		case seen:
-			return errTOC
-		default:
-			seen = true
-			if err := c.entries(); err != nil {
-				return err
-			}
+			err = c.value(&skip)
+		}
+		if err != nil {
+			return err
 		}
 	}
-	if !seen {
+	if !seen["entries"] {
 		return errTOC
 	}
-	return c.delim('}')
+	if err := c.delim('}'); err != nil {
+		return err
+	}
+	c.in.left = tocLimit
+	if _, err := c.dec.Token(); err != io.EOF {
+		return errTOC
+	}
+	return nil
+}
+
+// key reads an object's next key. Readers of JSON differ in what they make of
+// keys that come twice or in another case: these are refused.
+func (c *tocCheck) key(dec *json.Decoder, seen map[string]bool) (string, error) {
+	t, err := dec.Token()
+	if err != nil {
+		return "", err
+	}
+	key, ok := t.(string)
+	low := strings.ToLower(key)
+	known, isKnown := c.names[low]
+	if !ok || seen[low] || (isKnown && key != known) || strings.IndexFunc(key, func(r rune) bool { return r > unicode.MaxASCII }) >= 0 {
+		return "", errTOC
+	}
+	seen[low] = true
+	return key, nil
+}
+
+// entry returns the next line without taking it; nil at the end.
+func (c *tocCheck) entry() (*tocEntry, error) {
+	if c.next != nil || !c.more() {
+		return c.next, nil
+	}
+	var raw json.RawMessage
+	if err := c.value(&raw); err != nil {
+		return nil, err
+	}
+	dec, seen := json.NewDecoder(bytes.NewReader(raw)), map[string]bool{}
+	if t, err := dec.Token(); err != nil || t != json.Delim('{') {
+		return nil, errTOC
+	}
+	for dec.More() {
+		if _, err := c.key(dec, seen); err != nil {
+			return nil, err
+		}
+		var skip json.RawMessage
+		if err := dec.Decode(&skip); err != nil {
+			return nil, err
+		}
+	}
+	e := &tocEntry{}
+	err := json.Unmarshal(raw, e)
+	if err == nil {
+		c.next = e
+	}
+	return c.next, err
 }
 
 func (c *tocCheck) more() bool {
@@ -126,14 +196,15 @@ func (c *tocCheck) entries() error {
 	if err := c.delim('['); err != nil {
 		return err
 	}
-	for c.more() {
-		var e tocEntry
-		if err := c.value(&e); err != nil {
+	for {
+		e, err := c.entry()
+		if err != nil {
 			return err
 		}
-		if e.Type == "chunk" {
-			continue
+		if e == nil {
+			break
 		}
+		c.next = nil
 		h, err := c.p.next()
 		if err != nil { // the stream ends first
 			return err
@@ -141,7 +212,7 @@ func (c *tocCheck) entries() error {
 		if !e.describes(h) {
 			return errTOC
 		}
-		if err := c.content(&e); err != nil {
+		if err := c.content(e); err != nil {
 			return err
 		}
 	}
@@ -151,16 +222,63 @@ func (c *tocCheck) entries() error {
 	return c.delim(']')
 }
 
-// content compares a file's digest; an empty file need have none.
+// content compares a file's digest, which an empty one need not have, and those
+// of its parts, which follow one another to its end.
 func (c *tocCheck) content(e *tocEntry) error {
-	if e.Type != "reg" || (e.Size == 0 && e.Digest == "") {
+	if e.Type != "reg" {
 		return nil
 	}
 	h := sha256.New()
-	if _, err := io.Copy(h, c.p); err != nil {
-		return err
+	at, line := int64(0), e
+	for {
+		n := cmp.Or(line.ChunkSize, e.Size-at)
+		if line.ChunkOffset != at || n < 0 || n > e.Size-at {
+			return errTOC
+		}
+		if err := line.part(io.TeeReader(io.LimitReader(c.p, n), h), n); err != nil {
+			return err
+		}
+		at += n
+		next, err := c.entry()
+		if err != nil {
+			return err
+		}
+		if next == nil || next.Type != "chunk" {
+			break
+		}
+		if line = next; line.Name != e.Name || at == e.Size {
+			return errTOC
+		}
+		c.next = nil
 	}
-	if digest.NewDigest(digest.SHA256, h) != e.Digest {
+	if at != e.Size || !e.has(digest.NewDigest(digest.SHA256, h)) {
+		return errTOC
+	}
+	return nil
+}
+
+// has tells whether the content is what the line says.
+func (e *tocEntry) has(d digest.Digest) bool { return e.Digest == d || (e.Size == 0 && e.Digest == "") }
+
+// part compares one part of a file, of n bytes.
+func (e *tocEntry) part(r io.Reader, n int64) error {
+	h, zeros := sha256.New(), true
+	buf := make([]byte, 32<<10)
+	for {
+		k, err := r.Read(buf)
+		h.Write(buf[:k])
+		n -= int64(k)
+		zeros = zeros && len(bytes.Trim(buf[:k], "\x00")) == 0
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			return err
+		}
+	}
+	switch {
+	case n != 0, e.ChunkDigest != "" && digest.NewDigest(digest.SHA256, h) != e.ChunkDigest,
+		e.ChunkType != "" && (e.ChunkType != "zeros" || !zeros):
 		return errTOC
 	}
 	return nil
@@ -178,7 +296,7 @@ func (e *tocEntry) describes(h *header) bool {
 	if h.mode&0o7777 != e.Mode&0o7777 || h.uid != e.UID || h.gid != e.GID || !h.mtime.Equal(e.Modtime) {
 		return false
 	}
-	return e.special(h) && e.attributes(h)
+	return e.special(h) && e.onlyOwn(h) && e.attributes(h)
 }
 
 // special compares what only some types have.
@@ -190,6 +308,19 @@ func (e *tocEntry) special(h *header) bool {
 		return h.link == e.Linkname
 	case typeChar, typeBlock:
 		return h.major == e.Major && h.minor == e.Minor
+	}
+	return true
+}
+
+// onlyOwn tells whether fields that the type has not are empty.
+func (e *tocEntry) onlyOwn(h *header) bool {
+	isReg, isLink := h.typ == typeReg, h.typ == typeLink || h.typ == typeSymlink
+	isDevice := h.typ == typeChar || h.typ == typeBlock
+	switch {
+	case !isReg && (e.Size != 0 || e.Digest != "" || e.ChunkOffset != 0 || e.ChunkSize != 0 || e.ChunkDigest != "" || e.ChunkType != ""):
+		return false
+	case !isLink && e.Linkname != "", !isDevice && (e.Major != 0 || e.Minor != 0):
+		return false
 	}
 	return true
 }

@@ -2,10 +2,10 @@ package spill
 
 // setMemory is how many entries of a Set are in memory; full, they become a
 // run on disk.
-const setMemory = 1 << 18
+const setMemory = 1 << 17
 
 // Set is a set of hashes whose memory grows by two bytes an entry (from
-// 262,144 on).
+// 131,072 on).
 type Set struct {
 	mem map[uint64]struct{}
 	r   runs
