@@ -208,6 +208,9 @@ func (o *Overlay) completeData(ctx context.Context, n *node, size int64) (err er
 	if size >= 0 {
 		p.size = min(p.size, size)
 	}
+	if err := o.completeRoom(n, p.size); err != nil {
+		return err
+	}
 	if err := o.fillData(ctx, n, p, r); err != nil {
 		return err
 	}

@@ -79,7 +79,9 @@ func (o *Overlay) metaUp(ctx context.Context, n *node) error {
 // copyUpAlone does it, being the only one to.
 func (o *Overlay) copyUpAlone(ctx context.Context, n *node, size int64) error {
 	if n.is(flagUp) {
-		return o.completeData(ctx, n, size)
+		err := o.completeData(ctx, n, size)
+		o.settleNode(n)
+		return err
 	}
 	if err := o.parentsUp(ctx, n); err != nil {
 		return err
@@ -373,6 +375,7 @@ func (o *Overlay) publishLocked(l link, link func(d *safefs.Dir, name string) er
 		if err := link(d, l.name); err != nil {
 			return err
 		}
+		o.quota.settleDir(d)
 		return d.Utimens(".", before.Atime, before.Mtime)
 	})
 }

@@ -27,6 +27,8 @@ type creation struct {
 	who  caller
 	// make makes the file called name in d with the permissions mode.
 	make func(d *safefs.Dir, name string, mode uint32) error
+	// bytes is what it may take of a bound.
+	bytes int64
 	// over: a whiteout was in its place.
 	over bool
 	// acl is whether dir has a default ACL, found out by making.
@@ -41,7 +43,7 @@ type creation struct {
 // the node with one more look-up, and its attributes. The kernel has made sure
 // that there is nothing of that name in the union.
 func (o *Overlay) mkdir(ctx context.Context, dir *node, name string, mode uint32, who caller) (*node, safefs.Stat, error) {
-	return o.create(ctx, &creation{dir: dir, name: name, typ: unix.S_IFDIR, mode: mode & 0o7777, who: who,
+	return o.create(ctx, &creation{dir: dir, name: name, typ: unix.S_IFDIR, mode: mode & 0o7777, who: who, bytes: blockRoom,
 		make: func(d *safefs.Dir, name string, mode uint32) error { return d.Mkdir(name, mode) }})
 }
 
@@ -87,7 +89,7 @@ func (o *Overlay) mkfile(ctx context.Context, dir *node, name string, mode uint3
 
 // symlink makes a symlink.
 func (o *Overlay) symlink(ctx context.Context, dir *node, name, target string, who caller) (*node, safefs.Stat, error) {
-	return o.create(ctx, &creation{dir: dir, name: name, typ: unix.S_IFLNK, mode: 0o777, who: who,
+	return o.create(ctx, &creation{dir: dir, name: name, typ: unix.S_IFLNK, mode: 0o777, who: who, bytes: textRoom(target),
 		make: func(d *safefs.Dir, name string, _ uint32) error { return d.Symlink(target, name) }})
 }
 
@@ -95,7 +97,7 @@ func (o *Overlay) create(ctx context.Context, c *creation) (*node, safefs.Stat, 
 	if err := o.ready(ctx, c.dir, c.name); err != nil {
 		return nil, safefs.Stat{}, err
 	}
-	if err := o.quota.room(0, 1); err != nil {
+	if err := o.quota.room(c.bytes+anyRoom, 1); err != nil {
 		return nil, safefs.Stat{}, err
 	}
 	o.renameMu.RLock()
@@ -105,6 +107,7 @@ func (o *Overlay) create(ctx context.Context, c *creation) (*node, safefs.Stat, 
 	var st safefs.Stat
 	err := o.inUpperLocked(c.dir, func(d *safefs.Dir) (err error) {
 		st, err = o.makeLocked(d, c)
+		o.quota.settleDir(d)
 		return err
 	})
 	if err != nil {
@@ -383,6 +386,9 @@ func (o *Overlay) link(ctx context.Context, n, dir *node, name string) (safefs.S
 	if err := o.copyUp(ctx, n, allData); err != nil {
 		return safefs.Stat{}, err
 	}
+	if err := o.quota.room(anyRoom, 0); err != nil {
+		return safefs.Stat{}, err
+	}
 	r, err := o.refOf(n)
 	if err != nil {
 		return safefs.Stat{}, err
@@ -436,6 +442,7 @@ func (o *Overlay) linkRef(n *node, r *safefs.Ref, dir *node, name string) error 
 		make: func(d *safefs.Dir, name string, _ uint32) error { return r.Link(d, name) }}
 	if err := o.inUpperLocked(dir, func(d *safefs.Dir) error {
 		_, err := o.makeLocked(d, c)
+		o.quota.settleDir(d)
 		return err
 	}); err != nil {
 		return err

@@ -16,12 +16,14 @@ import (
 // quota bounds what the upper holds: bytes that its files have allocated
 // (st_blocks), and files. It counts at the mount's start, and then by looking
 // at each file after it was changed, so it is right whatever the filesystem
-// does, and needs nothing of it. Whiteouts, attributes and the work directory
-// are not counted. A file is counted until its last descriptor is closed. Nil
-// is no bound.
+// does, and needs nothing of it. Whiteouts and the work directory are not
+// counted. A file is counted until its last descriptor is closed. Nil is no
+// bound.
 //
-// Requests that run at once may each find the last free bytes: the bound is
-// passed by at most one request's size for each.
+// What a request will take is known for data only; for the rest (a directory's
+// growth by a name, an attribute) it is enough that there is room at all.
+// Requests that run at once may each find the last free bytes. So the bound is
+// passed by at most one request's size, or a block of the filesystem, for each.
 type quota struct {
 	mostBytes, mostFiles int64 // 0: no bound
 
@@ -116,6 +118,41 @@ func (q *quota) room(bytes, files int64) error {
 	return nil
 }
 
+// anyRoom is what is asked for where a request takes a block of the filesystem,
+// or none.
+const anyRoom = 1
+
+// blockRoom is what a new directory may take, and the text of a symlink that
+// does not fit in its inode.
+const blockRoom = 4096
+
+// textRoom is what a symlink may take.
+func textRoom(target string) int64 {
+	if len(target) < 60 { // ext4's inodes hold less than that
+		return 0
+	}
+	return blockRoom
+}
+
+// valueRoom is what an attribute may take.
+func valueRoom(value []byte) int64 {
+	if len(value) <= 256 {
+		return anyRoom
+	}
+	return int64(len(value))
+}
+
+// settleDir notes what an upper directory, in which there is a further name,
+// holds now.
+func (q *quota) settleDir(d *safefs.Dir) {
+	if q == nil {
+		return
+	}
+	if st, err := d.Stat("."); err == nil {
+		q.set(&st)
+	}
+}
+
 // roomAt is room for n bytes at off of an open file, of which some may be
 // there already.
 func (q *quota) roomAt(fd int, off, n int64) error {
@@ -170,11 +207,34 @@ func (o *Overlay) copyRoom(_ context.Context, p *copyPlan) error {
 	if o.quota == nil {
 		return nil
 	}
-	bytes := int64(0)
-	if p.st.Type() == unix.S_IFREG {
-		bytes = min(int64(p.st.Blocks)*512, p.size+4096)
+	bytes := textRoom(p.target)
+	switch {
+	case p.st.IsDir():
+		bytes = blockRoom
+	case p.st.Type() == unix.S_IFREG && !p.meta:
+		bytes = dataRoom(&p.st, p.size)
 	}
-	return o.quota.room(bytes, 1)
+	return o.quota.room(bytes+anyRoom, 1)
+}
+
+// dataRoom is what the first size bytes of a file may take.
+func dataRoom(st *safefs.Stat, size int64) int64 {
+	return min(int64(st.Blocks)*512, size+blockRoom)
+}
+
+// completeRoom tells whether there is room for the data of a copy of metadata
+// only.
+func (o *Overlay) completeRoom(n *node, size int64) error {
+	if o.quota == nil {
+		return nil
+	}
+	return n.lowerData().with(func(a access) error {
+		st, err := a.stat()
+		if err != nil {
+			return err
+		}
+		return o.quota.room(dataRoom(&st, size), 0)
+	})
 }
 
 // statfs shows the bounds as the filesystem's size.

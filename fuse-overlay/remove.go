@@ -115,6 +115,7 @@ func (o *Overlay) unlinkLocked(ctx context.Context, n, dir *node, name string, d
 	if err := o.hide(d, name, above, below); err != nil {
 		return err
 	}
+	o.quota.settleDir(d)
 	o.unbound(n, dir, name)
 	return o.dropIndex(n)
 }
@@ -319,6 +320,7 @@ func (o *Overlay) rmdirLocked(ctx context.Context, n, dir *node, name string, d 
 		if err := o.hide(d, name, false, true); err != nil {
 			return "", err
 		}
+		o.quota.settleDir(d)
 		o.buried(n, dir, name, nil)
 		return "", nil
 	}

@@ -367,6 +367,8 @@ func (o *Overlay) carryOut(r *renaming, f facts, fd, td *safefs.Dir, trash *stri
 			o.log.Warnf("a whiteout that hides nothing stays at %q: %v", r.oldName, err)
 		}
 	}
+	o.quota.settleDir(fd)
+	o.quota.settleDir(td)
 	return o.renamed(r, f, fd, td)
 }
 

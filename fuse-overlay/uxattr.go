@@ -78,6 +78,9 @@ func (o *Overlay) listxattr(n *node, root bool) (shown []string, err error) {
 
 // setxattr sets an attribute.
 func (o *Overlay) setxattr(ctx context.Context, n *node, name string, value []byte, flags int) error {
+	if err := o.quota.room(valueRoom(value), 0); err != nil {
+		return err
+	}
 	return o.changeXattr(ctx, n, name, func(a access) error { return a.setxattr(o.escape(name), value, flags) })
 }
 
@@ -111,6 +114,7 @@ func (o *Overlay) changeXattr(ctx context.Context, n *node, name string, do func
 	if err := o.with(n, do); err != nil {
 		return err
 	}
+	o.settleNode(n)
 	if n.isDir() && name == defaultACL {
 		n.dir.mu.Lock()
 		n.dir.acl = aclUnknown
