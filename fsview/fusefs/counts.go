@@ -133,8 +133,6 @@ type counted struct {
 // Lookup implements fuse.RawFileSystem.
 func (c counted) Lookup(cancel <-chan struct{}, header *fuse.InHeader, name string, out *fuse.EntryOut) fuse.Status {
 	defer c.counts[opLookup].since(time.Now())
-	cancel, answered := patient(cancel, header.Pid)
-	defer answered()
 	return c.raw.Lookup(cancel, header, name, out)
 }
 

@@ -2,11 +2,15 @@ package fusefs
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"os"
 	"strconv"
+	"sync"
 	"syscall"
 	"time"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
 )
 
 // lookAgain is how often a caller is looked at that a signal waits for.
@@ -39,6 +43,45 @@ func patient(cancel <-chan struct{}, pid uint32) (<-chan struct{}, func()) {
 		close(ended)
 	}()
 	return ended, func() { close(answered) }
+}
+
+// waiting is the context of a request that seldom waits for anything: it looks for
+// interrupts, as patient does, from when somebody asks for Done.
+type waiting struct {
+	*fuse.Context
+	pid  uint32
+	once sync.Once
+	done <-chan struct{}
+	stop func()
+}
+
+// Done implements context.Context.
+func (w *waiting) Done() <-chan struct{} {
+	w.once.Do(func() { w.done, w.stop = patient(w.Cancel, w.pid) })
+	return w.done
+}
+
+// Err implements context.Context.
+func (w *waiting) Err() error {
+	select {
+	case <-w.Cancel:
+	default:
+		return nil
+	}
+	select {
+	case <-w.Done():
+		return context.Canceled
+	default:
+		return nil
+	}
+}
+
+// answered ends what Done began.
+func (w *waiting) answered() {
+	w.once.Do(func() {})
+	if w.stop != nil {
+		w.stop()
+	}
 }
 
 // sigset is a set of signals as /proc shows it: signal n is bit n-1.

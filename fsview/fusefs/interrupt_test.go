@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/plyfs/plyfs/internal/errno"
 	"github.com/plyfs/plyfs/internal/vnode"
 )
 
@@ -151,6 +152,59 @@ func TestCaughtSignalsEndNothing(t *testing.T) {
 		err := cmd.Wait()
 		if ok := err == nil && out.String() == "done\n"; ok != (end == 0) {
 			t.Errorf("%v: the writer ended with %v and said %q", end, err, &out)
+		}
+	}
+}
+
+// slowDir is a directory in which a look-up lasts until it is let go or interrupted.
+type slowDir struct {
+	*dir
+	f *patientFile
+}
+
+func (d slowDir) Lookup(ctx context.Context, name string) (vnode.Child, error) {
+	if name != "slow" {
+		return vnode.Child{}, errno.ErrUnknown
+	}
+	d.f.begun <- struct{}{}
+	select {
+	case <-d.f.let:
+		return vnode.Child{Node: d.f}, nil
+	case <-ctx.Done():
+		d.f.ended <- struct{}{}
+		return vnode.Child{}, ctx.Err()
+	}
+}
+
+// The same holds for a look-up, as that of merged/, which mounts.
+func TestCaughtSignalsEndNoLookup(t *testing.T) {
+	t.Parallel()
+	f := &patientFile{base: base{name: "slow"}, begun: make(chan struct{}, 1), ended: make(chan struct{}, 1), let: make(chan struct{}, 1)}
+	dir, _ := mounted(t, slowDir{newDir("/", &calls{}, nil), f}, Options{})
+	for _, end := range []syscall.Signal{0, syscall.SIGTERM} {
+		cmd := exec.Command("sh", "-c", `trap : USR1; test -e $1/slow && echo there`, "sh", dir)
+		var out strings.Builder
+		cmd.Stdout, cmd.Stderr = &out, &out
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		<-f.begun
+		if err := cmd.Process.Signal(syscall.SIGUSR1); err != nil {
+			t.Fatal(err)
+		}
+		await(t, "the signal waits", func() bool {
+			_, pending := stateOf(t, cmd.Process.Pid)
+			return pending&setOf(syscall.SIGUSR1) != 0
+		})
+		time.Sleep(4 * lookAgain) // for what would be wrong to happen
+		if end == 0 {
+			f.let <- struct{}{}
+		} else if err := cmd.Process.Signal(end); err != nil {
+			t.Fatal(err)
+		}
+		err := cmd.Wait()
+		if ok := err == nil && out.String() == "there\n"; ok != (end == 0) {
+			t.Errorf("%v: it ended with %v and said %q", end, err, &out)
 		}
 	}
 }

@@ -47,7 +47,8 @@ func (r *raw) Lookup(cancel <-chan struct{}, h *fuse.InHeader, name string, out 
 	if err != nil {
 		return r.status("lookup", err)
 	}
-	ctx := r.request(cancel, h)
+	ctx, answered := r.patient(cancel, h)
+	defer answered()
 	if err := r.s.may(ctx, in, unix.X_OK); err != nil {
 		return r.status("lookup", err)
 	}

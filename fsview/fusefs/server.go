@@ -227,11 +227,22 @@ func (r *raw) String() string { return Subtype }
 // request returns the context of a request: it carries the caller and ends
 // when the caller is interrupted or the mount is gone.
 func (r *raw) request(cancel <-chan struct{}, h *fuse.InHeader) context.Context {
+	return vnode.WithCaller(&fuse.Context{Caller: h.Caller, Cancel: cancel}, r.caller(h))
+}
+
+// patient is request for one that ends only with a caller that is to end; the
+// function returned is called when it is answered.
+func (r *raw) patient(cancel <-chan struct{}, h *fuse.InHeader) (context.Context, func()) {
+	w := &waiting{Context: &fuse.Context{Caller: h.Caller, Cancel: cancel}, pid: h.Pid}
+	return vnode.WithCaller(w, r.caller(h)), w.answered
+}
+
+func (r *raw) caller(h *fuse.InHeader) vnode.Caller {
 	c := vnode.Caller{UID: h.Uid, GID: h.Gid, PID: h.Pid}
 	if r.s.opts.In != nil {
 		c.UID, c.GID = r.s.opts.In(c.UID, c.GID)
 	}
-	return vnode.WithCaller(&fuse.Context{Caller: h.Caller, Cancel: cancel}, c)
+	return c
 }
 
 // status turns a node's error into an answer.
