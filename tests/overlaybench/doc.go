@@ -16,7 +16,8 @@
 // All is on a tmpfs of the program's own, where the programs' own cost shows, or
 // on ext4, which is what a user has: that of the directory for temporary files
 // where it is one, since a loop file on a page cache syncs and reads at the
-// speed of memory; else, or when asked for, a loop file. It needs root.
+// speed of memory; else, or when asked for, a loop file. It needs root; with -user
+// the files are an ordinary user's, who mounts and works.
 // As `overlaybench work NAME ARGS…` it is the child that carries out a step for
 // which there is no common program, and as `overlaybench floor DIR MNT` it is
 // the floor.

@@ -42,8 +42,9 @@ func serveFloor(dir, mnt string) error {
 	l := &loop{RawFileSystem: fuse.NewDefaultRawFileSystem(), top: dir, nodes: map[uint64]*loopNode{}, next: 2}
 	l.nodes[1] = &loopNode{id: 1, children: map[string]*loopNode{}}
 	unix.Umask(0)
+	root := os.Geteuid() == 0
 	s, err := fuse.NewServer(l, mnt, &fuse.MountOptions{
-		Name: "floor", FsName: "floor", AllowOther: true, Options: []string{"default_permissions"}, DirectMountStrict: true,
+		Name: "floor", FsName: "floor", AllowOther: root, Options: []string{"default_permissions"}, DirectMountStrict: root,
 		MaxWrite: 1 << 20, MaxBackground: 64, DisableSplice: true, EnableAcl: true, EnableSymlinkCaching: true, ExplicitDataCacheControl: true,
 		ExtraCapabilities: fuse.CAP_DONT_MASK | fuse.CAP_ASYNC_DIO | fuse.CAP_READDIRPLUS_AUTO | fuse.CAP_HANDLE_KILLPRIV_V2,
 	})

@@ -41,6 +41,7 @@ func start(args []string) error {
 	fs.IntVar(&b.many, "many", 1_000_000, "files of the walk for the memory line")
 	fs.StringVar(&b.doc, "write", "", "document whose marked tables are replaced")
 	fs.StringVar(&b.record, "results", "", "file of results: those of earlier runs of other lines are taken from it, and these added")
+	fs.UintVar(&b.user, "user", 0, "ID of an ordinary user who owns all files, mounts and works; the kernel's overlay is mounted by root")
 	fs.BoolVar(&b.keep, "keep", false, "do not remove what was made on an ext4 that was there before: a run soon after is then not slowed down by it")
 	list := fs.Bool("list", false, "print the names of the lines")
 	if err := fs.Parse(args); err != nil {
@@ -71,6 +72,7 @@ type bench struct {
 	ours, options, debs, doc, record string
 	rounds, many                     int
 	keep                             bool
+	user                             uint // 0: root
 	only, skip, with                 []string
 
 	self    string // this program
@@ -106,6 +108,9 @@ func (b *bench) run(kind, top string) (err error) {
 	sides, err := b.sides()
 	if err != nil {
 		return err
+	}
+	if b.user != 0 {
+		b.place += fmt.Sprintf(", as user %d", b.user)
 	}
 	fmt.Printf("\n%s (%s), medians of %d rounds: ms (ratio to kernel) daemon's CPU s\n", kind, b.place, b.rounds)
 	for _, s := range sides {

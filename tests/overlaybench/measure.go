@@ -143,7 +143,7 @@ func (b *bench) once(s *side, l *line) (figures []figure, hash string, err error
 		return b.mounting(m)
 	}
 	if l.prepare != nil {
-		if _, err := run(m.dir, l.prepare); err != nil {
+		if _, err := b.do(m.dir, l.prepare); err != nil {
 			return nil, "", err
 		}
 	}
@@ -156,7 +156,7 @@ func (b *bench) once(s *side, l *line) (figures []figure, hash string, err error
 		figures = append(figures, f)
 	}
 	if l.compared != "" {
-		hash, err = treeHash(filepath.Join(m.dir, l.compared), l.apart)
+		hash, err = b.hash(filepath.Join(m.dir, l.compared), l.apart)
 	}
 	return figures, hash, err
 }
@@ -184,7 +184,7 @@ func (b *bench) step(m *mounted, s *step) (f figure, err error) {
 	}
 	cpu := m.cpu()
 	start := time.Now()
-	out, err := run(m.dir, s.args)
+	out, err := b.do(m.dir, s.args)
 	took := time.Since(start).Seconds()
 	if err != nil {
 		return f, err
@@ -209,7 +209,7 @@ func (b *bench) step(m *mounted, s *step) (f figure, err error) {
 // besides starts a command; end waits for it.
 func (b *bench) besides(m *mounted, args []string) (end func() error, err error) {
 	cmd := exec.Command(args[0], args[1:]...)
-	cmd.Dir = m.dir
+	cmd.Dir, cmd.SysProcAttr = m.dir, b.who()
 	var text bytes.Buffer
 	cmd.Stderr = &text
 	if err := cmd.Start(); err != nil {
@@ -224,14 +224,14 @@ func (b *bench) besides(m *mounted, args []string) (end func() error, err error)
 	}, nil
 }
 
-// run runs a command in dir and returns what it printed, up to a MiB.
-func run(dir string, args []string) ([]byte, error) {
+// do runs a command in dir and returns what it printed, if that is wanted.
+func (b *bench) do(dir string, args []string) ([]byte, error) {
 	cmd := exec.Command(args[0], args[1:]...)
-	cmd.Dir = dir
+	cmd.Dir, cmd.SysProcAttr = dir, b.who()
 	var text bytes.Buffer
 	cmd.Stderr = &text
 	var out bytes.Buffer
-	if args[0] == "fio" {
+	if args[0] == "fio" || args[0] == b.self && args[2] == "hash" {
 		cmd.Stdout = &out
 	}
 	if err := cmd.Run(); err != nil {

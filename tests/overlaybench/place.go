@@ -27,6 +27,9 @@ func (b *bench) makePlace(kind, top string) (undo func() error, err error) {
 	if top, err = os.MkdirTemp(top, "overlaybench-"); err != nil {
 		return nil, err
 	}
+	if err := os.Chmod(top, 0o755); err != nil {
+		return nil, err
+	}
 	b.dir = filepath.Join(top, "fs")
 	if err := os.Mkdir(b.dir, 0o755); err != nil {
 		return nil, err

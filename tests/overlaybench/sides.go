@@ -102,6 +102,9 @@ func (b *bench) mount(s *side, l *line) (*mounted, error) {
 			return m, err
 		}
 	}
+	if err := b.hand(append([]string{upper, work, mnt}, lower...)...); err != nil {
+		return m, err
+	}
 	if s.name == native {
 		m.dir = upper
 		return m, nil
@@ -114,7 +117,7 @@ func (b *bench) mount(s *side, l *line) (*mounted, error) {
 	}
 	args := s.serve(lower, upper, work, mnt)
 	m.proc = exec.Command(args[0], args[1:]...)
-	m.proc.Stderr, m.proc.Dir = &m.text, "/"
+	m.proc.Stderr, m.proc.Dir, m.proc.SysProcAttr = &m.text, "/", b.who()
 	if err := m.proc.Start(); err != nil {
 		m.proc = nil
 		return m, err
@@ -130,7 +133,7 @@ func (m *mounted) wait() error {
 	}
 	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); time.Sleep(100 * time.Microsecond) {
 		var st unix.Stat_t
-		if err := unix.Stat(m.mnt, &st); err == nil && st.Dev != up.Dev {
+		if err := unix.Stat(m.mnt, &st); err == nil && st.Dev != up.Dev || errors.Is(err, unix.EACCES) { // an ordinary user's
 			return nil
 		}
 		if p := m.proc.Process; syscall.Kill(p.Pid, 0) != nil {

@@ -39,6 +39,8 @@ func work(name string, args []string) error {
 		return mixed(number(0))
 	case "around":
 		return around()
+	case "hash":
+		return printHash(args[0], args[1:])
 	}
 	return fmt.Errorf("there is no work called %q", name)
 }
