@@ -121,6 +121,9 @@ func (p place) mode() uint32 {
 	if p.row.Kind != Link {
 		perm &^= p.fs.opts.Umask
 	}
+	if p.row.exports && p.fs.opts.Delegated {
+		perm &^= 0o444
+	}
 	if p.fs.writable() != nil || p.readOnlyObject() {
 		perm &^= 0o222
 	}

@@ -98,6 +98,10 @@ type Options struct {
 	BigDataLimit int64
 	// UID and GID own the control files.
 	UID, GID uint32
+	// Delegated says that UID is not who this process runs as, and so may not
+	// read all that it can: the files that hold whole trees (diff.tar, oci.tar, …)
+	// are then nobody's to read but root's.
+	Delegated bool
 	// Umask are permission bits that the control files lack.
 	Umask uint32
 }

@@ -93,6 +93,9 @@ type rowOps struct {
 	has func(p place) bool
 	// hideable entries go with Options.HideTrees.
 	hideable bool
+	// exports files hold what tree/ may refuse: only who may read all of it there
+	// may read them.
+	exports bool
 	// own narrows a Subtree to the layer's own files.
 	own bool
 	// window is the host directory that a Subtree of Listed Asked shows; with

@@ -18,6 +18,8 @@ import (
 const (
 	modeRead  = 0o444
 	modeWrite = 0o644
+	modeOwn   = 0o400 // tells what tree/ may refuse others
+	modeTake  = 0o600 // the same, and can be written
 	modeDir   = 0o555 // entries are fixed
 	modeMake  = 0o755 // mkdir, rmdir or the like work in it
 	modeLink  = 0o777
@@ -131,7 +133,7 @@ func objectRows(kind store.Kind, dir string) []Row {
 			rowOps: rowOps{size: usageSize, blob: openUsage}},
 		{Path: dir + "/bigdata", Kind: Dir, Mode: modeMake, Valid: gen, Doc: "Data items by key, keys encoded as names are. A new file is a new key.",
 			rowOps: rowOps{list: listBigData, find: findBigData, create: createBigData}},
-		{Path: dir + "/bigdata/<key>", Kind: Raw, Mode: modeWrite, Valid: gen, Doc: "The bytes of one item; replaced by what is written.",
+		{Path: dir + "/bigdata/<key>", Kind: Raw, Mode: itemMode(kind), Valid: gen, Doc: "The bytes of one item; replaced by what is written.",
 			rowOps: rowOps{has: hasBigData, size: bigDataSize, blob: openBigData, put: putBigData(kind), check: checkBigData}},
 	}
 	rows = append(rows, ctlRow(dir+"/ctl", "Verbs", verbsOf(kind)))
@@ -140,6 +142,15 @@ func objectRows(kind store.Kind, dir string) []Row {
 	}
 	return append(rows, Row{Path: dir + "/used-by/<user>", Kind: Link, Mode: modeLink, Valid: gen, Doc: "Something that needs this " + kind.String() + ".",
 		rowOps: rowOps{mtime: modifiedAny, target: targetUser}})
+}
+
+// itemMode keeps what programs note about layers (lists of all files) and
+// containers to the owner; the items of images are what manifest and config show.
+func itemMode(kind store.Kind) uint32 {
+	if kind == store.KindImage {
+		return modeWrite
+	}
+	return modeTake
 }
 
 func (f *FS) orBorn(t time.Time) time.Time {

@@ -71,14 +71,14 @@ func treeRows(dir string, own bool) []Row {
 			rowOps: rowOps{has: hasLayer, hideable: true, own: true}},
 		Row{Path: dir + "/merged", Kind: Subtree, Mode: modeMake, Valid: vnode.ValidNone, Listed: Held, Doc: "The merged tree, to read and write: a window on the driver's mount, which naming it takes. EROFS for a layer with children or an image, or read-only.",
 			rowOps: rowOps{has: hasLayer}},
-		Row{Path: dir + "/changes", Kind: Stream, Mode: modeRead, Valid: gen, Listed: Sized, Doc: "What differs from the parent: `Add`, `Modify` or `Delete` and a quoted path a line.",
-			rowOps: rowOps{has: hasLayer, blob: openChanges}},
-		Row{Path: dir + "/diff.tar", Kind: Stream, Mode: modeWrite, Valid: gen, Listed: Sized, Doc: "The layer's diff. Reading gives the tar archive: byte for byte the one applied, at any offset, while its record stands, else a generated one. Writing applies an archive (plain or compressed), all or nothing.",
-			rowOps: rowOps{has: hasLayer, hideable: true, size: diffSize, blob: openDiff, sink: openSink, check: checkDiffWrite}},
-		Row{Path: dir + "/diff.tar.gz", Kind: Stream, Mode: modeRead, Valid: gen, Listed: Sized, Doc: "diff.tar, compressed by gzip while it is read.",
-			rowOps: rowOps{has: hasLayer, hideable: true, blob: packedDiff(layertar.Gzip)}},
-		Row{Path: dir + "/diff.tar.zst", Kind: Stream, Mode: modeRead, Valid: gen, Listed: Sized, Doc: "diff.tar, compressed by zstd while it is read.",
-			rowOps: rowOps{has: hasLayer, hideable: true, blob: packedDiff(layertar.Zstd)}},
+		Row{Path: dir + "/changes", Kind: Stream, Mode: modeOwn, Valid: gen, Listed: Sized, Doc: "What differs from the parent: `Add`, `Modify` or `Delete` and a quoted path a line.",
+			rowOps: rowOps{has: hasLayer, exports: true, blob: openChanges}},
+		Row{Path: dir + "/diff.tar", Kind: Stream, Mode: modeTake, Valid: gen, Listed: Sized, Doc: "The layer's diff. Reading gives the tar archive: byte for byte the one applied, at any offset, while its record stands, else a generated one. Writing applies an archive (plain or compressed), all or nothing.",
+			rowOps: rowOps{has: hasLayer, hideable: true, exports: true, size: diffSize, blob: openDiff, sink: openSink, check: checkDiffWrite}},
+		Row{Path: dir + "/diff.tar.gz", Kind: Stream, Mode: modeOwn, Valid: gen, Listed: Sized, Doc: "diff.tar, compressed by gzip while it is read.",
+			rowOps: rowOps{has: hasLayer, hideable: true, exports: true, blob: packedDiff(layertar.Gzip)}},
+		Row{Path: dir + "/diff.tar.zst", Kind: Stream, Mode: modeOwn, Valid: gen, Listed: Sized, Doc: "diff.tar, compressed by zstd while it is read.",
+			rowOps: rowOps{has: hasLayer, hideable: true, exports: true, blob: packedDiff(layertar.Zstd)}},
 	)
 }
 

@@ -36,10 +36,10 @@ func transferRows() []Row {
 // exportRows are the rows of an image that goes out.
 func exportRows(dir string) []Row {
 	return []Row{
-		{Path: dir + "/oci.tar", Kind: Stream, Mode: modeRead, Valid: vnode.ValidStore, Listed: Sized, Doc: "The image as the archive of an OCI layout (skopeo: oci-archive), layers as plain tars.",
-			rowOps: rowOps{has: hasManifest, hideable: true, blob: exportBlob(archive.OCI)}},
-		{Path: dir + "/docker.tar", Kind: Stream, Mode: modeRead, Valid: vnode.ValidStore, Listed: Sized, Doc: "The image in the form of docker-save (skopeo: docker-archive).",
-			rowOps: rowOps{has: hasManifest, hideable: true, blob: exportBlob(archive.Docker)}},
+		{Path: dir + "/oci.tar", Kind: Stream, Mode: modeOwn, Valid: vnode.ValidStore, Listed: Sized, Doc: "The image as the archive of an OCI layout (skopeo: oci-archive), layers as plain tars.",
+			rowOps: rowOps{has: hasManifest, hideable: true, exports: true, blob: exportBlob(archive.OCI)}},
+		{Path: dir + "/docker.tar", Kind: Stream, Mode: modeOwn, Valid: vnode.ValidStore, Listed: Sized, Doc: "The image in the form of docker-save (skopeo: docker-archive).",
+			rowOps: rowOps{has: hasManifest, hideable: true, exports: true, blob: exportBlob(archive.Docker)}},
 	}
 }
 

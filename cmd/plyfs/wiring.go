@@ -38,7 +38,7 @@ func openTree(st *store.Store, conf *config.Config, o mountOptions, log *logrus.
 		Trees:  newTrees(), ContainerOwners: o.containerOwners,
 		Version: version, MountPoint: o.mountPoint, Log: log, Requests: o.requests,
 		HideTrees: o.hideTrees, ShowStreams: o.showStreams, ShowDirs: o.showDirs, KeepDrafts: o.keepDrafts, ReadOnly: o.readOnly, BigDataLimit: o.bigDataLimit,
-		UID: own.uid, GID: own.gid, Umask: o.umask,
+		UID: own.uid, GID: own.gid, Delegated: own.uid != uint32(os.Getuid()), Umask: o.umask,
 	})
 }
 
