@@ -35,14 +35,16 @@ type FS struct {
 	jobs   jobs
 	index  atomic.Pointer[index]
 
-	mu      sync.Mutex
-	held    map[string]heldMount     // layer ID → mount path, for mounts taken here; guarded by mu
-	taking  map[string]chan struct{} // layers that are being mounted or let go; guarded by mu
-	folders map[store.Kind]folderSet // empty folders of by-name; guarded by mu
-	drafts  map[string]*draft        // guarded by mu
-	writers map[where][]*valueHandle // handles open for writing; guarded by mu
-	imports map[string]int           // archives on their way in, by file name; guarded by mu
-	closed  bool                     // guarded by mu
+	mu   sync.Mutex
+	held map[string]heldMount // layer ID → mount path, for mounts taken here; guarded by mu
+	// unsubscribe ends the look at each state for the mounts held; guarded by mu.
+	unsubscribe func()
+	taking      map[string]chan struct{} // layers that are being mounted or let go; guarded by mu
+	folders     map[store.Kind]folderSet // empty folders of by-name; guarded by mu
+	drafts      map[string]*draft        // guarded by mu
+	writers     map[where][]*valueHandle // handles open for writing; guarded by mu
+	imports     map[string]int           // archives on their way in, by file name; guarded by mu
+	closed      bool                     // guarded by mu
 }
 
 // New returns the control tree of o.Store. It holds nothing until it is used.
@@ -86,7 +88,12 @@ func (f *FS) Close(ctx context.Context) error {
 	f.closed = true
 	drafts := f.drafts
 	f.drafts = map[string]*draft{}
+	unsubscribe := f.unsubscribe
+	f.unsubscribe = nil
 	f.mu.Unlock()
+	if unsubscribe != nil {
+		defer unsubscribe()
+	}
 	var errs []error
 	if f.opts.KeepDrafts {
 		errs = append(errs, f.saveDrafts(drafts))

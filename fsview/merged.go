@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path"
 	"slices"
@@ -71,11 +72,11 @@ func (p place) merged(ctx context.Context) (vnode.Node, error) {
 	if err != nil {
 		return nil, err
 	}
-	var maps idmap.Maps
+	var owners idmap.Maps
 	if id, ok := p.layerID(); ok {
-		maps = p.tx.MountMaps(p.tx.LayerByID(id))
+		owners = p.tx.MountMaps(p.tx.LayerByID(id))
 	}
-	n, err := p.fs.opts.Trees.Window(p.key(), path, p.owners(maps))
+	n, err := p.fs.opts.Trees.Window(p.key(), path, p.owners(owners))
 	if err != nil {
 		return nil, fmt.Errorf("opening the mount at %s: %w", path, err)
 	}
@@ -93,8 +94,51 @@ func (p place) merged(ctx context.Context) (vnode.Node, error) {
 // heldMount is a mount that was taken.
 type heldMount struct {
 	path string
-	// mount: it is one; with drivers that keep whole copies it is a directory.
-	mount bool
+	// mount: it is one, that of identity; with drivers that keep whole copies it
+	// is a directory.
+	mount    bool
+	identity mounts.Identity
+	// gen is a generation in which it is counted.
+	gen uint64
+}
+
+// replaced tells whether another mount is there now: somebody ended this one by
+// force, and the one that was made since is not ours to give back.
+func (h heldMount) replaced() bool {
+	if !h.mount {
+		return false
+	}
+	identity, on, err := mounts.IdentityOf(h.path)
+	return err == nil && on && identity != h.identity
+}
+
+// dropHolds forgets the mounts that nobody counts any more. A subscriber of the
+// store calls it for each state, so that a mount which another program makes
+// later is not taken for the one that was held.
+func (f *FS) dropHolds(uint64) {
+	if !f.holdsAny() {
+		return
+	}
+	tx, err := f.view(context.Background())
+	if err != nil {
+		return // the next state tells
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for id, h := range f.held {
+		if m, ok := tx.Mountpoint(id); tx.Generation() >= h.gen && (!ok || m.Count == 0) {
+			delete(f.held, id)
+		}
+	}
+}
+
+// subscribe has dropHolds called from now on, until Close.
+func (f *FS) subscribe() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.unsubscribe == nil && !f.closed {
+		f.unsubscribe = f.store.Subscribe(f.dropHolds)
+	}
 }
 
 // stillMounted refuses a mount that is counted and was taken, but is gone:
@@ -124,18 +168,19 @@ func (f *FS) holds(tx *store.Tx, w where) bool {
 		return false
 	}
 	f.mu.Lock()
-	_, held := f.held[id]
+	h, held := f.held[id]
 	f.mu.Unlock()
 	m, counted := tx.Mountpoint(id)
-	return held && counted && m.Count > 0
+	return held && counted && m.Count > 0 && !h.replaced()
 }
 
 // countHeld is how many mounts are held that anyone counts.
 func (f *FS) countHeld(tx *store.Tx) (n int) {
 	f.mu.Lock()
-	defer f.mu.Unlock()
-	for id := range f.held {
-		if m, ok := tx.Mountpoint(id); ok && m.Count > 0 {
+	held := maps.Clone(f.held)
+	f.mu.Unlock()
+	for id, h := range held {
+		if m, ok := tx.Mountpoint(id); ok && m.Count > 0 && !h.replaced() {
 			n++
 		}
 	}
@@ -204,30 +249,42 @@ func (f *FS) take(ctx context.Context, p place, o drivers.MountOptions) (string,
 	if p.row.obj == objContainer {
 		ref = p.id
 	}
+	f.subscribe()
 	path, err := f.store.Mount(ctx, ref, o)
 	if err != nil {
 		return "", err
 	}
-	on, err := mounts.IsMountPoint(path)
-	if err != nil {
+	if err := f.hold(id, path); err != nil {
 		_, uerr := f.store.Unmount(context.WithoutCancel(ctx), id, false)
-		return "", errors.Join(fmt.Errorf("looking at the mount of %s: %w", p.label(), err), uerr)
-	}
-	f.mu.Lock()
-	closed := f.closed
-	if !closed {
-		f.held[id] = heldMount{path, on}
-	}
-	f.mu.Unlock()
-	if closed {
-		_, err := f.store.Unmount(context.WithoutCancel(ctx), id, false)
-		return "", errors.Join(f.writable(), err)
+		return "", errors.Join(fmt.Errorf("keeping the mount of %s: %w", p.label(), err), uerr)
 	}
 	return path, nil
 }
 
+// hold notes a mount that was just taken and counted.
+func (f *FS) hold(id, path string) error {
+	identity, on, err := mounts.IdentityOf(path)
+	if err != nil {
+		return err
+	}
+	h := heldMount{path: path, mount: on, identity: identity}
+	if tx, err := f.view(context.Background()); err == nil {
+		h.gen = tx.Generation()
+	}
+	f.mu.Lock()
+	closed := f.closed
+	if !closed {
+		f.held[id] = h
+	}
+	f.mu.Unlock()
+	if closed {
+		return f.writable()
+	}
+	return nil
+}
+
 // stillHeld tells whether the mount that was taken is still counted by
-// anyone: somebody may have unmounted it by force.
+// anyone, and is no other: somebody may have unmounted it by force.
 func (f *FS) stillHeld(ctx context.Context, id string) (string, bool) {
 	f.mu.Lock()
 	h, ok := f.held[id]
@@ -239,7 +296,7 @@ func (f *FS) stillHeld(ctx context.Context, id string) (string, bool) {
 	if err != nil {
 		return h.path, true
 	}
-	if m, ok := tx.Mountpoint(id); ok && m.Count > 0 {
+	if m, ok := tx.Mountpoint(id); ok && m.Count > 0 && !h.replaced() {
 		return h.path, true
 	}
 	f.mu.Lock()
@@ -335,7 +392,7 @@ func (f *FS) heldBy(ctx context.Context, id, shown string, err error) error {
 	return errno.New(errno.ErrInUse, "the mount is in use: %s, and %d more; end them, or `umount force`", who[0], len(who)-1)
 }
 
-// releaseAll gives every mount back. One that a process still uses is left, with its count,
+// releaseAll gives every mount back that is still the one that was taken. One that a process still uses is left, with its count,
 // and named in the error.
 func (f *FS) releaseAll(ctx context.Context) error {
 	f.mu.Lock()
@@ -347,6 +404,9 @@ func (f *FS) releaseAll(ctx context.Context) error {
 	sortStrings(ids)
 	var errs []error
 	for _, id := range ids {
+		if _, ours := f.stillHeld(ctx, id); !ours {
+			continue
+		}
 		if err := f.unmount(ctx, id, false, ""); err != nil {
 			errs = append(errs, fmt.Errorf("giving back the mount of layer %s: %w", short(id), err))
 		}

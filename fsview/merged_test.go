@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/plyfs/plyfs/fsview"
+	"github.com/plyfs/plyfs/internal/mounts"
 	"github.com/plyfs/plyfs/internal/vnode"
 )
 
@@ -192,4 +193,35 @@ func TestMergedWithoutItsMount(t *testing.T) {
 	w.same(strings.Contains(w.read("status"), "mounts-held 1\n"), true, "status")
 	w.peer("unmount", "--force", strings.TrimSpace(w.read("containers/web/layer/id")))
 	w.same(strings.Contains(w.read("status"), "mounts-held 0\n"), true, "status after the peer's unmount")
+}
+
+// A mount that somebody ended by force, and that another program made again, is
+// the other's: it outlives this tree, whether the state without a mount was
+// seen or not.
+func TestMergedMadeAgainByOthers(t *testing.T) {
+	t.Parallel()
+	for _, seen := range []bool{true, false} {
+		w := newWorld(t, "overlay")
+		w.mkdir("containers/web")
+		id := strings.TrimSpace(w.read("containers/web/id"))
+		f := w.newFS(fsview.Options{Store: w.store, Trees: dirTrees{}})
+		w.fs = f
+		w.same(len(w.ls("containers/web/merged")), 0, "an empty container")
+		w.peer("unmount", "--force", id)
+		if seen {
+			w.same(w.count("containers/web"), "0", "count")
+		}
+		path := w.peer("mount", id)
+		w.same(w.count("containers/web"), "1", "count of the peer's mount")
+		w.same(slices.Contains(w.ls("containers/web"), "merged"), false, "merged/ is listed, as if it were held")
+		w.same(strings.Contains(w.read("status"), "mounts-held 0\n"), true, "status")
+		if err := f.Close(w.ctx); err != nil {
+			t.Fatal(err)
+		}
+		w.same(w.count("containers/web"), "1", "count after the end of the tree")
+		if on, err := mounts.IsMountPoint(path); err != nil || !on {
+			t.Errorf("the peer's mount is gone: %v", err)
+		}
+		w.peer("unmount", id)
+	}
 }

@@ -108,6 +108,12 @@ func Unmount(context.Context, string, bool) error { return nil }
 // IsMountPoint is false: nothing of a store is one here.
 func IsMountPoint(string) (bool, error) { return false, nil }
 
+// Identity is of no use here: there are no mounts.
+type Identity struct{}
+
+// IdentityOf is false.
+func IdentityOf(string) (Identity, bool, error) { return Identity{}, false, nil }
+
 // Below is empty.
 func Below(string) ([]string, error) { return nil, nil }
 

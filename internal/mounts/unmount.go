@@ -121,6 +121,32 @@ func IsMountPoint(path string) (bool, error) {
 	return st.Attributes&unix.STATX_ATTR_MOUNT_ROOT != 0, nil
 }
 
+// Identity tells one mount from any other, also one that is made in its place
+// later (from Linux 6.8 for sure: before, a number that is free again is given
+// to a later mount).
+type Identity struct {
+	id, device uint64
+}
+
+// IdentityOf returns the identity of the mount whose root path is. Like
+// IsMountPoint it asks no daemon. False: nothing is mounted there.
+func IdentityOf(path string) (Identity, bool, error) {
+	on, err := IsMountPoint(path)
+	if err != nil || !on {
+		return Identity{}, on, err
+	}
+	var st unix.Statx_t
+	const flags = unix.AT_SYMLINK_NOFOLLOW | unix.AT_NO_AUTOMOUNT | unix.AT_STATX_DONT_SYNC
+	err = unix.Statx(unix.AT_FDCWD, path, flags, unix.STATX_MNT_ID|unix.STATX_MNT_ID_UNIQUE, &st)
+	if errors.Is(err, unix.ENOTCONN) { // a daemon that is dead: it has no other name
+		return Identity{}, true, nil
+	}
+	if err != nil {
+		return Identity{}, true, fmt.Errorf("looking at a mount: %w", &os.PathError{Op: "statx", Path: path, Err: err})
+	}
+	return Identity{st.Mnt_id, unix.Mkdev(st.Dev_major, st.Dev_minor)}, true, nil
+}
+
 // Below returns the mount points strictly below dir that this process sees, in
 // the order in which they were mounted. It reads lines of any length.
 func Below(dir string) ([]string, error) {
