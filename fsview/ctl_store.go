@@ -106,6 +106,10 @@ func runWipe(ctx context.Context, p place, _ string) error {
 		if err := p.fs.store.Wipe(ctx, j.steps("object")); err != nil {
 			return err
 		}
+		j.at("removing what was deleted")
+		if err := p.fs.store.WaitRemovals(ctx); err != nil {
+			return err
+		}
 		j.at("everything is deleted")
 		return nil
 	})

@@ -45,7 +45,7 @@ func rootRows() []Row {
 			rowOps: rowOps{get: func(place) ([]byte, error) { return []byte(readme), nil }}},
 		{Path: "/version", Kind: Text, Mode: modeRead, Valid: forever, Doc: "The program's name and version.",
 			rowOps: rowOps{get: func(p place) ([]byte, error) { return line("plyfs " + p.fs.opts.Version), nil }}},
-		{Path: "/status", Kind: Text, Mode: modeRead, Valid: none, Doc: "`key value` lines: driver, generation of the store, how many layers, images, containers, drafts and mounts held, and `read-only`; a `running` line for each verb of ctl that runs, a `damaged` line for each thing that is wrong in the store.",
+		{Path: "/status", Kind: Text, Mode: modeRead, Valid: none, Doc: "`key value` lines: driver, generation of the store, how many layers, images, containers, drafts and mounts held, `removals` (of how many deleted objects the files are still being removed), and `read-only`; a `running` line for each verb of ctl that runs, a `damaged` line for each thing that is wrong in the store.",
 			rowOps: rowOps{get: statusText, mtime: modifiedAny}},
 		{Path: "/features", Kind: Text, Mode: modeRead, Valid: forever, Doc: "`key value` lines: what the driver found, when the store was opened, that it can do here, and what this tree shows.",
 			rowOps: rowOps{get: featuresText}},
@@ -201,7 +201,7 @@ func statusText(p place) ([]byte, error) {
 	for _, verb := range f.jobs.names() {
 		fmt.Fprintf(&b, "running %s\n", verb)
 	}
-	fmt.Fprintf(&b, "drafts %d\nmounts-held %d\nread-only %t\n", drafts, held, f.writable() != nil)
+	fmt.Fprintf(&b, "drafts %d\nmounts-held %d\nremovals %d\nread-only %t\n", drafts, held, f.store.Removals(), f.writable() != nil)
 	b.Write(f.damage.of(p.tx))
 	return b.Bytes(), nil
 }

@@ -218,7 +218,7 @@ func TestGarbageCollect(t *testing.T) {
 		if len(steps) != 1 || steps[0] != "0/1" {
 			t.Errorf("progress: %v", steps)
 		}
-		s.WaitRemovals() // of the half-made layer's directories
+		waitRemovals(t, s) // of the half-made layer's directories
 		for _, f := range files {
 			if _, err := os.Lstat(f); !errors.Is(err, os.ErrNotExist) {
 				t.Errorf("%s: %v", f, err)

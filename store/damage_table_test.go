@@ -360,7 +360,7 @@ func (d damage) test(t *testing.T, e *lifeEnv) {
 		t.Fatal(err)
 	}
 	s := e.open()
-	s.WaitRemovals()
+	waitRemovals(t, s)
 	ctx := context.Background()
 	r := get(t, s.Check, ctx, store.CheckOptions{Level: store.CheckFull})
 	var got []string

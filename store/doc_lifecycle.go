@@ -22,8 +22,9 @@
 // whose lock can be taken has no owner: whoever opens the store next takes the
 // lock, settles the journal if there is one (below), and removes the tree with
 // no store lock held. Removal never opens more than a few dozen descriptors,
-// however deep the tree, and stops when its context ends; what is left then
-// goes on in the background until Close, and is swept at the next open.
+// however deep the tree, and stops when its context ends, or after
+// Options.RemoveWithin; what is left then goes on in the background until Close,
+// and is swept at the next open.
 //
 // # Making a layer (CreateLayer, StageLayer … Commit)
 //
@@ -60,7 +61,7 @@
 //	delete:4  the record is dropped, and its mount  gone; the entry is swept
 //	          count
 //	          --- locks let go
-//	delete:5  the entry is removed
+//	delete:5  the entry is removed, the last of it perhaps in the background
 //
 // # Journals
 //

@@ -14,9 +14,6 @@ func WithSubIDFiles(o Options, uids, gids string) Options {
 	return o
 }
 
-// WaitRemovals waits until nothing is removed in the background any more.
-func (s *Store) WaitRemovals() { s.removals.Wait() }
-
 // RemoveTree is removeTree.
 func RemoveTree(ctx context.Context, path string) error { return removeTree(ctx, path) }
 

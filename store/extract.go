@@ -11,6 +11,7 @@ import (
 	"sort"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/plyfs/plyfs/internal/lockfile"
 )
@@ -29,9 +30,55 @@ type lifecycle struct {
 	background context.Context    // ends at Close
 	stop       context.CancelFunc // ends background
 	removals   sync.WaitGroup     // removals that go on in the background
-	// atOpen are closed when the removals that Open began end; GarbageCollect
-	// waits for them. Open alone writes it.
-	atOpen []<-chan struct{}
+	unfinished unfinished
+}
+
+// unfinished counts the removals that go on in the background.
+type unfinished struct {
+	mu   sync.Mutex    // a leaf
+	n    int           // guarded by mu
+	none chan struct{} // closed when n is 0 again; nil while it is; guarded by mu
+}
+
+func (u *unfinished) begin() {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.n++; u.n == 1 {
+		u.none = make(chan struct{})
+	}
+}
+
+func (u *unfinished) end() {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.n--; u.n == 0 {
+		close(u.none)
+		u.none = nil
+	}
+}
+
+// Removals is how many operations are over whose files are still being removed
+// in the background.
+func (s *Store) Removals() int {
+	s.unfinished.mu.Lock()
+	defer s.unfinished.mu.Unlock()
+	return s.unfinished.n
+}
+
+// WaitRemovals waits until nothing is being removed in the background.
+func (s *Store) WaitRemovals(ctx context.Context) error {
+	s.unfinished.mu.Lock()
+	none := s.unfinished.none
+	s.unfinished.mu.Unlock()
+	if none == nil {
+		return nil
+	}
+	select {
+	case <-none:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("waiting for files to be removed: %w", ctx.Err())
+	}
 }
 
 // stageEntry is an entry of the extract area that this process owns. It is
@@ -70,7 +117,7 @@ func (s *Store) openExtract(ctx context.Context) error {
 			e.keep = true
 			s.log.WithError(err).Warnf("what a killed process began cannot be completed; see %s", e.dir())
 		}
-		s.atOpen = append(s.atOpen, s.discardLater(e))
+		s.discardLater(e)
 	}
 	return nil
 }
@@ -225,10 +272,24 @@ func (e *stageEntry) abandon() error {
 	return e.lock.Close()
 }
 
-// discard removes an entry. When ctx ends first, the removal goes on in the
-// background; what fails is logged and left to the next sweep, since the
-// operation that the entry belonged to is over either way.
+// maxRemovals bounds the removals that go on in the background because they take
+// longer than Options.RemoveWithin: each has a few descriptors.
+const maxRemovals = 64
+
+// discard removes an entry. When ctx ends first, or Options.RemoveWithin is over,
+// the removal goes on in the background; what fails is logged and left to the
+// next sweep, since the operation that the entry belonged to is over either way.
 func (s *Store) discard(ctx context.Context, e *stageEntry) {
+	if s.opts.RemoveWithin > 0 && s.Removals() < maxRemovals {
+		over := time.NewTimer(s.opts.RemoveWithin)
+		defer over.Stop()
+		select {
+		case <-s.discardLater(e):
+		case <-over.C:
+		case <-ctx.Done():
+		}
+		return
+	}
 	if !e.keep {
 		err := e.remove(ctx)
 		if err == nil {
@@ -250,8 +311,10 @@ func (s *Store) discardLater(e *stageEntry) <-chan struct{} {
 		close(done)
 		return done
 	}
+	s.unfinished.begin()
 	s.removals.Go(func() {
 		defer close(done)
+		defer s.unfinished.end()
 		if err := e.remove(s.background); err != nil {
 			s.leaveEntry(e, err)
 		}

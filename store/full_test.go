@@ -96,7 +96,7 @@ func fillOnce(t *testing.T, s *store.Store, i int) error {
 // checkWhole holds what the records say against what is there.
 func checkWhole(t *testing.T, e *lifeEnv, s *store.Store) {
 	t.Helper()
-	s.WaitRemovals()
+	waitRemovals(t, s)
 	err := s.View(context.Background(), func(tx *store.Tx) error {
 		list, err := s.Driver().List()
 		ids := slices.Sorted(slices.Values(tx.IDs(store.KindLayer)))

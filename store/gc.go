@@ -45,12 +45,8 @@ func (s *Store) GarbageCollect(ctx context.Context, at Progress) (sw Swept, err 
 	if s.opts.ReadOnly {
 		return sw, s.writable()
 	}
-	for _, done := range s.atOpen { // these entries are ours, not a dead owner's
-		select {
-		case <-done:
-		case <-ctx.Done():
-			return sw, fmt.Errorf("collect garbage: %w", ctx.Err())
-		}
+	if err := s.WaitRemovals(ctx); err != nil { // these entries are ours, not a dead owner's
+		return sw, fmt.Errorf("collect garbage: %w", err)
 	}
 	entries, err := s.deadEntries()
 	if err != nil {

@@ -115,7 +115,7 @@ func TestImageStoreApart(t *testing.T) {
 			t.Errorf("deleted %v", deleted)
 		}
 		want(t, s.Wipe(ctx, nil), nil)
-		s.WaitRemovals()
+		waitRemovals(t, s)
 		images.onlyEmpty(t)
 		for _, pattern := range []string{"plyfs/*", "*-layers/*.gz", "vfs/dir/*", "overlay/l/*"} {
 			if left, err := filepath.Glob(filepath.Join(e.root, pattern)); err != nil || len(left) > 0 {

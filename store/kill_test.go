@@ -203,7 +203,7 @@ func TestKillChild(t *testing.T) {
 	s := get(t, store.Open, context.Background(), o)
 	ops := killOps(t)
 	ops["nothing"] = func(s *store.Store) error {
-		s.WaitRemovals()
+		waitRemovals(t, s)
 		return nil
 	}
 	ops["wipe"] = func(s *store.Store) error { return s.Wipe(context.Background(), nil) }
@@ -348,7 +348,7 @@ func restoreStore(t *testing.T, from, to string) {
 func (e *lifeEnv) snapshot(t *testing.T) map[string]string {
 	t.Helper()
 	s := e.open()
-	s.WaitRemovals()
+	waitRemovals(t, s)
 	m := map[string]string{}
 	if err := s.View(context.Background(), func(tx *store.Tx) error { e.describe(t, s, tx, m); return nil }); err != nil {
 		t.Fatal(err)

@@ -210,7 +210,7 @@ func TestAdditionalLayerRefused(t *testing.T) {
 	if err := l.Release(); err != nil {
 		t.Error(err)
 	}
-	s.WaitRemovals()
+	waitRemovals(t, s)
 	_ = s.View(ctx, func(tx *store.Tx) error {
 		if ids := tx.IDs(store.KindLayer); len(ids) != 0 {
 			t.Errorf("layers %v", ids)

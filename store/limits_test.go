@@ -142,7 +142,7 @@ func holdsLimits(t *testing.T, e *lifeEnv, s *store.Store, bytes, inodes int64) 
 		if err := s.DeleteContainer(ctx, id); err != nil {
 			t.Error(err)
 		}
-		s.WaitRemovals()
+		waitRemovals(t, s)
 		if b, _, err := projquota.Look(probe, project); err != nil || b != (projquota.Bounds{}) {
 			t.Errorf("%s is deleted, but its project has %v, %v", id, b, err)
 		}

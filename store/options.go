@@ -59,6 +59,11 @@ type Options struct {
 	// processes left, however long that takes, instead of leaving the rest to
 	// the next opening.
 	Brief bool
+	// RemoveWithin bounds how long an operation waits for the removal of the files
+	// of what it deleted or replaced, when its change is made and durable: what
+	// takes longer goes on in the background (Removals, WaitRemovals), until
+	// Close stops it for the next opening to go on with. 0: it is waited for.
+	RemoveWithin time.Duration
 	// subIDFiles are those of users and of groups; tests only.
 	subIDFiles [2]string
 	// Sync says how what is extracted becomes durable before a layer is

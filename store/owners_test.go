@@ -28,12 +28,12 @@ func TestSweepSparesTheLiving(t *testing.T) {
 		ctx := context.Background()
 		st := get(t, e.open().StageLayer, ctx, store.LayerSpec{ID: "layer"})
 		other := e.open()
-		other.WaitRemovals()
+		waitRemovals(t, other)
 		stream := makeTar(t, entry{name: "f", text: "f"})
 		if _, err := st.Import(ctx, bytes.NewReader(stream)); err != nil {
 			t.Fatal(err)
 		}
-		e.open().WaitRemovals()
+		waitRemovals(t, e.open())
 		if _, err := st.Commit(ctx); err != nil {
 			t.Fatal(err)
 		}
@@ -66,7 +66,7 @@ func TestJunkInExtractArea(t *testing.T) {
 		}
 		for range 2 {
 			s := e.open()
-			s.WaitRemovals()
+			waitRemovals(t, s)
 			get(t, s.CreateLayer, context.Background(), store.LayerSpec{})
 			if err := s.Close(); err != nil {
 				t.Fatal(err)
@@ -112,7 +112,7 @@ func TestRunRootRemoved(t *testing.T) {
 	if err := s.DeleteLayer(ctx, "layer"); err != nil {
 		t.Fatal(err)
 	}
-	s.WaitRemovals()
+	waitRemovals(t, s)
 	if left, err := os.ReadDir(filepath.Join(e.root, "plyfs")); err != nil || len(left) != 0 {
 		t.Errorf("left in the extract area: %v, %v", left, err)
 	}

@@ -7,10 +7,13 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/plyfs/plyfs/internal/errno"
 	"github.com/plyfs/plyfs/store"
 )
 
@@ -131,7 +134,7 @@ func TestDeleteInterrupted(t *testing.T) {
 		if err := s.DeleteLayer(ctx, "layer"); err != nil {
 			t.Fatal(err)
 		}
-		s.WaitRemovals()
+		waitRemovals(t, s)
 		if left, err := os.ReadDir(filepath.Join(e.root, "plyfs")); err != nil || len(left) != 0 {
 			t.Errorf("left in the extract area: %v, %v", left, err)
 		}
@@ -139,4 +142,58 @@ func TestDeleteInterrupted(t *testing.T) {
 			t.Error(err)
 		}
 	})
+}
+
+func waitRemovals(t testing.TB, s *store.Store) {
+	t.Helper()
+	if err := s.WaitRemovals(context.Background()); err != nil {
+		t.Error(err)
+	}
+}
+
+// Who deletes waits for the files no longer than it is told to: the object is
+// gone, and the removal goes on, is counted, and is waited for by GarbageCollect.
+func TestRemovalGoesOn(t *testing.T) {
+	t.Parallel()
+	ctx := context.Background()
+	e := newLifeEnv(t, "overlay")
+	proceed := make(chan struct{})
+	var blocked atomic.Bool
+	o := store.WithFailpoint(e.options(), func(step string) {
+		if step == "entry:2" && blocked.Load() {
+			<-proceed
+		}
+	})
+	o.RemoveWithin = time.Millisecond
+	s, err := store.Open(ctx, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer closeStore(t, s)
+	l := importLayer(t, s, store.LayerSpec{}, makeTar(t, entry{name: "d/"}, entry{name: "d/f", text: "x"}))
+	waitRemovals(t, s)
+	blocked.Store(true)
+	if err := s.DeleteLayer(ctx, l.ID); err != nil {
+		t.Fatal(err)
+	}
+	if n := s.Removals(); n != 1 {
+		t.Errorf("%d removals go on, want 1", n)
+	}
+	over, cancel := context.WithCancel(ctx)
+	cancel()
+	if err := s.WaitRemovals(over); !errors.Is(err, context.Canceled) {
+		t.Errorf("waiting: %v", err)
+	}
+	err = s.View(ctx, func(tx *store.Tx) error {
+		_, err := tx.Layer(l.ID)
+		return err
+	})
+	wantErr(t, err, errno.ErrUnknown, l.ID)
+	close(proceed)
+	if _, err := s.GarbageCollect(ctx, nil); err != nil {
+		t.Error(err)
+	}
+	if left, err := os.ReadDir(filepath.Join(o.GraphRoot, "plyfs")); err != nil || len(left) > 0 {
+		t.Errorf("left: %v, %v", left, err)
+	}
 }

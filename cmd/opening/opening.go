@@ -50,6 +50,8 @@ type Options struct {
 	Strict bool
 	// Brief is for a process that does one thing and ends; see store.Options.
 	Brief bool
+	// RemoveWithin is for servers; see store.Options.
+	RemoveWithin time.Duration
 	// RootFlag is the command's flag for the graph root, for advice.
 	RootFlag string
 	Log      *logrus.Entry
@@ -116,6 +118,7 @@ func Store(ctx context.Context, o Options) (*store.Store, *config.Config, error)
 	}
 	so := conf.StoreOptions(newDriver, o.LockTimeout, o.Log)
 	so.MustExist, so.ReadOnly, so.Brief = !o.Create, o.ReadOnly, o.Brief
+	so.RemoveWithin = o.RemoveWithin
 	st, err := store.Open(ctx, so)
 	switch {
 	case !o.Create && errors.Is(err, fs.ErrNotExist):

@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
+	"github.com/plyfs/plyfs/cmd/opening"
 	"github.com/plyfs/plyfs/internal/demo"
 	"github.com/plyfs/plyfs/internal/errno"
 	"github.com/plyfs/plyfs/store"
@@ -91,7 +92,7 @@ func (a *app) importDemo(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	st, _, err := a.openStore(ctx, 0, true, false)
+	st, _, err := a.openStore(ctx, opening.Options{Create: true})
 	if err != nil {
 		return err
 	}

@@ -40,8 +40,7 @@ Options, after -o, separated by commas:
                         that containers see, not with the host's (owners=host)
     bigdata_limit=SIZE  largest big data item and metadata (16M); K, M, G
     lock_timeout=TIME   longest wait for a lock of the store (60s)
-    owner=USER[:GROUP]  who the control files belong to (root only); diff.tar,
-                        oci.tar and the like stay root's to read
+    owner=USER[:GROUP]  whose the control files are (root only), but not to read trees
     umask=BITS          mode bits that the control files lack, in octal
     store=DIR, runroot=DIR, driver=NAME, storage_opt=KEY=VALUE
                         the store, where there are no flags: in fstab(5)

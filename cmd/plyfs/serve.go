@@ -12,6 +12,7 @@ import (
 
 	"github.com/sirupsen/logrus"
 
+	"github.com/plyfs/plyfs/cmd/opening"
 	"github.com/plyfs/plyfs/fsview"
 	"github.com/plyfs/plyfs/fsview/fusefs"
 	"github.com/plyfs/plyfs/internal/detach"
@@ -22,6 +23,14 @@ import (
 // lastRequests is how long an unmount waits for programs that use the mount
 // before their connection is cut.
 const lastRequests = 3 * time.Second
+
+const (
+	// removeWithin is how long a request waits for the files of what it deleted:
+	// while it does, the kernel answers no look-up in the directory.
+	removeWithin = 50 * time.Millisecond
+	// lastRemovals is how long an unmount waits for files of what was deleted.
+	lastRemovals = 20 * time.Second
+)
 
 // serve mounts the tree on dir and serves it until it is unmounted or ctx
 // ends; ready is called once it is mounted. An inner process serves the
@@ -35,11 +44,13 @@ func (a *app) serve(ctx context.Context, dir string, o mountOptions, ready func(
 			return err
 		}
 	}
-	st, conf, err := a.openStore(ctx, o.lockTimeout, o.create, o.readOnly)
+	st, conf, err := a.openStore(ctx, opening.Options{
+		LockTimeout: o.lockTimeout, Create: o.create, ReadOnly: o.readOnly, RemoveWithin: removeWithin,
+	})
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, st.Close()) }()
+	defer func() { err = errors.Join(err, a.closeStore(ctx, st)) }()
 	var srv *fusefs.Server
 	o.mountPoint = dir
 	o.requests = func() []fsview.RequestCount { return countsOf(srv) }
@@ -75,6 +86,17 @@ func (a *app) serve(ctx context.Context, dir string, o mountOptions, ready func(
 	case <-ctx.Done():
 		return a.unmount(ctx, srv, dir)
 	}
+}
+
+// closeStore closes the store when what was deleted is removed, which is waited
+// for a while: the next opening goes on with the rest.
+func (a *app) closeStore(ctx context.Context, st *store.Store) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastRemovals)
+	defer cancel()
+	if err := st.WaitRemovals(ctx); err != nil {
+		a.log.Warnf("files of %d deleted objects are left for the next opening of the store to remove", st.Removals())
+	}
+	return st.Close()
 }
 
 // countsOf are the server's counts, as the tree shows them.

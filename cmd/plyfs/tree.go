@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/plyfs/plyfs/cmd/opening"
 	"github.com/plyfs/plyfs/fsview"
 	"github.com/plyfs/plyfs/internal/errno"
 	"github.com/plyfs/plyfs/internal/vnode"
@@ -25,7 +26,7 @@ func (a *app) withTreeAs(ctx context.Context, o mountOptions, fn func(root vnode
 	if a.needsInner() {
 		return a.runInside(ctx)
 	}
-	st, conf, err := a.openStore(ctx, 0, false, false)
+	st, conf, err := a.openStore(ctx, opening.Options{})
 	if err != nil {
 		return err
 	}

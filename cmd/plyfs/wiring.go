@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"os"
-	"time"
 
 	"github.com/sirupsen/logrus"
 
@@ -19,11 +18,9 @@ import (
 
 // openStore finds the store that flags, environment and storage.conf name,
 // and opens it. The caller closes it.
-func (a *app) openStore(ctx context.Context, lockTimeout time.Duration, create, readOnly bool) (*store.Store, *config.Config, error) {
-	return opening.Store(ctx, opening.Options{
-		Flags: a.flags, LockTimeout: lockTimeout, Create: create, ReadOnly: readOnly,
-		Strict: true, RootFlag: "--root", Log: a.log,
-	})
+func (a *app) openStore(ctx context.Context, o opening.Options) (*store.Store, *config.Config, error) {
+	o.Flags, o.Strict, o.RootFlag, o.Log = a.flags, true, "--root", a.log
+	return opening.Store(ctx, o)
 }
 
 // openTree returns the control tree of a store.
