@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -175,8 +176,12 @@ func (a *app) removePID() error {
 	return nil
 }
 
-// serverEnds is how long umount waits for the server of a mount that is gone.
-const serverEnds = 30 * time.Second
+const (
+	// serverSees is how long the server of a mount that is gone has to see that.
+	serverSees = time.Second
+	// serverEnds is how long umount waits for its end.
+	serverEnds = 30 * time.Second
+)
 
 func (a *app) umountCommand() *cobra.Command {
 	var lazy bool
@@ -201,7 +206,7 @@ at once and ends when the last of them lets go.`,
 }
 
 // umount unmounts what is ours, and names who is in the way.
-func umount(ctx context.Context, dir string, lazy bool) error {
+func umount(ctx context.Context, dir string, lazy bool) (err error) {
 	m, err := fusefs.MountAt(dir)
 	switch {
 	case err != nil:
@@ -211,7 +216,8 @@ func umount(ctx context.Context, dir string, lazy bool) error {
 	case m.FSType != "fuse."+fusefs.Subtype:
 		return errno.New(errno.ErrBadValue, "%s is not a mount of plyfs but of type %s: use umount(8)", dir, m.FSType)
 	}
-	gone := detach.Watch(detach.MountName(m.Major, m.Minor))
+	server := detach.Watch(detach.MountName(m.Major, m.Minor))
+	defer func() { err = errors.Join(err, server.Close()) }()
 	err = fusefs.Unmount(ctx, dir, lazy)
 	switch {
 	case errno.Of(err) == errno.ErrInUse.Errno():
@@ -221,7 +227,31 @@ func umount(ctx context.Context, dir string, lazy bool) error {
 	}
 	// The server gives back mounts and locks; whoever comes next may remove
 	// the store.
-	return gone(ctx, serverEnds)
+	return endServer(ctx, dir, server)
+}
+
+// endServer waits for the server of a mount that was just taken away. One that
+// does not see it is told: a mount namespace that is not told of unmounts (that
+// of a container or of another user's session) has a copy of the mount, which
+// would keep it for as long as that namespace lives.
+func endServer(ctx context.Context, dir string, server detach.Watched) error {
+	if ended, err := server.Wait(ctx, serverSees); err != nil || ended {
+		return err
+	}
+	pid, err := server.PID()
+	if err == nil && pid > 0 {
+		if err = syscall.Kill(pid, syscall.SIGTERM); errors.Is(err, syscall.ESRCH) {
+			err = nil
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("%s is unmounted, but its server could not be told to end: %w", dir, err)
+	}
+	ended, err := server.Wait(ctx, serverEnds)
+	if err == nil && !ended {
+		err = errno.New(errno.ErrInUse, "%s is unmounted, but its server (process %d) has not ended within %v: end it before the store is removed or moved", dir, pid, serverEnds)
+	}
+	return err
 }
 
 // busy adds to err who uses the mount, as far as this user can see.

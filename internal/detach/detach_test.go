@@ -136,10 +136,21 @@ func announces() int {
 	return 0
 }
 
+// watched waits for the process that announced name.
+func watched(ctx context.Context, t *testing.T, name string, most time.Duration) (bool, error) {
+	t.Helper()
+	w := Watch(name)
+	ended, err := w.Wait(ctx, most)
+	if err := w.Close(); err != nil {
+		t.Error(err)
+	}
+	return ended, err
+}
+
 func TestWatchWaitsForTheEnd(t *testing.T) {
 	t.Parallel()
 	name := "plyfs-test" + t.TempDir()
-	if err := Watch(name)(context.Background(), time.Hour); err != nil {
+	if _, err := watched(context.Background(), t, name, time.Hour); err != nil {
 		t.Errorf("nobody announced that name: %v", err)
 	}
 	cmd := exec.Command(os.Args[0])
@@ -161,19 +172,27 @@ func TestWatchWaitsForTheEnd(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
 	for range 14 { // the end and the time below make it 16, the most that may watch
-		if err := Watch(name)(ctx, time.Hour); !errors.Is(err, context.Canceled) {
+		if _, err := watched(ctx, t, name, time.Hour); !errors.Is(err, context.Canceled) {
 			t.Errorf("interrupted: %v", err)
 		}
 	}
-	if err := Watch(name)(context.Background(), time.Millisecond); err != nil {
-		t.Errorf("the time is over: %v", err)
+	if ended, err := watched(context.Background(), t, name, time.Millisecond); err != nil || ended {
+		t.Errorf("the time is over: %t, %v", ended, err)
 	}
-	wait := Watch(name)
+	w := Watch(name)
+	defer func() {
+		if err := w.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	if pid, err := w.PID(); err != nil || pid != cmd.Process.Pid {
+		t.Errorf("it is process %d (%v), want %d", pid, err, cmd.Process.Pid)
+	}
 	if err := in.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if err := wait(context.Background(), time.Hour); err != nil {
-		t.Errorf("%v", err)
+	if ended, err := w.Wait(context.Background(), time.Hour); err != nil || !ended {
+		t.Errorf("it has ended: %t, %v", ended, err)
 	}
 	// It had ended (or nearly: the kernel closes its files first).
 	if err := cmd.Wait(); err != nil {

@@ -9,6 +9,8 @@ import (
 	"os"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // Announce lets other processes wait for this one's end by a name: they hold
@@ -36,26 +38,67 @@ func Announce(name string) error {
 	return nil
 }
 
-// Watch returns a function that waits until the process that announced name
-// has ended, at most for a time. With no such process it returns at once.
-func Watch(name string) (wait func(ctx context.Context, most time.Duration) error) {
-	c, err := net.Dial("unix", "@"+name)
+// Watched is another process that announced itself, or none.
+type Watched struct {
+	conn *net.UnixConn // nil: there is none
+}
+
+// Watch finds the process that announced name. The caller closes it.
+func Watch(name string) Watched {
+	c, err := net.DialUnix("unix", nil, &net.UnixAddr{Name: "@" + name, Net: "unix"})
 	if err != nil {
-		return func(context.Context, time.Duration) error { return nil }
+		return Watched{}
 	}
-	return func(ctx context.Context, most time.Duration) error {
-		err := c.SetDeadline(time.Now().Add(most))
-		// After that, since the later of two deadlines holds.
-		stop := context.AfterFunc(ctx, func() { _ = c.SetDeadline(time.Unix(1, 0)) })
-		defer stop()
-		if err == nil {
-			_, err = io.Copy(io.Discard, c)
-		}
-		if errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, syscall.ECONNRESET) {
-			err = ctx.Err()
-		}
-		return errors.Join(err, c.Close())
+	return Watched{c}
+}
+
+// Close ends the watch.
+func (w Watched) Close() error {
+	if w.conn == nil {
+		return nil
 	}
+	return w.conn.Close()
+}
+
+// Wait waits until the process has ended, at most for a time, and tells
+// whether it has. With no such process it returns at once.
+func (w Watched) Wait(ctx context.Context, most time.Duration) (ended bool, err error) {
+	if w.conn == nil {
+		return true, nil
+	}
+	if err := w.conn.SetDeadline(time.Now().Add(most)); err != nil {
+		return false, fmt.Errorf("wait for a process: %w", err)
+	}
+	// After that, since the later of two deadlines holds.
+	stop := context.AfterFunc(ctx, func() { _ = w.conn.SetDeadline(time.Unix(1, 0)) })
+	defer stop()
+	_, err = io.Copy(io.Discard, w.conn)
+	switch {
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return false, ctx.Err()
+	case err != nil && !errors.Is(err, syscall.ECONNRESET):
+		return false, fmt.Errorf("wait for a process: %w", err)
+	}
+	return true, nil
+}
+
+// PID is the process's number, as this process's namespace counts; 0 when there
+// is none, or it has none here.
+func (w Watched) PID() (int, error) {
+	if w.conn == nil {
+		return 0, nil
+	}
+	raw, err := w.conn.SyscallConn()
+	if err != nil {
+		return 0, fmt.Errorf("ask for a process: %w", err)
+	}
+	var cred *unix.Ucred
+	var serr error
+	err = raw.Control(func(fd uintptr) { cred, serr = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED) })
+	if err = errors.Join(err, serr); err != nil {
+		return 0, fmt.Errorf("ask for a process: %w", err)
+	}
+	return int(cred.Pid), nil
 }
 
 // MountName is the name for the server of a mount, by the mount's device
