@@ -22,7 +22,7 @@ func eventRows() []Row {
 	const none = vnode.ValidNone
 	const since = "/events.since"
 	return []Row{
-		{Path: "/events", Kind: Text, Mode: modeRead, Valid: none, Doc: "The recent changes of the store by any process, and the verbs of ctl, as JSON lines (generation, time, kind, op, id, names, fields, state), oldest first; it ends. A line with `\"gap\":true` stands where older ones are no longer kept.",
+		{Path: "/events", Kind: Text, Mode: modeRead, Valid: none, Doc: "The recent changes of the store by any process, and the verbs of ctl, as JSON lines (generation, time, kind, op, id, names, fields, state), oldest first; it ends. A line with `\"gap\":true` stands right before the first change, or the first verb, whose predecessors are no longer kept: behind the last such line nothing is missing.",
 			rowOps: rowOps{get: eventsText, mtime: eventsTime}},
 		{Path: "/events.follow", Kind: Stream, Mode: modeRead, Valid: none, Listed: Never, Doc: "The same, and then each further change as it is made: a read waits for it. Several may read; each gets all lines, or a line with `\"gap\":true` where it was too slow.",
 			rowOps: rowOps{blob: openFollow, mtime: eventsTime}},
@@ -85,6 +85,8 @@ type eventLine struct {
 	Names      []string  `json:"names,omitempty"`
 	Fields     []string  `json:"fields,omitempty"`
 	State      string    `json:"state,omitempty"`
+
+	verb bool // it is one of ctl
 }
 
 func eventsText(p place) ([]byte, error) {
@@ -92,15 +94,15 @@ func eventsText(p place) ([]byte, error) {
 	events, gap := p.fs.store.Events(since)
 	verbs, verbGap := p.fs.jobs.since(0)
 	if since == 0 {
-		return p.fs.events.render(events, verbs, gap || verbGap)
+		return p.fs.events.render(events, verbs, gap, verbGap)
 	}
 	if since <= p.tx.Generation() {
 		verbs = slices.DeleteFunc(verbs, func(e jobEvent) bool { return e.gen < since })
 	}
-	return renderEvents(events, verbs, gap)
+	return renderEvents(events, verbs, gap, false)
 }
 
-func (c *eventCache) render(events []store.Event, verbs []jobEvent, gap bool) ([]byte, error) {
+func (c *eventCache) render(events []store.Event, verbs []jobEvent, gap, verbGap bool) ([]byte, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	var last, jobs uint64
@@ -113,7 +115,7 @@ func (c *eventCache) render(events []store.Event, verbs []jobEvent, gap bool) ([
 	if c.gen == last && c.n == len(events) && c.jobs == jobs {
 		return c.text, nil
 	}
-	text, err := renderEvents(events, verbs, gap)
+	text, err := renderEvents(events, verbs, gap, verbGap)
 	if err != nil {
 		return nil, err
 	}
@@ -121,31 +123,40 @@ func (c *eventCache) render(events []store.Event, verbs []jobEvent, gap bool) ([
 	return c.text, nil
 }
 
-// renderEvents writes the lines in the order of generations; gap says that
-// older ones are missing.
-func renderEvents(events []store.Event, verbs []jobEvent, gap bool) ([]byte, error) {
+// renderEvents writes the lines in the order of generations. gap says that
+// events of the store are missing that are older than the first one here: a line
+// says so right before it (there may be older verbs), and behind it nothing is
+// missing. verbGap says the same of verbs.
+func renderEvents(events []store.Event, verbs []jobEvent, gap, verbGap bool) ([]byte, error) {
 	lines := make([]eventLine, 0, len(events)+len(verbs))
 	for _, e := range events {
 		lines = append(lines, eventLine{Generation: e.Generation, Time: e.Time.UTC(), Kind: e.Kind.String(), Op: string(e.Op), ID: e.ID, Names: e.Names, Fields: e.Fields})
 	}
 	for _, v := range verbs {
-		lines = append(lines, eventLine{Generation: v.gen, Time: v.when.UTC(), Kind: "store", Op: v.op, State: v.text})
+		lines = append(lines, eventLine{Generation: v.gen, Time: v.when.UTC(), Kind: "store", Op: v.op, State: v.text, verb: true})
 	}
 	slices.SortStableFunc(lines, func(a, b eventLine) int { return cmp.Compare(a.Generation, b.Generation) })
 	var b bytes.Buffer
-	if gap {
-		var gen uint64
-		if len(lines) > 0 {
-			gen = lines[0].Generation
-		}
-		fmt.Fprintf(&b, "{\"generation\":%d,\"gap\":true}\n", gen)
-	}
+	tell := func(gen uint64) { fmt.Fprintf(&b, "{\"generation\":%d,\"gap\":true}\n", gen) }
 	enc := json.NewEncoder(&b)
 	enc.SetEscapeHTML(false)
+	var gen uint64
 	for _, l := range lines {
+		gen = l.Generation
+		missing := &gap
+		if l.verb {
+			missing = &verbGap
+		}
+		if *missing {
+			*missing = false
+			tell(gen)
+		}
 		if err := enc.Encode(l); err != nil {
 			return nil, fmt.Errorf("encoding an event: %w", err)
 		}
+	}
+	if gap || verbGap { // of a kind that has no line
+		tell(gen)
 	}
 	return b.Bytes(), nil
 }
@@ -229,7 +240,7 @@ func (f *follower) fetchLocked() error {
 	if len(events) == 0 && len(verbs) == 0 && !gap {
 		return nil
 	}
-	text, err := renderEvents(events, verbs, gap || verbGap)
+	text, err := renderEvents(events, verbs, gap, verbGap)
 	if err != nil {
 		return err
 	}

@@ -2,8 +2,10 @@ package fsview
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -79,5 +81,46 @@ func TestJobs(t *testing.T) {
 	}
 	if events, gap := f.jobs.since(1); len(events) != jobEvents || !gap {
 		t.Errorf("%d events, gap %t", len(events), gap)
+	}
+}
+
+// A gap stands where something is missing, not at the beginning: verbs that are
+// older than the events which are kept come before it.
+func TestGapStandsWhereItIs(t *testing.T) {
+	t.Parallel()
+	events := []store.Event{{Generation: 1526}, {Generation: 1527}}
+	verbs := []jobEvent{{gen: 5, op: "gc"}, {gen: 615, op: "gc"}, {gen: 1526, op: "gc"}}
+	for _, c := range []struct {
+		events       []store.Event
+		verbs        []jobEvent
+		gap, verbGap bool
+		want         string
+	}{
+		{events, verbs, true, false, "5 615 gap1526 1526 1526 1527"},
+		{events, verbs, false, true, "gap5 5 615 1526 1526 1527"},
+		{events, verbs, true, true, "gap5 5 615 gap1526 1526 1526 1527"},
+		{events, nil, true, false, "gap1526 1526 1527"},
+		{nil, verbs, true, false, "5 615 1526 gap1526"},
+		{events, verbs, false, false, "5 615 1526 1526 1527"},
+		{nil, nil, true, false, "gap0"},
+	} {
+		text, err := renderEvents(c.events, c.verbs, c.gap, c.verbGap)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for l := range strings.Lines(string(text)) {
+			var e struct {
+				Generation uint64
+				Gap        bool
+			}
+			if err := json.Unmarshal([]byte(l), &e); err != nil {
+				t.Fatal(err)
+			}
+			got = append(got, map[bool]string{true: "gap"}[e.Gap]+strconv.FormatUint(e.Generation, 10))
+		}
+		if g := strings.Join(got, " "); g != c.want {
+			t.Errorf("gaps %t %t: %s, want %s", c.gap, c.verbGap, g, c.want)
+		}
 	}
 }
