@@ -65,7 +65,29 @@ func (s *source) close() { _ = s.ref.Close() }
 // is empty: as a reflink where the filesystem can and all is wanted, else whole
 // or, where there are holes, by the extents that hold data, so that holes stay
 // holes.
+//
+// Who asks may be a thread that runs only when nothing else does (package
+// fusewire): much is copied by another.
 func (o *Overlay) copyData(ctx context.Context, src *source, out int, size int64) error {
+	const much = 1 << 20
+	if min(size, int64(src.st.Size)) < much {
+		return o.copyDataHere(ctx, src, out, size)
+	}
+	done := make(chan error, 1)
+	go func() {
+		var err error
+		defer func() {
+			if p := recover(); p != nil {
+				err = o.panicked(p)
+			}
+			done <- err
+		}()
+		err = o.copyDataHere(ctx, src, out, size)
+	}()
+	return <-done
+}
+
+func (o *Overlay) copyDataHere(ctx context.Context, src *source, out int, size int64) error {
 	size = min(size, int64(src.st.Size))
 	if size == int64(src.st.Size) && o.clone(src, out) {
 		return nil

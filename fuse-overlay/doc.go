@@ -106,6 +106,7 @@
 //	setattr.go      attributes; uxattr.go extended ones; fds.go descriptors
 //	settle.go       data before names, for a power loss
 //	server*.go      requests of the kernel; mount.go mounting
+//	                (whose requests internal/fusewire reads, or go-fuse)
 //	passthrough.go  open files that the kernel reads and writes itself
 //
 // # The writable overlay: locks

@@ -14,13 +14,26 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/plyfs/plyfs/internal/errno"
+	"github.com/plyfs/plyfs/internal/fusewire"
 )
 
 // Server is a mounted overlay.
 type Server struct {
 	o    *Overlay
-	fuse *fuse.Server
+	fuse server
 	logw *io.PipeWriter
+}
+
+// server is what answers the kernel: fusewire's where there can be dialogues,
+// else go-fuse's own.
+type server interface {
+	Serve()
+	Unmount() error
+	notifier
+	EntryNotify(parent uint64, name string) fuse.Status
+	KernelSettings() *fuse.InitIn
+	RegisterBackingFd(*fuse.BackingMap) (int32, syscall.Errno)
+	UnregisterBackingFd(int32) syscall.Errno
 }
 
 // Mount opens the layers and mounts them at dir: with mount(2) as root, of a
@@ -75,9 +88,20 @@ func (s *Server) mount(fs fuse.RawFileSystem, dir string) (err error) {
 func (s *Server) start(fs fuse.RawFileSystem, dir string, more uint64) (err error) {
 	c := s.options()
 	c.ExtraCapabilities |= more
-	if s.fuse, err = fuse.NewServer(fs, dir, c); err != nil {
+	if !s.o.c.GoFuse && fusewire.Able(c) {
+		w, err := fusewire.New(fs, dir, c)
+		if err != nil {
+			return explainMount(dir, err)
+		}
+		s.fuse = w
+		s.o.tellKernel(w)
+		return nil
+	}
+	g, err := fuse.NewServer(fs, dir, c) // its Init is called
+	if err != nil {
 		return explainMount(dir, err)
 	}
+	s.fuse = g
 	return nil
 }
 
@@ -102,11 +126,7 @@ func (s *Server) options() *fuse.MountOptions {
 		MaxWrite: c.MaxWrite, MaxBackground: c.threads(), SingleThreaded: c.SingleThread, DisableSplice: true,
 		EnableAcl: !c.NoACL && !c.NoXattrs, EnableSymlinkCaching: true, ExplicitDataCacheControl: true,
 		ExtraCapabilities: fuse.CAP_DONT_MASK | fuse.CAP_ASYNC_DIO | fuse.CAP_HANDLE_KILLPRIV_V2 | fuse.CAP_SETXATTR_EXT,
-		PanicHandler: func(p any) fuse.Status {
-			s.o.log.Errorf("a request panicked: %v\n%s", p, debug.Stack())
-			s.o.degrade("an internal error: %v", p)
-			return fuse.EIO
-		},
+		PanicHandler:      func(p any) fuse.Status { return fuse.ToStatus(s.o.panicked(p)) },
 	}
 	if c.Writeback {
 		o.ExtraCapabilities |= fuse.CAP_WRITEBACK_CACHE
@@ -115,6 +135,13 @@ func (s *Server) options() *fuse.MountOptions {
 		o.Options = append(o.Options, c.userOptions()...)
 	}
 	return o
+}
+
+// panicked is for whoever recovers from p: the overlay changes nothing any more.
+func (o *Overlay) panicked(p any) error {
+	o.log.Errorf("a request panicked: %v\n%s", p, debug.Stack())
+	o.degrade("an internal error: %v", p)
+	return syscall.EIO
 }
 
 func (c *MountConfig) threads() int {

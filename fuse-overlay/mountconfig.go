@@ -93,6 +93,8 @@ type MountConfig struct {
 	// begun at once, 0: 64.
 	SingleThread bool
 	MaxThreads   int
+	// GoFuse has go-fuse's server read requests, also where internal/fusewire could.
+	GoFuse bool
 	// FileWhiteouts writes `.wh.` files where devices 0:0 could be made.
 	FileWhiteouts bool
 	// MaxBytes and MaxFiles bound what the upper holds; 0: no bound. Over it

@@ -27,7 +27,7 @@ import (
 // asking, and so does everybody else until the last has closed it. An upper file
 // stays what it is for good, so what is passed through never has to change.
 type passing struct {
-	server *fuse.Server
+	server server
 	log    func(format string, args ...any)
 
 	mu sync.Mutex
@@ -221,7 +221,7 @@ func (o *Overlay) errNoPassthrough(why error) error {
 
 // tryPassthrough finds out whether the kernel passes through to the upper, with
 // a file in the work directory.
-func (o *Overlay) tryPassthrough(s *fuse.Server) (err error) {
+func (o *Overlay) tryPassthrough(s server) (err error) {
 	if s.KernelSettings().Flags64()&fuse.CAP_PASSTHROUGH == 0 {
 		return errors.New("the kernel has none (it comes with Linux 6.9 and CONFIG_FUSE_PASSTHROUGH)")
 	}

@@ -47,20 +47,28 @@ func newRaw(o *Overlay) *raw {
 
 func (r *raw) String() string { return Subtype }
 
-// Init comes before all other requests. The kernel believes a mode for good and
+// Init comes before all other requests, from go-fuse's server.
+func (r *raw) Init(s *fuse.Server) { r.o.tellKernel(s) }
+
+// notifier tells the kernel that what it knows of an inode is no longer true.
+type notifier interface {
+	InodeNotify(node uint64, off, length int64) fuse.Status
+}
+
+// tellKernel lets the kernel be told of what has changed. It believes a mode for good and
 // leaves it to the server to clear set-ID bits on a write: it is told that its
 // attributes are no longer true. Such a notice, of attributes only, takes no
 // lock of the kernel's that the request holds.
-func (r *raw) Init(s *fuse.Server) {
-	r.o.modeChanged = func(n *node) {
+func (o *Overlay) tellKernel(s notifier) {
+	o.modeChanged = func(n *node) {
 		if st := s.InodeNotify(n.id, -1, 0); !st.Ok() {
-			r.o.log.Debugf("tell of a changed mode: %v", st)
+			o.log.Debugf("tell of a changed mode: %v", st)
 		}
 	}
-	r.o.numberChanged = func(n, dir *node) {
+	o.numberChanged = func(n, dir *node) {
 		for id, off := range map[uint64]int64{n.id: -1, dir.id: 0} { // of the directory, its listing
 			if st := s.InodeNotify(id, off, 0); !st.Ok() {
-				r.o.log.Debugf("tell of a changed inode number: %v", st)
+				o.log.Debugf("tell of a changed inode number: %v", st)
 			}
 		}
 	}

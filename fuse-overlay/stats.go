@@ -5,6 +5,8 @@ import (
 	"runtime"
 	"strings"
 	"sync/atomic"
+
+	"github.com/plyfs/plyfs/internal/fusewire"
 )
 
 // counters are what an Overlay has done.
@@ -20,6 +22,8 @@ type counters struct {
 //	copied_up N          files and directories copied up since the mount
 //	upper_bytes N M      what the upper holds, and its bound (size=, or 0)
 //	upper_files N M      likewise (inodes=); both only with a bound
+//	dialogues N M        how often the server joined a program's processor, and in
+//	                     how many of those it had to leave since others wanted it
 //	memory N             bytes of the server's heap
 //	degraded no|WHY      whether an internal error made the mount read-only
 func (s *Server) Stats() string {
@@ -41,6 +45,10 @@ func (s *Server) Stats() string {
 		q.mu.Lock()
 		fmt.Fprintf(&b, "upper_bytes %d %d\nupper_files %d %d\n", q.bytes, q.mostBytes, len(q.files), q.mostFiles)
 		q.mu.Unlock()
+	}
+	if w, ok := s.fuse.(*fusewire.Server); ok {
+		all, starved := w.Dialogues()
+		fmt.Fprintf(&b, "dialogues %d %d\n", all, starved)
 	}
 	why := "no"
 	if d := o.degraded.Load(); d != nil {

@@ -22,7 +22,7 @@ func config(o *options.Options, log *logrus.Entry) (c fuseoverlay.MountConfig, w
 		NoExec: o.NoExec, NoSuid: o.NoSuid, NoDev: o.NoDev, NoAtime: o.NoAtime,
 		UIDs: o.UIDs, GIDs: o.GIDs, SquashUID: id32(o.SquashUID), SquashGID: id32(o.SquashGID),
 		StaticNlink: o.StaticNlink, Ino32: o.Ino32,
-		SingleThread: o.SingleThread, MaxThreads: o.MaxThreads,
+		SingleThread: o.SingleThread, MaxThreads: o.MaxThreads, GoFuse: o.Transport == "go-fuse",
 		MaxBytes: o.Size, MaxFiles: o.Inodes,
 		FileWhiteouts: o.FileWhiteouts, MountData: labels(o),
 		FsName: o.Source, Debug: o.Debug, Log: log,

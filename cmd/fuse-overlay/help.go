@@ -67,6 +67,7 @@ Speed:
     passthrough            let the kernel read and write the files of upperdir
                            itself (the machine's root only)
     threaded=0, max_threads=N, max_write=BYTES, clone_fd
+    transport=auto|go-fuse  who reads the kernel's requests (auto)
     fast_ino, xino=on|off|auto, ino32_t  numbers of inodes
 
 Mount:

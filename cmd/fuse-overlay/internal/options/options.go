@@ -53,6 +53,8 @@ type Options struct {
 	Timeout *time.Duration
 	// SingleThread is threaded=0.
 	SingleThread bool
+	// Transport is how requests are read: "auto" (or empty) or "go-fuse".
+	Transport string
 	// MaxWrite is the largest request in bytes, MaxThreads the most of them
 	// served at once; 0: the default.
 	MaxWrite, MaxThreads int

@@ -117,15 +117,19 @@ func cacheWords() map[string]word {
 		"threaded":      {either, func(o *Options, key, v string) error { return setNot(&o.SingleThread, key, v) }},
 		"max_threads":   {valued, func(o *Options, key, v string) error { return setInt(&o.MaxThreads, key, v, 1, 1<<16) }},
 		"max_write":     {valued, func(o *Options, key, v string) error { return setInt(&o.MaxWrite, key, v, 4096, 1<<20) }},
-		"writeback":     {either, func(o *Options, key, v string) error { return setSwitch(&o.Writeback, key, v) }},
-		"passthrough":   {either, func(o *Options, key, v string) error { return setSwitch(&o.Passthrough, key, v) }},
-		"ino32_t":       {either, func(o *Options, key, v string) error { return setSwitch(&o.Ino32, key, v) }},
-		"fsync":         {either, func(o *Options, key, v string) error { return setNot(&o.NoSync, key, v) }},
-		"volatile":      {either, func(o *Options, key, v string) error { return setSwitch(&o.Volatile, key, v) }},
-		"static_nlink":  {either, func(o *Options, key, v string) error { return setSwitch(&o.StaticNlink, key, v) }},
-		"clone_fd":      {either, check(switchValue)},
-		"fast_ino":      {either, check(switchValue)},
-		"xino":          {valued, check(oneOf("on", "off", "auto"))},
+		"transport": {valued, func(o *Options, key, v string) error {
+			o.Transport = v
+			return check(oneOf("auto", "go-fuse"))(o, key, v)
+		}},
+		"writeback":    {either, func(o *Options, key, v string) error { return setSwitch(&o.Writeback, key, v) }},
+		"passthrough":  {either, func(o *Options, key, v string) error { return setSwitch(&o.Passthrough, key, v) }},
+		"ino32_t":      {either, func(o *Options, key, v string) error { return setSwitch(&o.Ino32, key, v) }},
+		"fsync":        {either, func(o *Options, key, v string) error { return setNot(&o.NoSync, key, v) }},
+		"volatile":     {either, func(o *Options, key, v string) error { return setSwitch(&o.Volatile, key, v) }},
+		"static_nlink": {either, func(o *Options, key, v string) error { return setSwitch(&o.StaticNlink, key, v) }},
+		"clone_fd":     {either, check(switchValue)},
+		"fast_ino":     {either, check(switchValue)},
+		"xino":         {valued, check(oneOf("on", "off", "auto"))},
 	}
 }
 

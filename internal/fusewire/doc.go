@@ -1,0 +1,116 @@
+// Package fusewire mounts a fuse.RawFileSystem and serves it, and answers, while
+// one program asks one thing after the other, on that program's processor.
+// Decoding is go-fuse's (ProtocolServer); what is here is mounting, reading,
+// threads and waiting.
+//
+// # Why
+//
+// A request costs two wake-ups: the program wakes a thread of the server, which
+// wakes the program. The kernel wakes either on an idle processor if there is
+// one, which takes an interrupt to another processor; in a virtual machine an
+// exit to the host on both sides, more than most requests themselves. When both
+// take turns on one processor there is none, and they do not work at the same
+// time anyway. The server cannot move the program. But a processor that has only
+// threads of SCHED_IDLE counts as idle when the kernel looks where to wake one
+// (sched(7); select_idle_sibling in the kernel), so a thread of that policy that
+// is bound to where the program ran last has the program woken where it is
+// itself, and gives way to it at once. An untar took half the time (docs/adr/0060).
+//
+// Such a thread hardly runs while others of its scheduling group want its
+// processor, and an ordinary user's can never leave SCHED_IDLE. So this is a
+// state for the length of a dialogue, and never at rest:
+//
+//	apart ──32 requests in a row of one thread, quickly──▶ dialogue
+//	dialogue ──nothing is asked for two ticks, others ask too, a request takes
+//	           long, or the talker does not get its processor──▶ apart
+//
+// # Files
+//
+//	serve.go    Server: readers, answers, the end      talk.go   the talker
+//	kernel.go   opcodes, notices, backing files        guard.go  the guard
+//	mount.go    mount(2), fusermount3                  threads.go  policies, processors
+//
+// # Apart
+//
+// Up to three goroutines wait in read(2) on the descriptor, each handles what it
+// read and answers. Whoever reads and leaves nobody waiting starts another, so
+// a slow request never holds up others; more than three do not wait but end.
+// (After a FORGET, which has no answer, nobody is started: a flood of those is
+// taken by one.)
+//
+// # The talker
+//
+// One goroutine, begun with the first dialogue, on a thread of its own, which
+// nobody else ever runs on and which ends with it: that it stays SCHED_IDLE is
+// no harm. It reads a descriptor of its own (FUSE_DEV_IOC_CLONE), which does not
+// wait: when nothing is there it looks where the program is, and polls.
+//
+//	parked ──asked: a row is full, no guard──▶ called ──talker: idle, CAS──▶ on
+//	called, on ──guard──▶ ended ──talker, when it is there──▶ parked
+//
+// While it is on, readers that have answered end; the up to three that wait
+// each take one more. Everything is a CAS of one word; whoever steps back
+// looks once more whether somebody reads.
+//
+// # The guard
+//
+// It is an ordinary goroutine, there for one dialogue: begun before the talker
+// is called, so that no moment of a dialogue is without. Every tick (10 ms) it
+// looks, and at the end it
+//
+//	1 takes the turn (on → ended)      2 starts a reader if none waits
+//	3 sets the pause                   4 lifts the talker: all processors, and
+//	                                     SCHED_NORMAL where that is allowed
+//	                                     (CAP_SYS_NICE, RLIMIT_NICE)
+//
+// The talker "does not get its processor" when it waited for it half of the tick
+// (schedstat), answered little, and a request is in hand or unread. Then there is
+// a pause, twice as long each time: 50 ms to 10 s, or 1 s to a minute where the
+// talker cannot be lifted. At rest there is no guard: an idle mount uses no
+// processor time.
+//
+// # What can be lost
+//
+// While programs of the server's own scheduling group want all processors, and a
+// dialogue is on: a tick, and the guard's own wait for its turn; then others read.
+// The request in hand, and whoever needs what it holds (locks; the runtime, when
+// it stops the world for a collection) goes on when the talker is lifted. Where
+// it cannot be, the talker has its share of SCHED_IDLE, a 300th of a busy
+// processor: 0.1 s for a usual request (measured: 0.05 to 0.4, once 1.7 s with two
+// such programs on the processor). So a talker that cannot be lifted gives what
+// may need much of the processor to other threads at once: listing, renaming,
+// rmdir; and copying of data has a goroutine of its own in package fuseoverlay.
+// A server in a session of its own (autogroup) or a control group of its own is in
+// another scheduling group than the programs: there nothing is lost at all.
+//
+// # What may block
+//
+// All requests may. The talker gives away those that wait for a disk or a lock
+// by nature (FSYNC, SETLKW, FALLOCATE, IOCTL); any other that takes longer than
+// a tick ends the dialogue, others read, and no new dialogue begins until the
+// talker is back. In dialogues system calls are ones that the runtime knows of, so
+// it never waits for a talker that the program has preempted in one.
+// COPY_FILE_RANGE is cut to 1 MiB there; programs ask for the rest.
+//
+// # The end
+//
+// read(2) says ENODEV when the mount is gone: requests at work are interrupted
+// (as INTERRUPT would), readers and the talker end, Serve closes the descriptors
+// and returns. A kill at any moment closes them too: the kernel answers ENOTCONN.
+//
+// # Interrupts
+//
+// An INTERRUPT may be read by another than the request, before that is at work.
+// The kernel sends one again (EAGAIN) only if both came by one descriptor, so it
+// is tried again here, for as long as a reader has the request.
+//
+// # What a dialogue needs
+//
+// Two processors, and /proc with schedstat (Able). Where the program is not
+// visible in /proc (another PID namespace, hidepid) none begins.
+//
+// # Locks
+//
+// Leaves, none held over a request: Server.mu (the readers), Server.closing
+// (read for a notice, written for the descriptors' close), looker.mu.
+package fusewire

@@ -1,0 +1,148 @@
+package fusewire
+
+import (
+	"syscall"
+	"unsafe"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+)
+
+// Opcodes and notices of linux/fuse.h.
+const (
+	opForget        = 2
+	opRead          = 15
+	opWrite         = 16
+	opRmdir         = 11
+	opRename        = 12
+	opFsync         = 20
+	opReadDir       = 28
+	opFsyncDir      = 30
+	opSetLkW        = 33
+	opInterrupt     = 36
+	opDestroy       = 38
+	opIoctl         = 39
+	opBatchForget   = 42
+	opFallocate     = 43
+	opReadDirPlus   = 44
+	opRename2       = 45
+	opCopyFileRange = 47
+	opSyncFS        = 50
+	notifyInode     = 2
+	notifyEntry     = 3
+)
+
+// silent tells whether a request has no answer.
+func silent(op uint32) bool { return op == opForget || op == opBatchForget }
+
+// lengthy tells whether a request is one that may take as long as a disk, or
+// another process, pleases.
+func lengthy(r *reader) bool {
+	switch r.head().Opcode {
+	case opFsync, opFsyncDir, opSetLkW, opIoctl, opFallocate, opSyncFS, opDestroy:
+		return true
+	}
+	return false
+}
+
+// laborious tells whether a request may need much processor time: one that
+// touches a whole directory, or tree.
+func laborious(r *reader) bool {
+	switch r.head().Opcode {
+	case opRmdir, opRename, opRename2:
+		return true
+	case opReadDir, opReadDirPlus:
+		return (*fuse.ReadIn)(unsafe.Pointer(&r.in[0])).Offset == 0
+	}
+	return false
+}
+
+// wanted returns how much data an answer may have, which is most at most.
+func wanted(r *reader, most int) int {
+	switch r.head().Opcode {
+	case opRead, opReadDir, opReadDirPlus:
+		return min(int((*fuse.ReadIn)(unsafe.Pointer(&r.in[0])).Size), most)
+	case opIoctl:
+		return min(int((*fuse.IoctlIn)(unsafe.Pointer(&r.in[0])).OutSize), most)
+	}
+	return attrMost
+}
+
+// bulky tells whether a request of n bytes moves much data: then what a wake-up
+// costs matters little, and several threads go faster than one.
+func bulky(r *reader, n int) bool {
+	const much = 1 << 16
+	return n > much || r.head().Opcode == opRead && (*fuse.ReadIn)(unsafe.Pointer(&r.in[0])).Size > much
+}
+
+// copyMost is how much the talker copies in one request.
+const copyMost = 1 << 20
+
+// shorten has a COPY_FILE_RANGE copy less than it asks for, as it may: the
+// program asks for the rest.
+func shorten(r *reader) {
+	if r.head().Opcode == opCopyFileRange {
+		in := (*fuse.CopyFileRangeIn)(unsafe.Pointer(&r.in[0]))
+		in.Len = min(in.Len, copyMost)
+	}
+}
+
+// live calls f with the descriptor; EBADF when it is closed.
+func (s *Server) live(f func() syscall.Errno) syscall.Errno {
+	s.closing.RLock()
+	defer s.closing.RUnlock()
+	if s.closed {
+		return syscall.EBADF
+	}
+	return f()
+}
+
+// InodeNotify tells the kernel that what it knows of an inode is no longer true:
+// attributes, and data from off on; nothing of the data when off is negative.
+func (s *Server) InodeNotify(id uint64, off, length int64) fuse.Status {
+	m := struct {
+		fuse.OutHeader
+		fuse.NotifyInvalInodeOut
+	}{fuse.OutHeader{Status: notifyInode}, fuse.NotifyInvalInodeOut{Ino: id, Off: off, Length: length}}
+	m.OutHeader.Length = uint32(unsafe.Sizeof(m))
+	return s.notify(unsafe.Slice((*byte)(unsafe.Pointer(&m)), unsafe.Sizeof(m)))
+}
+
+// EntryNotify tells the kernel that what it knows of a name is no longer true.
+func (s *Server) EntryNotify(parent uint64, name string) fuse.Status {
+	m := struct {
+		fuse.OutHeader
+		fuse.NotifyInvalEntryOut
+	}{fuse.OutHeader{Status: notifyEntry}, fuse.NotifyInvalEntryOut{Parent: parent, NameLen: uint32(len(name))}}
+	m.Length = uint32(unsafe.Sizeof(m)) + uint32(len(name)) + 1
+	p := append(unsafe.Slice((*byte)(unsafe.Pointer(&m)), unsafe.Sizeof(m)), name...)
+	return s.notify(append(p, 0))
+}
+
+func (s *Server) notify(p []byte) fuse.Status {
+	return fuse.Status(s.live(func() syscall.Errno { return s.write(s.fd, p) }))
+}
+
+// FUSE_DEV_IOC_BACKING_OPEN and _CLOSE of linux/fuse.h.
+const (
+	backingOpen  = 0x4010e501
+	backingClose = 0x4004e502
+)
+
+// RegisterBackingFd gives the kernel a file that it may read and write itself,
+// and returns its number for OPEN's answer.
+func (s *Server) RegisterBackingFd(m *fuse.BackingMap) (id int32, no syscall.Errno) {
+	no = s.live(func() syscall.Errno {
+		v, _, no := syscall.Syscall(syscall.SYS_IOCTL, uintptr(s.fd), backingOpen, uintptr(unsafe.Pointer(m)))
+		id = int32(v)
+		return no
+	})
+	return id, no
+}
+
+// UnregisterBackingFd takes it away.
+func (s *Server) UnregisterBackingFd(id int32) syscall.Errno {
+	return s.live(func() syscall.Errno {
+		_, _, no := syscall.Syscall(syscall.SYS_IOCTL, uintptr(s.fd), backingClose, uintptr(unsafe.Pointer(&id)))
+		return no
+	})
+}

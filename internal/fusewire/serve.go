@@ -1,0 +1,359 @@
+package fusewire
+
+import (
+	"errors"
+	"fmt"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+	"unsafe"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
+)
+
+// Server is a mounted filesystem. Its methods may be called by any goroutine.
+type Server struct {
+	opts   fuse.MountOptions
+	proto  *fuse.ProtocolServer
+	dir    string
+	kernel fuse.InitIn
+	// fd is the connection; twin one more descriptor of it that does not wait,
+	// for dialogues, -1 where there are none. What is read of one is answered there.
+	fd, twin int
+
+	closing sync.RWMutex // read for a notice, written for the close of fd
+	closed  bool         // guarded by closing
+
+	mu      sync.Mutex
+	readers map[*reader]struct{} // guarded by mu
+	dead    atomic.Bool
+	gone    chan struct{} // closed when dead
+	waiting atomic.Int32  // readers that wait for a request
+	loops   sync.WaitGroup
+	buffers sync.Pool // of *buffers
+	talk    talk
+}
+
+// maxWaiting is how many goroutines wait for a request.
+const maxWaiting = 3
+
+const (
+	// room is what a request or an answer is longer than its data.
+	room = 4096
+	// attrMost is how large the kernel's extended attributes and lists of them are.
+	attrMost = 1 << 16
+	// page is what the data of a WRITE and of a READ's answer is aligned to.
+	page = 4096
+)
+
+// buffers hold a request and its answer.
+type buffers struct{ in, out []byte }
+
+// newBuffers have room for any request with most bytes of data, and for most
+// answers.
+func newBuffers(most int) *buffers {
+	return &buffers{aligned(max(most, attrMost)+room, unsafe.Sizeof(fuse.WriteIn{})), answerOf(2 * attrMost)}
+}
+
+// answerOf is a buffer for an answer with n bytes of data.
+func answerOf(n int) []byte { return aligned(n+room, unsafe.Sizeof(fuse.OutHeader{})) }
+
+// aligned returns n bytes with what comes after head at the beginning of a page.
+func aligned(n int, head uintptr) []byte {
+	b := make([]byte, n+page)
+	skip := int(-(uintptr(unsafe.Pointer(&b[0])) + head) & (page - 1))
+	return b[skip : skip+n : skip+n]
+}
+
+// reader takes requests.
+type reader struct {
+	*buffers
+	fd     int           // where the request was read
+	unique atomic.Uint64 // of the request that it is at work on, 0: none
+}
+
+// head is the request's header.
+func (r *reader) head() *fuse.InHeader { return (*fuse.InHeader)(unsafe.Pointer(&r.in[0])) }
+
+// New mounts fs at dir: with DirectMount or DirectMountStrict with mount(2), and
+// flags that are DirectMountFlags as they are, else through fusermount3. Of fs,
+// Init is not called: it would be given go-fuse's server. When New returns the
+// mount is there; whoever looks at it waits for Serve.
+func New(fs fuse.RawFileSystem, dir string, o *fuse.MountOptions) (*Server, error) {
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return nil, err
+	}
+	s := &Server{opts: *o, dir: dir, readers: map[*reader]struct{}{}, gone: make(chan struct{}), fd: -1, twin: -1}
+	if top := largest(); s.opts.MaxWrite <= 0 || s.opts.MaxWrite > top {
+		s.opts.MaxWrite = top
+	}
+	s.buffers.New = func() any { return newBuffers(s.opts.MaxWrite) }
+	s.proto = fuse.NewProtocolServer(fs, &s.opts)
+	if s.fd, err = mount(dir, &s.opts); err != nil {
+		return nil, err
+	}
+	if s.talk.init(&s.opts) {
+		s.twin = twin(s.fd)
+		s.talk.able.Store(s.twin >= 0)
+	}
+	if err := s.hello(); err != nil {
+		return nil, errors.Join(err, unmount(dir, &s.opts), s.close())
+	}
+	s.loops.Add(1) // Serve
+	return s, nil
+}
+
+// hello answers INIT, the first request.
+func (s *Server) hello() error {
+	r := s.reader()
+	defer s.end(r)
+	n, err := s.read(r)
+	if err != nil {
+		return fmt.Errorf("the kernel's first request: %w", err)
+	}
+	var in fuse.InitIn
+	copy(unsafe.Slice((*byte)(unsafe.Pointer(&in)), unsafe.Sizeof(in)), r.in[:n])
+	s.kernel = in
+	s.handle(r, n)
+	if h := (*fuse.OutHeader)(unsafe.Pointer(&r.out[0])); h.Status != 0 {
+		return fmt.Errorf("agree on a protocol with the kernel: %w", syscall.Errno(-h.Status))
+	}
+	return nil
+}
+
+// Serve answers requests until the mount is gone, and closes the descriptor.
+func (s *Server) Serve() {
+	s.loop(s.reader())
+	s.loops.Wait()
+	s.talk.looker.forget()
+	s.closing.Lock()
+	defer s.closing.Unlock()
+	s.closed = true
+	_ = s.close() // nothing is written through it that could be lost
+}
+
+func (s *Server) close() error {
+	err := unix.Close(s.fd)
+	if s.twin >= 0 {
+		err = errors.Join(err, unix.Close(s.twin))
+	}
+	return err
+}
+
+func (s *Server) reader() *reader {
+	r := &reader{buffers: s.buffers.Get().(*buffers), fd: s.fd}
+	s.mu.Lock()
+	s.readers[r] = struct{}{}
+	s.mu.Unlock()
+	return r
+}
+
+// end takes a reader away.
+func (s *Server) end(r *reader) {
+	s.mu.Lock()
+	delete(s.readers, r)
+	s.mu.Unlock()
+	s.buffers.Put(r.buffers)
+}
+
+// ensure starts a reader when none waits.
+func (s *Server) ensure() {
+	if s.waiting.Load() == 0 && !s.dead.Load() {
+		s.spawn()
+	}
+}
+
+// spawn starts a reader. It is called by what is counted in loops itself.
+func (s *Server) spawn() {
+	s.loops.Add(1)
+	go s.loop(s.reader())
+}
+
+// loop reads and answers, apart.
+func (s *Server) loop(r *reader) {
+	defer s.loops.Done()
+	defer s.end(r)
+	for s.mayWait() {
+		n, err := s.read(r)
+		left := s.waiting.Add(-1)
+		if err != nil {
+			s.lost(err)
+			return
+		}
+		h := r.head()
+		if left == 0 && !silent(h.Opcode) && !s.opts.SingleThreaded && s.talk.phase.Load() != on {
+			s.spawn()
+		}
+		s.asked(r, n)
+		s.handle(r, n)
+	}
+}
+
+// mayWait counts one more that waits for a request, unless enough do, or there
+// is a dialogue. Who does not wait sees to it that somebody does: the guard of a
+// dialogue that has just ended may have counted him.
+func (s *Server) mayWait() bool {
+	if s.dead.Load() {
+		return false
+	}
+	if n := s.waiting.Add(1); n <= maxWaiting && s.talk.phase.Load() != on {
+		return true
+	}
+	s.waiting.Add(-1)
+	if s.talk.phase.Load() != on {
+		s.ensure()
+	}
+	return false
+}
+
+// read reads the next request, waiting for it.
+func (s *Server) read(r *reader) (int, error) {
+	for {
+		n, no := readRequest(r)
+		switch no {
+		case 0:
+			return n, nil
+		case syscall.EINTR, syscall.EAGAIN, syscall.ENOENT: // ENOENT: interrupted before it was read
+		default:
+			return 0, no
+		}
+	}
+}
+
+func readRequest(r *reader) (int, syscall.Errno) {
+	n, _, no := syscall.Syscall(syscall.SYS_READ, uintptr(r.fd), uintptr(unsafe.Pointer(&r.in[0])), uintptr(len(r.in)))
+	if no == 0 && n < unsafe.Sizeof(fuse.InHeader{}) {
+		no = syscall.EPROTO
+	}
+	return int(n), no
+}
+
+// lost ends all readers: there are no more requests. Those at work are told, as
+// INTERRUPT would.
+func (s *Server) lost(err error) {
+	if s.dead.Swap(true) {
+		return
+	}
+	if !errors.Is(err, syscall.ENODEV) && !errors.Is(err, syscall.ECONNABORTED) {
+		s.opts.Logger.Printf("read the kernel's requests: %v", err)
+	}
+	close(s.gone)
+	s.mu.Lock()
+	var at []uint64
+	for r := range s.readers {
+		if u := r.unique.Load(); u != 0 {
+			at = append(at, u)
+		}
+	}
+	s.mu.Unlock()
+	for _, u := range at {
+		s.interruptLater(fuse.InterruptIn{InHeader: fuse.InHeader{Length: uint32(unsafe.Sizeof(fuse.InterruptIn{})), Opcode: opInterrupt}, Unique: u})
+	}
+}
+
+// handle answers the request of n bytes that r has read.
+func (s *Server) handle(r *reader, n int) { s.answer(r, s.decode(r, n)) }
+
+// answer gives the kernel the answer of k bytes.
+func (s *Server) answer(r *reader, k int) {
+	if k == 0 {
+		return
+	}
+	// ENOENT: nobody waits for the answer any more.
+	if no := s.write(r.fd, r.out[:k]); no != 0 && no != syscall.ENOENT && no != syscall.ENODEV {
+		s.opts.Logger.Printf("answer a request (%d): %v", r.head().Opcode, no)
+	}
+}
+
+// decode carries out a request, and returns the answer's length, 0 for none.
+func (s *Server) decode(r *reader, n int) int {
+	h := r.head()
+	unique, op := h.Unique, h.Opcode
+	r.unique.Store(unique)
+	defer r.unique.Store(0)
+	if want := wanted(r, len(r.in)); want+room > len(r.out) {
+		r.out = answerOf(want)
+	}
+	k, st := s.proto.HandleRequest([][]byte{r.in[:n]}, [][]byte{r.out})
+	out := (*fuse.OutHeader)(unsafe.Pointer(&r.out[0]))
+	if op == opInterrupt && k != 0 && out.Status == -int32(syscall.EAGAIN) {
+		s.interruptLater(*(*fuse.InterruptIn)(unsafe.Pointer(&r.in[0])))
+		return 0
+	}
+	if !st.Ok() { // it could not be carried out at all
+		*out = fuse.OutHeader{Length: uint32(unsafe.Sizeof(fuse.OutHeader{})), Status: -int32(st), Unique: unique}
+		k = int(unsafe.Sizeof(fuse.OutHeader{}))
+	}
+	return k
+}
+
+// interruptLater interrupts a request that is not yet at work, or not any more.
+// The kernel would send this again for an answer of EAGAIN, but only if the
+// request had been read from the same descriptor.
+func (s *Server) interruptLater(in fuse.InterruptIn) {
+	const tries = 10 // for one that is being read just now
+	s.loops.Add(1)
+	go func() {
+		defer s.loops.Done()
+		out := make([]byte, room)
+		for i := 0; i < tries || s.atWork(in.Unique); i++ {
+			time.Sleep(time.Millisecond)
+			again := in
+			if k, _ := s.proto.HandleRequest([][]byte{unsafe.Slice((*byte)(unsafe.Pointer(&again)), unsafe.Sizeof(again))}, [][]byte{out}); k == 0 {
+				return
+			}
+		}
+	}()
+}
+
+// atWork tells whether a reader has the request.
+func (s *Server) atWork(unique uint64) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for r := range s.readers {
+		if r.unique.Load() == unique {
+			return true
+		}
+	}
+	return false
+}
+
+func (s *Server) write(fd int, p []byte) syscall.Errno {
+	for {
+		_, _, no := syscall.Syscall(syscall.SYS_WRITE, uintptr(fd), uintptr(unsafe.Pointer(&p[0])), uintptr(len(p)))
+		if no != syscall.EINTR {
+			return no
+		}
+	}
+}
+
+// Unmount unmounts, and waits until nobody is at work; Serve then returns. EBUSY
+// while files are open.
+func (s *Server) Unmount() (err error) {
+	for pause := 5 * time.Millisecond; ; pause = 2*pause + 5*time.Millisecond {
+		if err = unmount(s.dir, &s.opts); err == nil {
+			s.loops.Wait()
+			return nil
+		}
+		if pause > 100*time.Millisecond {
+			return err
+		}
+		time.Sleep(pause) // the kernel closes files a while after programs have
+	}
+}
+
+// KernelSettings returns what the kernel offered at the mount's beginning.
+func (s *Server) KernelSettings() *fuse.InitIn {
+	k := s.kernel
+	return &k
+}
+
+// Dialogues returns how many there were, and in how many of them the server did
+// not get its processor.
+func (s *Server) Dialogues() (all, starved uint64) {
+	return s.talk.talks.Load(), s.talk.starved.Load()
+}
