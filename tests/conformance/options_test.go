@@ -212,6 +212,7 @@ var knownRamfs = map[string]string{
 	"link-pair-written":                         "no handles, so no index: a copy-up splits hard links",
 	"link-pair-by-the-other-name-after-remount": "no handles, so no index: a copy-up splits hard links",
 	"link-pair-chmod":                           "no handles, so no index: a copy-up splits hard links",
+	"link-pair-removed":                         "no handles, so no index: the other name shows the lower file's count, as in the kernel",
 	"link-pair-removed-nlink-after-remount":     "no handles, so no index: a copy-up splits hard links",
 	"inode-numbers-over-copy-up":                "no handles, so no origin",
 	"tree-persists":                             "no handles, so no origin",
