@@ -6,33 +6,14 @@ import (
 	"fmt"
 	"io"
 	"syscall"
-	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/plyfs/plyfs/internal/safefs"
 )
 
-// copyChunk is how much is copied between looks at whether to go on, and
-// patience how long a copy goes on whatever signals its caller gets.
-const (
-	copyChunk = 8 << 20
-	patience  = 2 * time.Second
-)
-
-// interrupted returns EINTR for a copy since start whose caller was interrupted.
-func interrupted(ctx context.Context, start time.Time) error {
-	a, ok := ctx.(asked)
-	if !ok || time.Since(start) < patience {
-		return ctx.Err()
-	}
-	select {
-	case <-a.cancel:
-		return syscall.EINTR
-	default:
-		return nil
-	}
-}
+// copyChunk is how much is copied between looks at whether to go on.
+const copyChunk = 8 << 20
 
 // source is a regular file of a layer whose content is copied.
 type source struct {
@@ -92,7 +73,6 @@ func (o *Overlay) copyDataHere(ctx context.Context, src *source, out int, size i
 	if size == int64(src.st.Size) && o.clone(src, out) {
 		return nil
 	}
-	start := time.Now()
 	dense := int64(src.st.Blocks)*512 >= int64(src.st.Size)
 	if !dense {
 		if err := retryEINTR(func() error { return unix.Ftruncate(out, size) }); err != nil {
@@ -108,7 +88,7 @@ func (o *Overlay) copyDataHere(ctx context.Context, src *source, out int, size i
 			}
 		}
 		for begin < end {
-			if err := interrupted(ctx, start); err != nil {
+			if err := stopped(ctx); err != nil {
 				return err
 			}
 			n, err := copyRange(src.ref.Fd(), out, begin, min(end-begin, copyChunk))

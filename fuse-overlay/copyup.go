@@ -36,12 +36,10 @@ func (o *Overlay) copyUp(ctx context.Context, n *node, size int64) error {
 		}
 		if wait := n.copying(); wait != nil {
 			n.copyMu.Unlock()
-			select {
-			case <-wait:
-				continue
-			case <-ctx.Done():
-				return ctx.Err()
+			if err := await(ctx, wait); err != nil {
+				return err
 			}
+			continue
 		}
 		done := make(chan struct{})
 		n.rare().copying = done

@@ -105,6 +105,7 @@
 //	edge.go         IDs and numbers as they are shown; quota.go bounds of the upper
 //	setattr.go      attributes; uxattr.go extended ones; fds.go descriptors
 //	settle.go       data before names, for a power loss
+//	killed.go       whether a request's caller still waits
 //	server*.go      requests of the kernel; mount.go mounting
 //	                (whose requests internal/fusewire reads, or go-fuse)
 //	passthrough.go  open files that the kernel reads and writes itself
@@ -121,7 +122,9 @@
 // renameMu is not taken twice by one request, so what copies up is called
 // before it. A copy-up in progress is a channel in the node (copying), not a
 // lock: others that want the node upper wait for the channel, those that read
-// go on reading below, and no directory is blocked by data being copied.
+// go on reading below, and no directory is blocked by data being copied. Who
+// copies, and who waits for that, stops when its caller is being killed, and for
+// no other signal.
 //
 // # The writable overlay: order of steps, and what a kill after each leaves
 //

@@ -1,7 +1,6 @@
 package fuseoverlay
 
 import (
-	"context"
 	"errors"
 	"io"
 	"strings"
@@ -91,18 +90,6 @@ func (r *raw) node(id uint64) (*node, fuse.Status) {
 		return n, fuse.OK
 	}
 	return nil, fuse.Status(syscall.ESTALE)
-}
-
-// asked is the context of a request. It never ends: any signal, harmless ones
-// too, interrupts a request, and no program expects EINTR of stat or mkdir. Only
-// a copy that goes on for long looks at cancel.
-type asked struct {
-	context.Context
-	cancel <-chan struct{}
-}
-
-func request(cancel <-chan struct{}, _ *fuse.InHeader) context.Context {
-	return asked{context.Background(), cancel}
 }
 
 func (r *raw) fillAttr(out *fuse.Attr, st safefs.Stat) {

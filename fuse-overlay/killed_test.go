@@ -1,0 +1,185 @@
+package fuseoverlay
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
+)
+
+// slowFS is a layer of a file, d/f, whose first megabyte and whose rest can be read
+// once their gates are open.
+type slowFS struct {
+	fuse.RawFileSystem
+	read        chan struct{} // told of reads
+	first, rest chan struct{}
+}
+
+const (
+	slowSize = 4 << 20
+	slowDir  = fuse.FUSE_ROOT_ID + 1
+	slowFile = slowDir + 1
+)
+
+func slowName(ino uint64) string { return string("df"[ino-slowDir]) }
+
+func slowAttr(ino uint64) fuse.Attr {
+	if ino != slowFile {
+		return fuse.Attr{Ino: ino, Mode: unix.S_IFDIR | 0o755, Nlink: 2}
+	}
+	return fuse.Attr{Ino: ino, Mode: unix.S_IFREG | 0o644, Nlink: 1, Size: slowSize, Blocks: slowSize / 512}
+}
+
+func (s *slowFS) StatFs(<-chan struct{}, *fuse.InHeader, *fuse.StatfsOut) fuse.Status { return fuse.OK }
+
+func (s *slowFS) GetAttr(_ <-chan struct{}, in *fuse.GetAttrIn, out *fuse.AttrOut) fuse.Status {
+	out.Attr = slowAttr(in.NodeId)
+	return fuse.OK
+}
+
+func (s *slowFS) Lookup(_ <-chan struct{}, h *fuse.InHeader, name string, out *fuse.EntryOut) fuse.Status {
+	for id, parent := range map[uint64]uint64{slowDir: fuse.FUSE_ROOT_ID, slowFile: slowDir} {
+		if h.NodeId == parent && name == slowName(id) {
+			out.NodeId, out.Attr = id, slowAttr(id)
+			return fuse.OK
+		}
+	}
+	return fuse.ENOENT
+}
+
+func (s *slowFS) ReadDir(_ <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntryList) fuse.Status {
+	if in.NodeId != slowFile && in.Offset == 0 {
+		child := in.NodeId + 1
+		out.AddDirEntry(fuse.DirEntry{Name: slowName(child), Mode: slowAttr(child).Mode, Ino: child, Off: 1})
+	}
+	return fuse.OK
+}
+
+func (s *slowFS) Read(_ <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.ReadResult, fuse.Status) {
+	select {
+	case s.read <- struct{}{}:
+	default:
+	}
+	<-s.first
+	if in.Offset >= 1<<20 {
+		<-s.rest
+	}
+	clear(buf)
+	return fuse.ReadResultData(buf), fuse.OK
+}
+
+// slowRig mounts an overlay over a slowFS.
+func slowRig(t *testing.T) (*rig, *slowFS) {
+	t.Helper()
+	r := newRig(t, "")
+	s := &slowFS{
+		RawFileSystem: fuse.NewDefaultRawFileSystem(), read: make(chan struct{}, 1),
+		first: make(chan struct{}), rest: make(chan struct{}),
+	}
+	srv, err := fuse.NewServer(s, r.lowers[0], &fuse.MountOptions{DirectMountStrict: true, DisableSplice: true, DisableReadDirPlus: true, FsName: "slow", Name: "slow"})
+	check(t, err)
+	served := make(chan struct{})
+	go func() { srv.Serve(); close(served) }()
+	t.Cleanup(func() { check(t, srv.Unmount()); <-served })
+	check(t, srv.WaitMount())
+	return r.start(), s
+}
+
+func open(gate chan struct{}) {
+	select {
+	case <-gate:
+	default:
+		close(gate)
+	}
+}
+
+// TestKilledWaitersEnd: who waits for a copy-up, its own or another's, can be
+// killed.
+func TestKilledWaitersEnd(t *testing.T) {
+	t.Parallel()
+	r, s := slowRig(t)
+	defer open(s.rest)
+	defer open(s.first)
+	process := func(script string) *exec.Cmd {
+		cmd := exec.Command("sh", "-c", "cd $1; exec 2>/dev/null; "+script, "sh", r.mount)
+		check(t, cmd.Start())
+		waitFor(t, "the kernel waits for an answer", func() bool {
+			at, err := os.ReadFile(fmt.Sprintf("/proc/%d/wchan", cmd.Process.Pid))
+			return err == nil && (strings.Contains(string(at), "request_wait") || strings.Contains(string(at), "fuse"))
+		})
+		return cmd
+	}
+	killed := func(what string, cmd *exec.Cmd) {
+		end := make(chan struct{})
+		check(t, cmd.Process.Kill())
+		go func() { _ = cmd.Wait(); close(end) }() // killed
+		select {
+		case <-end:
+		case <-time.After(time.Minute):
+			t.Errorf("%s lives on after kill -9", what)
+			open(s.first)
+			open(s.rest)
+			<-end
+		}
+	}
+	copier := process("echo x >> d/f")
+	<-s.read
+	killed("who waits for another's copy", process("exec mv d e"))
+	check(t, copier.Process.Kill())
+	open(s.first)
+	killed("who copies", copier)
+	open(s.rest)
+	r.do("echo x >> d/f; test $(stat -c %s d/f) = $((4 * 1024 * 1024 + 2))")
+}
+
+// TestSignalsDoNotStopCopies: a signal with a handler, during a copy-up, is no
+// error of the write that waits for it.
+func TestSignalsDoNotStopCopies(t *testing.T) {
+	t.Parallel()
+	r, s := slowRig(t)
+	defer open(s.rest)
+	defer open(s.first)
+	thread, written := make(chan int), make(chan error, 1)
+	go func() {
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		fd, err := unix.Open(filepath.Join(r.mount, "d/f"), unix.O_WRONLY|unix.O_APPEND|unix.O_CLOEXEC, 0)
+		thread <- unix.Gettid()
+		if err == nil {
+			_, err = unix.Write(fd, []byte("x\n"))
+			err = errors.Join(err, unix.Close(fd))
+		}
+		written <- err
+	}()
+	tid := <-thread
+	<-s.read
+	for range 20 {
+		check(t, unix.Tgkill(os.Getpid(), tid, syscall.SIGURG)) // the runtime handles it, with SA_RESTART
+		var st unix.Statfs_t
+		check(t, unix.Statfs(r.mount, &st)) // the server has read what the kernel had for it
+	}
+	open(s.first)
+	open(s.rest)
+	if err := <-written; err != nil {
+		t.Errorf("write: %v", err)
+	}
+	r.do("test $(stat -c %s d/f) = $((4 * 1024 * 1024 + 2))")
+}
+
+func waitFor(t *testing.T, what string, is func() bool) {
+	t.Helper()
+	for start := time.Now(); !is(); time.Sleep(5 * time.Millisecond) {
+		if time.Since(start) > time.Minute {
+			t.Fatalf("a minute without: %s", what)
+		}
+	}
+}
