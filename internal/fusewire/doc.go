@@ -106,7 +106,7 @@
 //
 // # What a dialogue needs
 //
-// Two processors, and /proc with schedstat (Able). Where the program is not
+// Two processors, /proc with schedstat, and a process of SCHED_NORMAL (Able). Where the program is not
 // visible in /proc (another PID namespace, hidepid) none begins.
 //
 // # Locks

@@ -66,7 +66,7 @@ type talk struct {
 // there cannot, there is nothing to be gained over go-fuse's server.
 func Able(o *fuse.MountOptions) bool {
 	var all unix.CPUSet
-	return !o.SingleThreaded && runtime.GOMAXPROCS(0) > 1 &&
+	return !o.SingleThreaded && runtime.GOMAXPROCS(0) > 1 && ordinary() &&
 		unix.SchedGetaffinity(0, &all) == nil && all.Count() > 1 && accounted()
 }
 

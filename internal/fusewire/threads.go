@@ -44,6 +44,13 @@ func sleep(d time.Duration) {
 	_ = unix.Nanosleep(&t, nil) // a signal ends it early: the guard looks a bit sooner
 }
 
+// ordinary tells whether this process has the policy that a lift gives back. One
+// that was started with another keeps it.
+func ordinary() bool {
+	p, _, no := unix.RawSyscall(unix.SYS_SCHED_GETSCHEDULER, 0, 0, 0)
+	return no == 0 && p == unix.SCHED_NORMAL
+}
+
 // accounted tells whether the kernel tells how long threads wait for their turn.
 func accounted() bool {
 	b, err := os.ReadFile("/proc/thread-self/schedstat")
