@@ -60,14 +60,33 @@ func run(args []string, std stdio) int {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
 	a := &app{stdio: std, args: args}
+	context.AfterFunc(ctx, stop) // a second signal ends the program at once
 	root := a.root()
 	root.SetArgs(args)
-	err := root.ExecuteContext(ctx)
-	if a.st != nil {
-		err = errors.Join(err, a.st.Close())
+	done := make(chan error, 1)
+	go func() {
+		err := root.ExecuteContext(ctx)
+		if a.st != nil {
+			err = errors.Join(err, a.st.Close())
+		}
+		done <- err
+	}()
+	select {
+	case err := <-done:
+		return a.status(err)
+	case <-ctx.Done():
 	}
-	return a.status(err)
+	select {
+	case err := <-done:
+		return a.status(err)
+	case <-time.After(patience): // it waits for who reads what it writes
+		return a.status(context.Cause(ctx))
+	}
 }
+
+// patience is how long what is under way may take to end after a signal. What it
+// leaves then is what a kill leaves, and swept by whoever opens the store next.
+const patience = 3 * time.Second
 
 // status says what went wrong, if something did, and returns the exit status.
 func (a *app) status(err error) int {

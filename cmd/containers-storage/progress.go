@@ -1,11 +1,14 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
 	"strings"
 	"time"
+
+	"github.com/plyfs/plyfs/internal/layertar"
 )
 
 // bar shows on a terminal how far slow work is: one line, written over at most
@@ -93,6 +96,13 @@ func (c counted) Read(p []byte) (int, error) {
 	return n, err
 }
 
+// Stop implements layertar.Stopper.
+func (c counted) Stop() {
+	if s, ok := c.r.(layertar.Stopper); ok {
+		s.Stop()
+	}
+}
+
 func (c counted) Write(p []byte) (int, error) {
 	n, err := c.w.Write(p)
 	c.b.add(n)
@@ -127,12 +137,16 @@ func (a *app) input(file, doing string) (r io.Reader, done func() error, err err
 	if fi, err := f.Stat(); err == nil && fi.Mode().IsRegular() {
 		total = fi.Size()
 	}
+	w, end, err := newWaiting(f)
+	if err != nil {
+		return nil, nil, err
+	}
 	b := a.progress(doing+" "+name, total)
-	return b.reader(f), func() error {
+	return b.reader(w), func() error {
 		b.done()
 		if file == "" {
-			return nil
+			return end()
 		}
-		return f.Close()
+		return errors.Join(end(), f.Close())
 	}, nil
 }

@@ -59,12 +59,17 @@ type Result struct {
 	Entries int
 }
 
+// Stopper is a source whose Read may wait for others. Stop, which is called from
+// another goroutine, makes one that waits, and those that come, return; it is
+// called when an import has failed or was cancelled.
+type Stopper interface{ Stop() }
+
 // Import decompresses, hashes, parses and extracts r into dir and writes the
 // tar-split record (gzip of JSON lines) to split, which may be nil. dir stays
 // open and is the caller's, also after an error, with whatever was extracted
 // until then. A broken stream is an ErrBadStream that names the member and
-// its offset in the decompressed stream. A cancelled ctx ends the import at
-// the next read of r that returns.
+// its offset in the decompressed stream. A cancelled ctx ends the import, as an
+// error does, at the next read of r that returns: at once if r is a Stopper.
 func Import(ctx context.Context, dir *os.File, r io.Reader, split io.Writer, o ApplyOptions) (Result, error) {
 	o.Limits = o.Limits.withDefaults()
 	return runImport(ctx, newFlow(r, o.Limits), dir, split, o, &parser{})
@@ -83,6 +88,9 @@ func runImport(ctx context.Context, f *flow, dir *os.File, split io.Writer, o Ap
 	a, err := extract(ctx, f, dir, split, o, p)
 	if err != nil {
 		f.stop(err)
+		if s, ok := f.src.(Stopper); ok {
+			s.Stop()
+		}
 	}
 	<-f.done
 	if err != nil {
