@@ -124,7 +124,7 @@ func (p place) mode() uint32 {
 	if p.row.exports && p.fs.opts.Delegated {
 		perm &^= 0o444
 	}
-	if p.fs.writable() != nil || p.readOnlyObject() {
+	if p.fs.writable() != nil || p.fixed() {
 		perm &^= 0o222
 	}
 	switch {
@@ -134,6 +134,13 @@ func (p place) mode() uint32 {
 		return syscall.S_IFLNK | perm
 	}
 	return syscall.S_IFREG | perm
+}
+
+// fixed tells whether the file cannot be written because its object comes from
+// a read-only store. The names of an image can: the store then keeps a record of
+// its own, as for mv and ln.
+func (p place) fixed() bool {
+	return p.readOnlyObject() && (p.row.obj != objImage || !p.row.adopts)
 }
 
 // readOnlyObject tells whether the object comes from a read-only store.

@@ -96,6 +96,8 @@ type rowOps struct {
 	// exports files hold what tree/ may refuse: only who may read all of it there
 	// may read them.
 	exports bool
+	// adopts files can be written for an image of an additional store, too.
+	adopts bool
 	// own narrows a Subtree to the layer's own files.
 	own bool
 	// window is the host directory that a Subtree of Listed Asked shows; with

@@ -142,11 +142,30 @@ func TestStores(t *testing.T) {
 	w.same(w.link("stores/1/layers/theirs"), "../../../layers/theirs", "a link")
 	w.same(w.read("images/base/readonly"), "true\n", "readonly")
 	w.same(w.read("images/base/state"), "read-only\n", "state")
-	w.is(w.write("images/base/names", "mine\n"), "EROFS", "renaming it")
+	w.is(w.write("images/base/metadata", "mine"), "EROFS", "its metadata")
+	w.is(w.write("layers/theirs/names", "mine\n"), "EROFS", "the names of a layer")
 	w.is(fsview.Rmdir(w.ctx, w.fs.Root(), "images/base"), "EROFS", "rmdir")
 	w.mkdir("images/base/containers/web")
 	w.same(w.read("containers/web/tree/f"), "from the other store", "a container of it")
 	w.same(strings.Contains(fmt.Sprint(w.ls("stores/1/layers")), strings.TrimSpace(w.read("containers/web/layer/id"))), false, "our layer is ours")
+	// An image can be renamed in each of three ways: its record is then our own.
+	for _, c := range []struct {
+		what string
+		do   func(w *world) error
+		want string
+	}{
+		{"names", func(w *world) error { return w.write("images/base/names", "mine\nbase\n") }, "mine\nbase\n"},
+		{"mv", func(w *world) error { return w.mv("images/base", "images/mine") }, "mine\n"},
+		{"ln", func(w *world) error { return w.ln("base", "images/by-name/mine") }, "mine\nbase\n"},
+	} {
+		w := newWorld(t, "vfs").with(other.root)
+		w.is(c.do(w), "OK", c.what)
+		w.same(w.read("images/by-name/mine/names"), c.want, c.what)
+		w.same(w.read("images/by-name/mine/readonly"), "false\n", c.what)
+		w.rmdir(map[bool]string{true: "images/mine", false: "images/base"}[c.what == "mv"])
+		w.same(other.read("images/base/names"), "base\n", "the additional store's")
+		w.same(w.read("images/base/readonly"), "true\n", "after rmdir")
+	}
 	for _, n := range []string{"0", "2", "01", "x"} {
 		_, err := fsview.Walk(w.ctx, w.fs.Root(), "stores/"+n, true)
 		w.is(err, "ENOENT", "stores/"+n)

@@ -118,7 +118,7 @@ func objectRows(kind store.Kind, dir string) []Row {
 		{Path: dir + "/id", Kind: Text, Mode: modeRead, Valid: forever, Doc: "The ID.",
 			rowOps: rowOps{born: true, get: func(p place) ([]byte, error) { return line(p.id), nil }}},
 		{Path: dir + "/names", Kind: Text, Mode: modeWrite, Valid: gen, Doc: "The names, one a line, newest first; writing sets the list, appending adds. A name moves here from another " + kind.String() + ".",
-			rowOps: rowOps{get: namesText, put: putNames(kind), add: addNames(kind)}},
+			rowOps: rowOps{adopts: true, get: namesText, put: putNames(kind), add: addNames(kind)}},
 		{Path: dir + "/metadata", Kind: Raw, Mode: modeWrite, Valid: gen, Doc: "Free text of whoever made the " + kind.String() + " (podman keeps JSON here); replaced by what is written.",
 			rowOps: rowOps{get: metadataBytes, put: putMetadata(kind)}},
 		{Path: dir + "/created", Kind: Text, Mode: modeRead, Valid: gen, Doc: "When it was made, in UTC (RFC 3339).",

@@ -66,7 +66,7 @@ func (p place) canWrite() error {
 	switch {
 	case p.row.put == nil && p.row.sink == nil && p.row.take == nil:
 		return errno.New(errno.ErrReadOnly, "%s cannot be written: its value follows from the store", p.label())
-	case p.readOnlyObject():
+	case p.fixed():
 		return errno.New(errno.ErrReadOnly, "%s cannot be written: the %s is in an additional store, which is read-only", p.label(), kind)
 	case p.row.check != nil:
 		return p.row.check(p)
