@@ -279,11 +279,13 @@ func TestWeTakeTheirs(t *testing.T) {
 	}
 }
 
-// TestBadArchives: what is broken is refused, and leaves nothing.
+// TestBadArchives: what is broken is refused, and leaves nothing; so it is by a
+// store that has all of the image already.
 func TestBadArchives(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	img := w.makeImage("localhost/app:1")
+	before := w.layerIDs()
 	for _, docker := range []bool{false, true} {
 		good := w.export(docker, img.ID)
 		broken := map[string][]byte{
@@ -301,6 +303,9 @@ func TestBadArchives(t *testing.T) {
 			if bytes.Equal(data, good) {
 				t.Fatalf("%s is not broken", what)
 			}
+			if ids, err := w.load(data); !errors.Is(err, errno.ErrBadStream) {
+				t.Errorf("docker=%t, %s, where the image is: %q, %v", docker, what, ids, err)
+			}
 			other := newWorld(t)
 			if ids, err := other.load(data); !errors.Is(err, errno.ErrBadStream) {
 				t.Errorf("docker=%t, %s: %q, %v", docker, what, ids, err)
@@ -311,6 +316,9 @@ func TestBadArchives(t *testing.T) {
 			if left, err := filepath.Glob(other.dir + "/root/plyfs/*/*"); err != nil || len(left) > 0 {
 				t.Errorf("docker=%t, %s: left %q", docker, what, left)
 			}
+		}
+		if ids, err := w.load(good); err != nil || !slices.Equal(ids, []string{img.ID}) || !slices.Equal(w.layerIDs(), before) {
+			t.Errorf("docker=%t, the good one where the image is: %q, %v; layers %q, were %q", docker, ids, err, w.layerIDs(), before)
 		}
 	}
 }

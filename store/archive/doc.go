@@ -13,7 +13,9 @@
 //	be there
 //	each layer that the store has not (same    layers that nothing refers to yet
 //	parent, same diff digest) is staged, its
-//	digests compared, and committed, base first
+//	digests compared, and committed, base
+//	first; of those that it has the digests
+//	are compared only
 //	the image is made                          an image without its names
 //	its names are given to it, moving them     done
 //	from images that have them

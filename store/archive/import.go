@@ -273,8 +273,11 @@ func (m *importer) layer(parent string, l layer) (*store.Layer, error) {
 		}
 		return nil
 	})
-	if have != nil || err != nil {
-		return have, err
+	if err != nil {
+		return nil, err
+	}
+	if have != nil {
+		return have, m.check(l)
 	}
 	staged, err := m.s.StageLayer(m.ctx, store.LayerSpec{ID: id, Parent: parent})
 	if err != nil {
@@ -302,15 +305,59 @@ func (m *importer) fill(staged *store.StagedLayer, l layer) (err error) {
 	if cerr := f.Close(); err == nil {
 		err = cerr
 	}
-	switch {
-	case err != nil:
+	if err != nil {
 		return err
-	case res.DiffDigest != l.diff:
-		return errno.New(errno.ErrBadStream, "%s unpacks to the digest %s, the image promises %s", clip(l.file), res.DiffDigest, l.diff)
-	case l.packed != "" && res.CompressedDigest != l.packed:
-		return errno.New(errno.ErrBadStream, "%s has the digest %s, the image promises %s", clip(l.file), res.CompressedDigest, l.packed)
+	}
+	return l.promised(res.DiffDigest, res.CompressedDigest)
+}
+
+// promised compares what was read with what the image promises.
+func (l layer) promised(diff, packed digest.Digest) error {
+	switch {
+	case diff != l.diff:
+		return errno.New(errno.ErrBadStream, "%s unpacks to the digest %s, the image promises %s", clip(l.file), diff, l.diff)
+	case l.packed != "" && packed != l.packed:
+		return errno.New(errno.ErrBadStream, "%s has the digest %s, the image promises %s", clip(l.file), packed, l.packed)
 	}
 	return nil
+}
+
+// check reads a layer that the store has already, so that an archive is good or
+// damaged whatever is there. A file of the promised digest need not be unpacked.
+func (m *importer) check(l layer) (err error) {
+	f, _, err := m.src.open(l.file)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if cerr := f.Close(); err == nil {
+			err = cerr
+		}
+	}()
+	packed := digest.SHA256.Digester()
+	file := io.TeeReader(reading{m.ctx, f}, packed.Hash())
+	if l.packed != "" {
+		if _, err := io.Copy(io.Discard, file); err != nil {
+			return fmt.Errorf("read %s: %w", clip(l.file), err)
+		}
+		return l.promised(l.diff, packed.Digest())
+	}
+	z, _, err := layertar.Decompress(file)
+	if err != nil {
+		return errno.New(errno.ErrBadStream, "%s cannot be decompressed: %w", clip(l.file), err)
+	}
+	diff := digest.SHA256.Digester()
+	_, err = io.Copy(diff.Hash(), z)
+	if cerr := z.Close(); err == nil {
+		err = cerr
+	}
+	if err != nil {
+		if m.ctx.Err() == nil {
+			err = errno.New(errno.ErrBadStream, "%s cannot be read to its end: %w", clip(l.file), err)
+		}
+		return err
+	}
+	return l.promised(diff.Digest(), "")
 }
 
 // layerID is the ID that the peers give to a layer of an image.
