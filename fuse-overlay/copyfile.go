@@ -59,7 +59,7 @@ func (o *Overlay) fillCopy(ctx context.Context, n *node, p *copyPlan, r *safefs.
 		return err
 	}
 	if p.index != "" {
-		if err := r.Setxattr(o.work.prefix+"nlink", formatLinks('U', int(p.st.Nlink)-2), 0); err != nil {
+		if err := r.Setxattr(o.work.prefix+"nlink", formatLinks('U', int(p.st.Nlink)-1), 0); err != nil {
 			return err
 		}
 	}
@@ -98,6 +98,7 @@ func (o *Overlay) linkCopy(n *node, p *copyPlan, r *safefs.Ref, st *safefs.Stat,
 		return errors.Join(err, o.unindex(p))
 	}
 	o.copied(n, p, st)
+	o.linksChanged(n, 0)
 	return nil
 }
 

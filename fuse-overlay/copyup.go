@@ -458,7 +458,7 @@ func (o *Overlay) copySpecial(n *node, p *copyPlan) error {
 		err = o.dress(a, p, &st)
 	}
 	if err == nil && p.index != "" {
-		err = a.setxattr(o.work.prefix+"nlink", formatLinks('U', int(p.st.Nlink)-2), 0)
+		err = a.setxattr(o.work.prefix+"nlink", formatLinks('U', int(p.st.Nlink)-1), 0)
 	}
 	if err == nil {
 		err = o.publish(n, func(d *safefs.Dir, to string) error {
@@ -471,6 +471,7 @@ func (o *Overlay) copySpecial(n *node, p *copyPlan) error {
 				return errors.Join(err, o.unindex(p))
 			}
 			o.copied(n, p, &st)
+			o.linksChanged(n, 0)
 			return nil
 		}, func() error { return o.keepStaged(n, name) })
 	}

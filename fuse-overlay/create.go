@@ -435,7 +435,7 @@ func (o *Overlay) linkRef(n *node, r *safefs.Ref, dir *node, name string) error 
 			return err
 		}
 	}
-	if err := o.recordLinks(n, 0); err != nil {
+	if err := o.recordLinks(n); err != nil {
 		return err
 	}
 	c := &creation{dir: dir, name: name, typ: n.typ, keepOwner: true,
@@ -454,23 +454,40 @@ func (o *Overlay) linkRef(n *node, r *safefs.Ref, dir *node, name string) error 
 	return nil
 }
 
-// recordLinks writes down by how much the count shown of an indexed file will
-// differ from its upper one's, change being what the difference changes by.
-func (o *Overlay) recordLinks(n *node, change int) error {
+// recordLinks writes down by how much the count shown of an indexed file differs
+// from its upper one's.
+func (o *Overlay) recordLinks(n *node) error {
 	idx := n.indexName()
 	if idx == "" {
 		return nil
 	}
+	s := n.rare()
+	s.recording.Lock()
+	defer s.recording.Unlock()
 	n.copyMu.Lock()
-	diff := n.rare().links.diff + change
+	diff := s.links.diff
 	n.copyMu.Unlock()
 	if err := o.work.index.Setxattr(idx, o.work.prefix+"nlink", formatLinks('U', diff), 0); err != nil {
 		return fmt.Errorf("index of hard links: %w", err)
 	}
-	n.copyMu.Lock()
-	n.rare().links.diff = diff
-	n.copyMu.Unlock()
 	return nil
+}
+
+// linksChanged changes what recordLinks writes and writes it, after a step by
+// which names in the upper became more or names in lower layers fewer. Before it,
+// a kill between would leave a count that is too low, for which the index entry,
+// and what was written, is removed with names left; one that is too high keeps an
+// entry for nothing.
+func (o *Overlay) linksChanged(n *node, change int) {
+	if n.indexName() == "" {
+		return
+	}
+	n.copyMu.Lock()
+	n.rare().links.diff += change
+	n.copyMu.Unlock()
+	if err := o.recordLinks(n); err != nil {
+		o.log.Warnf("the link count of file %d will be too high after the next mount: %v", n.number(), err)
+	}
 }
 
 // unnamed makes a regular file without a name on dir's filesystem (O_TMPFILE).

@@ -114,6 +114,7 @@
 //
 //	renameMu (R: each change of a directory, and whoever relies on a name; W: rename)
 //	  └ node.dirMu, parent first (R: look-up, listing, use of a child's name; W: change)
+//	      └ seldom.recording (while a link count is written down)
 //	      └ node.copyMu (the step from lower to upper; never held over a copy)
 //	          └ treeMu (table, names, links, indexes of directories; no system call under it)
 //	fds.mu, Cache.mu, quota.mu  leaves
@@ -136,6 +137,9 @@
 //	                    (of several names: 4a link into work/index, 4b link into the directory)
 //	                    A kill before 4 leaves nothing, after it the whole copy; after 4a the file by its index, all names see it.
 //	                    Of a metadata-only copy 2 is without data and 3 does not happen.
+//	link counts         of a file in the index: recorded as of 4a, and again after 4b. What takes a name of a lower layer
+//	                    away, or gives it one in the upper, is done first and recorded after it: a kill between leaves a
+//	                    count that is one too high (the entry stays for nothing), never one that is too low.
 //	other types         staged in work, then renamed into place: nothing, or the whole.
 //	directory           staged in work with xattrs, owner, mode, times; renamed into place. Then its parent's times are put back.
 //	create              made in the upper directory; where a whiteout is, or the owner is not who the server is: staged with

@@ -156,3 +156,67 @@ func TestCloseError(t *testing.T) {
 		t.Errorf("fsync again: %v", err)
 	}
 }
+
+// TestLinkCountsErrHigh: a kill, or an error, between the steps of a change of a
+// file in the index leaves no count that is too low: for that, what was written
+// would be lost with the next name that is removed.
+func TestLinkCountsErrHigh(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, "mkdir d; echo 1 > a; ln a d/b; echo 2 > e; ln e f")
+	// What a kill between the link into the index and the name leaves.
+	o, err := newOverlay(r.config)
+	check(t, err)
+	n, _, err := o.lookup(t.Context(), o.root, "a")
+	check(t, err)
+	p, err := o.planCopy(n, allData)
+	check(t, err)
+	ref, _, err := o.stageFile(p)
+	check(t, err)
+	st, err := ref.Stat()
+	check(t, err)
+	check(t, o.fillCopy(t.Context(), n, p, ref, &st))
+	check(t, ref.Link(o.work.index, p.index))
+	check(t, ref.Close())
+	p.src.close()
+	o.forget(n, 1)
+	check(t, o.close())
+	r.start()
+	if got := r.do("stat -c %h a d/b; echo new >> a; rm a; cat d/b"); got != "2\n2\n1\nnew\n" {
+		t.Errorf("after a kill: %q", got)
+	}
+	// What an error of the step leaves is what a kill before it leaves.
+	r.do("echo new >> e; touch d/x")
+	r.stop()
+	dir := filepath.Join(r.config.Upper, "d")
+	if out := fusetest.Script(t, "chattr +i $1", dir); out.Status != 0 {
+		t.Skipf("no immutable directories here: %s", out.Err)
+	}
+	defer fusetest.Must(t, "chattr -i $1", dir)
+	r.start()
+	r.do("! rm d/b 2>/dev/null; ! mv d/b d/c 2>/dev/null")
+	r.stop()
+	r.start()
+	if got := r.do("stat -c %h d/b; cat d/b"); got != "1\n1\nnew\n" {
+		t.Errorf("after errors: %q", got)
+	}
+}
+
+// TestLinkCountsTogether: names of one lower file that are removed at the same
+// time, in different directories, are each counted.
+func TestLinkCountsTogether(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, "mkdir 1 2 3 4 5 6 7 8; echo x > 1/f; for i in 2 3 4 5 6 7 8; do ln 1/f $i/f; done")
+	r.start()
+	r.do("for i in *; do stat $i/f; done >/dev/null; for i in 2 3 4 5 6 7; do rm $i/f & done; wait")
+	if got := r.do("stat -c %h 1/f 8/f"); got != "2\n2\n" {
+		t.Errorf("got %q", got)
+	}
+	r.stop()
+	r.start()
+	if got := r.do("stat -c %h 1/f 8/f; rm 1/f; cat 8/f; rm 8/f"); got != "2\n2\nx\n" {
+		t.Errorf("after a remount %q", got)
+	}
+	if n := indexed(t, r); n != 0 {
+		t.Errorf("%d entries in the index", n)
+	}
+}

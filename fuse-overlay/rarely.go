@@ -1,6 +1,7 @@
 package fuseoverlay
 
 import (
+	"sync"
 	"sync/atomic"
 
 	"github.com/plyfs/plyfs/internal/safefs"
@@ -51,6 +52,8 @@ type seldom struct {
 	copying chan struct{} // guarded by copyMu: closed when a copy-up in progress ends
 	data    *spot         // guarded by copyMu: where the data of an upper metadata-only copy is
 	links   linkRecord    // guarded by copyMu
+
+	recording sync.Mutex // one at a time writes links down
 
 	// split, once not 0, is st_ino: the copy of one name of a lower file of several
 	// is another file than that.

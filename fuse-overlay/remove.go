@@ -105,15 +105,11 @@ func (o *Overlay) unlinkLocked(ctx context.Context, n, dir *node, name string, d
 			return err
 		}
 	}
-	change := 0
-	if !above {
-		change = -1
-	}
-	if err := o.recordLinks(n, change); err != nil {
-		return err
-	}
 	if err := o.hide(d, name, above, below); err != nil {
 		return err
+	}
+	if !above {
+		o.linksChanged(n, -1)
 	}
 	o.quota.settleDir(d)
 	o.unbound(n, dir, name)

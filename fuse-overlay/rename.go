@@ -430,10 +430,11 @@ func (o *Overlay) realName(n *node, d *safefs.Dir, name string) error {
 	if err != nil || above {
 		return err
 	}
-	if err := o.recordLinks(n, -1); err != nil {
+	if err := o.work.index.Link(idx, d, name); err != nil {
 		return err
 	}
-	return o.work.index.Link(idx, d, name)
+	o.linksChanged(n, -1)
+	return nil
 }
 
 // renamed brings the table up to date after the move.
@@ -464,6 +465,7 @@ func (o *Overlay) renamed(r *renaming, f facts, fd, td *safefs.Dir) error {
 		err = errors.Join(err, o.moved(r.dst, r.from, fd, r.oldName, r.plan.redirectDst))
 	}
 	if r.dst != nil && !f.exchange && !r.dst.isDir() {
+		o.linksChanged(r.dst, r.links)
 		err = errors.Join(err, o.dropIndex(r.dst))
 	}
 	return err

@@ -23,11 +23,7 @@ func (o *Overlay) beforeReplace(r *renaming, td *safefs.Dir, trash *string) (err
 			return err
 		}
 	}
-	change := o.changeOf(r.dst, td, r.newName)
-	if err := o.recordLinks(r.dst, change); err != nil {
-		return err
-	}
-	r.links = change
+	r.links = o.changeOf(r.dst, td, r.newName)
 	return nil
 }
 
@@ -96,9 +92,6 @@ func (o *Overlay) takeBack(r *renaming, td *safefs.Dir, trash string) (err error
 		if err = o.work.stage.Rename(trash, td, r.newName, unix.RENAME_EXCHANGE); err != nil {
 			o.degrade("%q was to be replaced, which failed, and cannot be put back: %v", r.newName, err)
 		}
-	}
-	if r.links != 0 {
-		err = errors.Join(err, o.recordLinks(r.dst, -r.links))
 	}
 	if r.held != nil {
 		err = errors.Join(err, r.held.Close())
