@@ -60,6 +60,7 @@ type flow struct {
 	inSum, outSum hash.Hash
 	inN, outN     int64
 	plain         bool
+	short         bool        // the last read gave less than it was asked for
 	toc           *tocTracker // nil when no table of contents is wanted
 	dec           *decoder
 
@@ -172,7 +173,8 @@ func (f *flow) hash(done chan<- struct{}) {
 }
 
 // fill reads a block. Decompressors give little at a time; but what was pushed
-// must not wait here for more.
+// must not wait here for more, nor what came from a pipe that is empty now, when
+// the parser has nothing to do: it may be broken, and its writer slow.
 func (f *flow) fill(dec *decoder, b []byte) (n int, err error) {
 	if f.frames != nil {
 		return dec.Read(b)
@@ -180,7 +182,9 @@ func (f *flow) fill(dec *decoder, b []byte) (n int, err error) {
 	for n < len(b) && err == nil {
 		var m int
 		m, err = dec.Read(b[n:])
-		n += m
+		if n += m; n > 0 && f.short && !f.ready() {
+			break
+		}
 	}
 	return n, err
 }
@@ -224,6 +228,7 @@ type tap struct{ f *flow }
 func (t tap) Read(b []byte) (int, error) {
 	n, err := t.f.src.Read(b)
 	t.f.inN += int64(n)
+	t.f.short = n < len(b)
 	if !t.f.plain { // else the digest of what comes out is the same
 		t.f.inSum.Write(b[:n])
 	}

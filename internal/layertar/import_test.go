@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/plyfs/plyfs/internal/errno"
 	"github.com/plyfs/plyfs/internal/layertar"
@@ -157,6 +158,39 @@ func sum(b []byte) string {
 func closeIt(t testing.TB, c io.Closer) {
 	t.Helper()
 	if err := c.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+// stoppable is a pipe whose reads end by Stop.
+type stoppable struct{ *os.File }
+
+func (s stoppable) Stop() { _ = s.SetReadDeadline(time.Unix(1, 0)) } // a pipe has deadlines
+
+// TestImportOfASlowWriter: what is broken in its first bytes is told while the
+// writer has more to say.
+func TestImportOfASlowWriter(t *testing.T) {
+	t.Parallel()
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.Write(bytes.Repeat([]byte("X"), 2000)); err != nil {
+		t.Fatal(err)
+	}
+	late := time.AfterFunc(time.Minute, func() { _ = w.Close() }) // closed below, when all is well
+	d, err := os.Open(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = layertar.Import(context.Background(), d, stoppable{r}, nil, layertar.ApplyOptions{})
+	if !errors.Is(err, errno.ErrBadStream) {
+		t.Errorf("%v", err)
+	}
+	if !late.Stop() {
+		t.Fatal("it waited for the writer")
+	}
+	if err := errors.Join(w.Close(), r.Close(), d.Close()); err != nil {
 		t.Error(err)
 	}
 }
