@@ -169,7 +169,7 @@ func (o *Overlay) makeLocked(d *safefs.Dir, c *creation) (st safefs.Stat, err er
 	if foreign {
 		// In one step, with its owner.
 		old, serr := d.Stat(c.name)
-		if c.over = serr == nil; c.over && kindOf(&old) != whiteout {
+		if c.over = serr == nil; c.over && !o.work.isWhiteout(d, c.name, &old) {
 			return st, syscall.EEXIST
 		}
 		return o.makeStagedLocked(d, c, mode, acl)
@@ -177,7 +177,7 @@ func (o *Overlay) makeLocked(d *safefs.Dir, c *creation) (st safefs.Stat, err er
 	err = c.make(d, c.name, o.modeOf(c.typ, mode))
 	switch {
 	case errors.Is(err, syscall.EEXIST):
-		if st, serr := d.Stat(c.name); serr != nil || kindOf(&st) != whiteout {
+		if st, serr := d.Stat(c.name); serr != nil || !o.work.isWhiteout(d, c.name, &st) {
 			return st, err
 		}
 		c.over = true

@@ -141,19 +141,34 @@ func (a *arena) ours(volatile bool, f func(root string)) {
 	if a.mode.config != nil {
 		a.mode.config(&c)
 	}
-	s, err := Mount(c, a.path("m"))
+	if !a.mode.nested {
+		a.serve(c, "m", f)
+		return
+	}
+	a.mkdirs("ol", "o")
+	a.serve(MountConfig{Lower: []string{a.path("ol")}, Upper: c.Upper, Work: c.Work, Volatile: volatile}, "o", func(root string) {
+		a.mkdirs("o/u", "o/w")
+		c.Upper, c.Work = root+"/u", root+"/w"
+		a.serve(c, "m", f)
+	})
+}
+
+// serve mounts on the folder at, calls f with its path and unmounts.
+func (a *arena) serve(c MountConfig, at string, f func(root string)) {
+	a.t.Helper()
+	s, err := Mount(c, a.path(at))
 	check(a.t, err)
 	served := make(chan error, 1)
 	go func() { served <- s.Serve() }()
 	defer func() {
-		if err := unix.Unmount(a.path("m"), unix.MNT_DETACH); err != nil {
+		if err := unix.Unmount(a.path(at), unix.MNT_DETACH); err != nil {
 			a.t.Errorf("unmount: %v", err)
 		}
 		if err := <-served; err != nil {
 			a.t.Errorf("serve: %v", err)
 		}
 	}()
-	f(a.path("m"))
+	f(a.path(at))
 }
 
 // differential is one case.
@@ -210,6 +225,8 @@ type differentialMode struct {
 	kernel []string // what the kernel needs to read such an upper
 	// foreign: the kernel cannot.
 	foreign bool
+	// nested: the upper is on another mount of ours.
+	nested bool
 }
 
 func differentialModes() map[string]differentialMode {
@@ -221,8 +238,10 @@ func differentialModes() map[string]differentialMode {
 		"passthrough": {config: func(c *MountConfig) { c.Passthrough = PassthroughOnly }},
 		"passthrough-metacopy": {config: func(c *MountConfig) { c.Redirects, c.Metacopy, c.Passthrough = true, true, PassthroughOnly },
 			kernel: []string{"redirect_dir=on", "metacopy=on"}},
-		"writeback": {config: func(c *MountConfig) { c.Writeback = true }},
-		"aside":     {config: func(c *MountConfig) { c.Aside = AsideSecurity }, foreign: true},
+		"writeback":        {config: func(c *MountConfig) { c.Writeback = true }},
+		"aside":            {config: func(c *MountConfig) { c.Aside = AsideSecurity }, foreign: true},
+		"nested":           {nested: true, foreign: true},
+		"nested-redirects": {config: func(c *MountConfig) { c.Redirects, c.Metacopy = true, true }, nested: true, foreign: true},
 	}
 }
 

@@ -97,7 +97,7 @@
 //	                file, copydata.go its content
 //	orphan.go       files without a name
 //	create.go       create, mkdir, mknod, symlink, link, unnamed files
-//	remove.go       unlink, rmdir, whiteouts
+//	remove.go       unlink, rmdir; whiteout.go the forms of whiteouts
 //	rename.go       rename as decode, plan, execution; replace.go its target
 //	redirect.go     redirects of renamed directories; aside.go owners and modes
 //	                kept in attributes; rootonly.go who is let in
@@ -159,8 +159,11 @@
 //	                    4 one renameat2: plain, with WHITEOUT where something lies below the source, EXCHANGE with a whiteout
 //	                    that is in the target's place of a directory, or as asked. Old or new, never both nor none.
 //	                    5 whiteouts in a moved subtree, which mean nothing any more, are removed.
-//	                    (where whiteouts are .wh. files, the mark for the old name is staged before 2 and renamed into place after 4:
-//	                    a kill between shows the lower file again, beside the new name)
+//	                    (where whiteouts are files, .wh. or with an attribute, the mark for the old name is staged before 2 and
+//	                    renamed into place after 4: a kill between shows the lower file again, beside the new name. Those with
+//	                    an attribute count in any directory of the upper for this mount's own look-ups, so that a kill between
+//	                    2, which replaces opaque=x by y, and 5 shows none of them)
+//	whiteout            where it is a file with an attribute: the directory is marked opaque=x first, which alone means nothing
 //
 // # Failure
 //

@@ -106,7 +106,7 @@ func newOverlay(c MountConfig) (_ *Overlay, err error) {
 	}
 	if c.Upper != "" {
 		err := o.tree.layers[0].root.with(func(d *safefs.Dir) (err error) {
-			o.quota, err = newQuota(&o.c, d)
+			o.quota, err = newQuota(&o.c, o.work, d)
 			return err
 		})
 		if err != nil {
@@ -136,6 +136,7 @@ func (o *Overlay) openWork(layers []Layer) error {
 	if o.work, err = openWork(&o.c, upper, dir); err != nil {
 		return err
 	}
+	o.tree.layers[0].attrWhiteouts = o.work.attrWh
 	if err := o.work.sweepIndex(); err != nil {
 		return fmt.Errorf("clean the index in workdir %s: %w", o.c.Work, err)
 	}

@@ -123,7 +123,7 @@ func noXattrs(err error) bool {
 
 func (p *place) applyMarks(dir *safefs.Dir, at *hit, names []string) error {
 	formats := p.tree.formats
-	if p.xwhiteouts && at.kind == regular && at.st.Size == 0 && formats.hasWhiteout(names) {
+	if p.mayHoldWhiteouts() && at.kind == regular && at.st.Size == 0 && formats.hasWhiteout(names) {
 		at.kind = whiteout
 		return nil
 	}
@@ -142,6 +142,9 @@ func (p *place) applyMarks(dir *safefs.Dir, at *hit, names []string) error {
 	}
 	return nil
 }
+
+// mayHoldWhiteouts tells whether files with an attribute may be whiteouts in p.
+func (p *place) mayHoldWhiteouts() bool { return p.xwhiteouts || p.layer.attrWhiteouts }
 
 // hasWhiteout tells whether the attributes make an empty file a whiteout.
 func (f Format) hasWhiteout(names []string) bool {

@@ -26,6 +26,7 @@ import (
 // passed by at most one request's size, or a block of the filesystem, for each.
 type quota struct {
 	mostBytes, mostFiles int64 // 0: no bound
+	work                 *work // knows whiteouts
 
 	mu    sync.Mutex
 	bytes int64
@@ -33,11 +34,11 @@ type quota struct {
 }
 
 // newQuota counts what is there. Nil when nothing is bounded.
-func newQuota(c *MountConfig, upper *safefs.Dir) (*quota, error) {
+func newQuota(c *MountConfig, w *work, upper *safefs.Dir) (*quota, error) {
 	if c.MaxBytes == 0 && c.MaxFiles == 0 {
 		return nil, nil
 	}
-	q := &quota{mostBytes: c.MaxBytes, mostFiles: c.MaxFiles, files: map[uint64]int64{}}
+	q := &quota{work: w, mostBytes: c.MaxBytes, mostFiles: c.MaxFiles, files: map[uint64]int64{}}
 	if err := q.count(upper); err != nil {
 		return nil, fmt.Errorf("count what upperdir %s holds: %w", c.Upper, err)
 	}
@@ -62,7 +63,7 @@ func (q *quota) count(d *safefs.Dir) error {
 			return err
 		case st.Type() == unix.S_IFDIR:
 			dirs = append(dirs, e.Name)
-		case kindOf(&st) != whiteout:
+		case !q.work.isWhiteout(d, e.Name, &st):
 			q.set(&st)
 		}
 		return nil

@@ -81,7 +81,7 @@ func (l *listing) layer(ctx context.Context, p *place, dir *safefs.Dir) error {
 func (l *listing) add(p *place, dir *safefs.Dir, e safefs.Entry) error {
 	d := vnode.Dirent{Name: e.Name, Type: e.Type}
 	var hidden bool
-	if p.exact() && e.Type != 0 && e.Type != unix.S_IFCHR && (!p.xwhiteouts || e.Type != unix.S_IFREG) {
+	if p.exact() && e.Type != 0 && e.Type != unix.S_IFCHR && (!p.mayHoldWhiteouts() || e.Type != unix.S_IFREG) {
 		if d.Ino = e.Ino; !l.plain {
 			d.Ino = p.number(&safefs.Stat{Dev: p.dev, Ino: e.Ino})
 		}
@@ -113,7 +113,7 @@ func (l *listing) isWhiteout(p *place, dir *safefs.Dir, name string, st *safefs.
 	if kindOf(st) == whiteout {
 		return true, nil
 	}
-	if !p.xwhiteouts || st.Type() != unix.S_IFREG || st.Size != 0 || l.tree.last(p) {
+	if !p.mayHoldWhiteouts() || st.Type() != unix.S_IFREG || st.Size != 0 || l.tree.last(p) {
 		return false, nil
 	}
 	names, err := dir.Listxattr(name)

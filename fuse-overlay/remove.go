@@ -95,7 +95,7 @@ func (o *Overlay) unlinkLocked(ctx context.Context, n, dir *node, name string, d
 	}
 	above := n.is(flagUp)
 	if above && n.indexName() != "" {
-		if above, err = inDir(d, name); err != nil {
+		if above, err = o.work.inDir(d, name); err != nil {
 			return err
 		}
 	}
@@ -114,14 +114,6 @@ func (o *Overlay) unlinkLocked(ctx context.Context, n, dir *node, name string, d
 	o.quota.settleDir(d)
 	o.unbound(n, dir, name)
 	return o.dropIndex(n)
-}
-
-func inDir(d *safefs.Dir, name string) (bool, error) {
-	st, err := d.Stat(name)
-	if absent(err) {
-		return false, nil
-	}
-	return err == nil && kindOf(&st) != whiteout, err
 }
 
 // lastName tells whether no other name of n is known.
@@ -192,7 +184,11 @@ func (o *Overlay) hide(d *safefs.Dir, name string, above, below bool) error {
 			return err
 		}
 		return d.Unlink(name)
-	case !above:
+	}
+	if err := o.work.allowWhiteouts(d); err != nil {
+		return err
+	}
+	if !above {
 		return o.work.whiteout(d, name)
 	}
 	staged := o.work.name()
@@ -201,36 +197,6 @@ func (o *Overlay) hide(d *safefs.Dir, name string, above, below bool) error {
 	}
 	if err := o.work.stage.Rename(staged, d, name, 0); err != nil {
 		return errors.Join(err, removeTree(o.work.stage, staged))
-	}
-	return nil
-}
-
-// dotWhiteout makes a `.wh.` mark.
-func (o *Overlay) dotWhiteout(d *safefs.Dir, name string) error {
-	if err := markable(name); err != nil {
-		return err
-	}
-	err := d.Mknod(whiteoutPrefix+name, unix.S_IFREG|0o600, 0)
-	if errors.Is(err, syscall.EEXIST) {
-		return nil
-	}
-	return err
-}
-
-// stageMark makes a `.wh.` mark for name in work, and returns what it is called
-// there.
-func (o *Overlay) stageMark(name string) (string, error) {
-	if err := markable(name); err != nil {
-		return "", err
-	}
-	staged := o.work.name()
-	return staged, o.work.stage.Mknod(staged, unix.S_IFREG|0o600, 0)
-}
-
-// markable tells whether a `.wh.` mark can be made for name.
-func markable(name string) error {
-	if len(whiteoutPrefix)+len(name) > maxName {
-		return fmt.Errorf("remove %q, for whose mark the name is too long: %w", name, syscall.ENAMETOOLONG)
 	}
 	return nil
 }
@@ -355,6 +321,9 @@ func (o *Overlay) hideDir(d *safefs.Dir, name string, below bool) (string, error
 		return staged, d.Rename(name, o.work.stage, staged, 0)
 	case !o.work.swap:
 		return "", fmt.Errorf("the upper's filesystem cannot exchange files: %w", syscall.EOPNOTSUPP)
+	}
+	if err := o.work.allowWhiteouts(d); err != nil {
+		return "", err
 	}
 	if err := o.work.whiteout(o.work.stage, staged); err != nil {
 		return "", err

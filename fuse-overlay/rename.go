@@ -40,7 +40,7 @@ type renamePlan struct {
 	// uncover: after an exchange with a whiteout, the whiteout that lies in
 	// the old place hides nothing and is removed.
 	uncover bool
-	// mark: a `.wh.` mark is made for the old name first.
+	// mark: a mark is made for the old name first, and put there after the move.
 	mark bool
 }
 
@@ -52,7 +52,7 @@ type facts struct {
 	mergedSrc, mergedDst                 bool // what moves was merged
 	whiteoutDst                          bool // the upper has a whiteout at the target
 	dirtyDst                             bool // the target directory holds whiteouts
-	dotWh                                bool
+	dotWh, attrWh                        bool
 	redirects                            bool // may be written
 }
 
@@ -72,6 +72,8 @@ func planRename(f facts) renamePlan {
 	case f.isDir && f.whiteoutDst:
 		p.flags = unix.RENAME_EXCHANGE
 		p.uncover = !f.belowSrc
+	case f.attrWh:
+		p.mark = f.belowSrc // no filesystem leaves such a whiteout behind by itself
 	case f.belowSrc:
 		p.flags = unix.RENAME_WHITEOUT
 	}
@@ -308,7 +310,7 @@ func (o *Overlay) renameFacts(ctx context.Context, r *renaming, td *safefs.Dir) 
 	f = facts{
 		exchange: r.flags&unix.RENAME_EXCHANGE != 0, isDir: r.src.isDir(),
 		dstExists: r.dst != nil, dstIsDir: r.dst != nil && r.dst.isDir(),
-		mergedTo: len(r.to.below()) > 0, mergedFrom: len(r.from.below()) > 0, dotWh: o.work.dotWh,
+		mergedTo: len(r.to.below()) > 0, mergedFrom: len(r.from.below()) > 0, dotWh: o.work.dotWh, attrWh: o.work.attrWh,
 		redirects: r.redirects,
 	}
 	f.mergedSrc = f.isDir && len(r.src.stack()) > 1
@@ -327,7 +329,7 @@ func (o *Overlay) renameFacts(ctx context.Context, r *renaming, td *safefs.Dir) 
 	}
 	if !f.dstExists {
 		st, err := td.Stat(r.newName)
-		f.whiteoutDst = err == nil && kindOf(&st) == whiteout
+		f.whiteoutDst = err == nil && o.work.isWhiteout(td, r.newName, &st)
 	}
 	return f, nil
 }
@@ -338,13 +340,18 @@ func (o *Overlay) carryOut(r *renaming, f facts, fd, td *safefs.Dir, trash *stri
 	if p.flags&unix.RENAME_WHITEOUT != 0 && !o.work.cover {
 		return errno.New(errno.ErrCrossDevice, "the upper's filesystem cannot leave a whiteout behind: the file is to be copied and removed")
 	}
-	var mark string
+	var mark, final string
 	if p.mark {
 		var err error
-		if mark, err = o.stageMark(r.oldName); err != nil {
+		if mark, final, err = o.stageMark(fd, r.oldName); err != nil {
 			return err
 		}
 		defer func() { o.discard(mark) }()
+	}
+	if f.whiteoutDst && p.flags == unix.RENAME_EXCHANGE && !p.uncover {
+		if err := o.work.allowWhiteouts(fd); err != nil {
+			return err
+		}
 	}
 	err := o.beforeRename(r, f, fd, td, trash)
 	if err == nil {
@@ -356,7 +363,7 @@ func (o *Overlay) carryOut(r *renaming, f facts, fd, td *safefs.Dir, trash *stri
 	if p.mark {
 		// Put there after the move: a kill between shows the old file of the
 		// layers below again, beside the new name; before it would hide both.
-		if err := o.work.stage.Rename(mark, fd, whiteoutPrefix+r.oldName, 0); err != nil {
+		if err := o.work.stage.Rename(mark, fd, final, 0); err != nil {
 			o.degrade("%q was moved, and its old name cannot be marked as gone: %v", r.oldName, err)
 		} else {
 			mark = ""
@@ -413,7 +420,7 @@ func (o *Overlay) changeOf(n *node, d *safefs.Dir, name string) int {
 	if n.indexName() == "" {
 		return 0
 	}
-	if above, err := inDir(d, name); err == nil && !above {
+	if above, err := o.work.inDir(d, name); err == nil && !above {
 		return -1
 	}
 	return 0
@@ -426,7 +433,7 @@ func (o *Overlay) realName(n *node, d *safefs.Dir, name string) error {
 	if idx == "" {
 		return nil
 	}
-	above, err := inDir(d, name)
+	above, err := o.work.inDir(d, name)
 	if err != nil || above {
 		return err
 	}
@@ -518,12 +525,12 @@ func (o *Overlay) sweepWhiteouts(d *safefs.Dir) error {
 		switch {
 		case o.c.Formats.isMarkFile(e.Name) && e.Name != opaqueFile:
 			gone = append(gone, e.Name)
-		case e.Type == unix.S_IFDIR || e.Type == unix.S_IFCHR || e.Type == 0:
+		case e.Type != unix.S_IFREG || o.work.attrWh:
 			st, err := d.Stat(e.Name)
 			if err != nil {
 				return err
 			}
-			if kindOf(&st) == whiteout {
+			if o.work.isWhiteout(d, e.Name, &st) {
 				gone = append(gone, e.Name)
 			} else if st.IsDir() {
 				dirs = append(dirs, e.Name)

@@ -38,7 +38,7 @@ func (o *Overlay) clearTarget(r *renaming, td *safefs.Dir, trash *string) error 
 	if err := o.markOpaque(o.work.stage, staged); err != nil {
 		return err
 	}
-	if err := alike(access{ref: r.held}, access{dir: o.work.stage, name: staged}); err != nil {
+	if err := o.alike(access{ref: r.held}, access{dir: o.work.stage, name: staged}); err != nil {
 		return err
 	}
 	if err := o.work.stage.Rename(staged, td, r.newName, unix.RENAME_EXCHANGE); err != nil {
@@ -55,8 +55,9 @@ func (o *Overlay) clearTarget(r *renaming, td *safefs.Dir, trash *string) error 
 	return errors.Join(sub.Unlink(opaqueFile), sub.Close())
 }
 
-// alike gives the new directory to all attributes that from has.
-func alike(from, to access) error {
+// alike gives the new directory to all attributes that from has, but for the
+// mark of opacity.
+func (o *Overlay) alike(from, to access) error {
 	st, err := from.stat()
 	if err != nil {
 		return err
@@ -75,6 +76,9 @@ func alike(from, to access) error {
 		return err
 	}
 	for _, name := range names {
+		if o.work.prefix != "" && name == o.work.prefix+"opaque" {
+			continue // from's may say that whiteouts are inside
+		}
 		v, err := from.getxattr(name)
 		if err == nil {
 			err = to.setxattr(name, v, 0)

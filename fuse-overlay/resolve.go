@@ -57,13 +57,18 @@ func (o *Overlay) search(ctx context.Context, dir *node, name string) ([]hit, er
 	if dir.pure() {
 		h := hit{spot: spot{dir.upper(), name}}
 		err := h.place.with(func(d *safefs.Dir) (err error) {
-			h.st, err = d.Stat(name)
+			if h.st, err = d.Stat(name); err == nil {
+				h.kind = kindOf(&h.st)
+			}
+			if err == nil && o.work != nil && o.work.attrWh && o.work.isWhiteout(d, name, &h.st) {
+				h.kind = whiteout // left by a mount that was killed as it moved the directory
+			}
 			return err
 		})
 		if absent(err) {
 			return nil, nil
 		}
-		if h.kind = kindOf(&h.st); err != nil || h.kind == whiteout {
+		if err != nil || h.kind == whiteout {
 			return nil, err
 		}
 		return []hit{h}, nil

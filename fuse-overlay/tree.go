@@ -97,6 +97,9 @@ type layer struct {
 	// anyone is given a descriptor in the layer, and never again.
 	known bool
 	rootFacts
+	// attrWhiteouts: any directory may hold whiteouts that are files with an
+	// attribute; set before there are requests.
+	attrWhiteouts bool
 }
 
 // Open makes a tree. It reads nothing yet: a layer that is not there shows

@@ -8,8 +8,6 @@ import (
 	"sync/atomic"
 	"syscall"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/plyfs/plyfs/internal/safefs"
 )
 
@@ -25,6 +23,9 @@ type work struct {
 	prefix string
 	// dotWh: whiteouts are `.wh.` files, since no device 0:0 may be made.
 	dotWh bool
+	// attrWh: whiteouts are empty files with an attribute, since neither is to be
+	// had.
+	attrWh bool
 	// unnamed: files without a name can be made. swap and cover: renameat2
 	// knows EXCHANGE and WHITEOUT.
 	unnamed, swap, cover bool
@@ -48,6 +49,7 @@ func (w *work) lacks() []lack {
 	return []lack{
 		{w.prefix == "", false, "no extended attributes can be set there: copies of files with several names are files of their own, and inode numbers change when files are copied up"},
 		{w.dotWh, true, "no device 0:0 can be made there: whiteouts are .wh. files, and lower files with names of over 251 bytes cannot be removed"},
+		{w.attrWh, false, "neither devices 0:0 nor names that begin with .wh. can be made there: whiteouts are empty files with an attribute, which kernels before 6.7 do not know"},
 		{!w.unnamed, false, "it has no files without a name: O_TMPFILE is refused, and hard links of lower layers are split by copies"},
 		{!w.swap, false, "it cannot exchange two names: directories that lower layers have cannot be removed"},
 	}
@@ -191,24 +193,6 @@ func (w *work) close() error {
 	}
 	w.claims.release()
 	return err
-}
-
-// whiteout makes a whiteout called name in d: a further link of one that is
-// kept for this.
-func (w *work) whiteout(d *safefs.Dir, name string) error {
-	err := w.stage.Link(sharedWh, d, name)
-	switch {
-	case errors.Is(err, syscall.EMLINK):
-		if err := w.stage.Unlink(sharedWh); err != nil && !absent(err) {
-			return err
-		}
-	case !errors.Is(err, syscall.ENOENT):
-		return err
-	}
-	if err := w.stage.Mknod(sharedWh, unix.S_IFCHR, 0); err != nil && !errors.Is(err, syscall.EEXIST) {
-		return err
-	}
-	return w.stage.Link(sharedWh, d, name)
 }
 
 // removeTree removes name in d with all that is below. It keeps one
