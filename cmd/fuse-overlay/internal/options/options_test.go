@@ -57,7 +57,6 @@ func TestEachWord(t *testing.T) {
 		"squash_to_root=0":                                  {},
 		"squash_to_uid=5,squash_to_root":                    {SquashUID: &five, SquashGID: &zero},
 		"squash_to_root,squash_to_gid=7":                    {SquashUID: &zero, SquashGID: &seven},
-		"squash_to_uid=-1":                                  {},
 		"uidmapping=0:0:1,1:1000:5,noacl":                   {NoACL: true, UIDs: []idmap.Range{{ContainerID: 0, HostID: 0, Size: 1}, {ContainerID: 1, HostID: 1000, Size: 5}}},
 		"uidmapping=:":                                      {},
 		"xattr_permissions=1,static_nlink,noxattrs,noacl=1": {XattrPermissions: 1, StaticNlink: true, NoXattrs: true, NoACL: true},
@@ -121,7 +120,7 @@ func TestLowerdir(t *testing.T) {
 func TestRefused(t *testing.T) {
 	t.Parallel()
 	for _, list := range []string{
-		"uidmapping=0:1", "uidmapping=a:b:c", "gidmapping=0:0:0", "gidmapping=0:0:5:3:9:5", "squash_to_uid=x", "squash_to_gid=4294967295",
+		"uidmapping=0:1", "uidmapping=a:b:c", "gidmapping=0:0:0", "gidmapping=0:0:5:3:9:5", "squash_to_uid=x", "squash_to_gid=4294967295", "squash_to_uid=-1", "squash_to_gid=-1", "squash_to_gid=-2",
 		"xattr_permissions=3", "xattr_permissions", "timeout=abc", "timeout=-1", "timeout=NaN", "threaded=2", "volatile=maybe", "max_write=1",
 		"max_write=2000000", "redirect_dir=up", "metacopy=1", "xino=1", "size=-1", "size=9999999T", "inodes=x", "context=", "ro=1", "remount",
 		"bind", "nfs_export=on", "lowerdir", "upperdir=", "lowerdir=:", "allow_other,allow_root", "size=5", "fsname=", "index=2", "noacl=2",

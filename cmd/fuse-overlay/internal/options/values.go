@@ -124,11 +124,6 @@ func setInt(field *int, key, v string, least, most int) error {
 }
 
 func setID(field **int, key, v string) error {
-	// -1 is what a caller without an ID in mind gives.
-	if v == "-1" {
-		*field = nil
-		return nil
-	}
 	n, err := strconv.ParseUint(v, 10, 32)
 	if err != nil || n == math.MaxUint32 {
 		return bad(key, v, "use a user or group ID, a number below 4294967295")
