@@ -79,6 +79,10 @@ Mount:
     stats=FILE               where SIGUSR1 writes what the mount does
     strict                   refuse options that are not known
 
+In the background, errors and warnings (why the mount has turned read-only) go,
+with the time, to fuse-overlay.log in workdir, of up to 64 KiB; what was before
+that to fuse-overlay.log.old.
+
 Options that are not known are named in one warning and ignored. Those of
 mount(8) (relatime, strictatime, …), libfuse (nonempty, …) and the kernel's
 overlay (index, uuid, nfs_export=off, verity=off, …) that have no meaning here
@@ -90,5 +94,6 @@ Environment:
 
 Signals: SIGTERM, SIGINT and SIGHUP unmount. SIGUSR1 writes a few numbers about
 the mount, a name and a value a line, to the file of stats=, or without that to
-standard error; stats= is also written when the mount ends.`
+standard error, in the background to fuse-overlay.log; stats= is also written
+when the mount ends.`
 )

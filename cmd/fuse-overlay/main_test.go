@@ -445,6 +445,31 @@ func TestStats(t *testing.T) {
 	rm numbers; umount m; wait $pid; grep -x 'degraded no' numbers`, dir, program, options)
 }
 
+// TestDiary: a mount in the background says why it turned read-only in its work
+// directory, and numbers there too, in no more than its bound; what is in the
+// way there is not followed.
+func TestDiary(t *testing.T) {
+	needsMount(t)
+	t.Parallel()
+	dir, options := layers(t)
+	fusetest.Must(t, `cd "$1"; export FUSE_OVERLAYFS_DISABLE_OVL_WHITEOUT=1
+	"$2" -o "$3" m
+	test ! -e work/fuse-overlay.log
+	stat m/f; mkdir upper/.wh.f # where the mark is to be
+	mv m/f m/moved
+	! touch m/new 2>err; grep -q 'Read-only file system' err; test "$(cat m/moved)" = text
+	grep -E '^20[0-9-]+T[0-9:]+Z fuse-overlay: error: the overlay turns read-only: "f" was moved' work/fuse-overlay.log
+	test "$(stat -c %a work/fuse-overlay.log)" = 600
+	head -c 65500 /dev/zero >> work/fuse-overlay.log
+	pid=$(pgrep -f "^$2 -o lowerdir=$1/.* m\$"); kill -USR1 $pid
+	until grep -q '^degraded "f" was moved' work/fuse-overlay.log; do sleep 0.01; done
+	test "$(stat -c %s work/fuse-overlay.log)" -lt 2000; grep -aq 'turns read-only' work/fuse-overlay.log.old
+	umount m; rmdir upper/.wh.f; rm work/fuse-overlay.log
+	ln -s "$1/elsewhere" work/fuse-overlay.log
+	"$2" -o "$3" m; pid=$(pgrep -f "^$2 -o lowerdir=$1/.* m\$"); kill -USR1 $pid
+	touch m/new; umount m; test ! -e elsewhere`, dir, program, options)
+}
+
 // TestManualPageIsCurrent: docs/man holds what the program says now.
 func TestManualPageIsCurrent(t *testing.T) {
 	t.Parallel()

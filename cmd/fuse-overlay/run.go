@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -13,6 +14,7 @@ import (
 	"github.com/sirupsen/logrus"
 
 	"github.com/plyfs/plyfs/cmd/fuse-overlay/internal/options"
+	fuseoverlay "github.com/plyfs/plyfs/fuse-overlay"
 	"github.com/plyfs/plyfs/internal/detach"
 	"github.com/plyfs/plyfs/internal/errno"
 )
@@ -83,7 +85,8 @@ func mount(ctx context.Context, o *options.Options, args []string, std stdio) (i
 	if !o.Foreground && background == nil && !o.Fake {
 		return detach.Start(ctx, args[1:], std.err)
 	}
-	log := newLog(std.err, o.Debug)
+	to := &diary{stderr: std.err}
+	log := newLog(to, o.Debug)
 	c, warnings, err := config(o, log)
 	if err != nil {
 		return 1, err
@@ -97,7 +100,25 @@ func mount(ctx context.Context, o *options.Options, args []string, std stdio) (i
 	if o.Fake {
 		return 0, nil
 	}
-	return 0, serve(ctx, c, o, func() error { return background.Ready(!o.Foreground) })
+	if o.Foreground || background == nil {
+		return 0, serve(ctx, c, o, to, func() error { return background.Ready(false) })
+	}
+	return 0, serveBehind(ctx, c, o, to, background)
+}
+
+// serveBehind serves in the background, for the process that waits behind p.
+func serveBehind(ctx context.Context, c fuseoverlay.MountConfig, o *options.Options, to *diary, p *detach.Process) error {
+	if o.Work != "" {
+		to.keep(o.Work)
+	}
+	err := serve(ctx, c, o, to, func() error {
+		to.leave()
+		return p.Ready(true)
+	})
+	if err != nil && to.left() {
+		c.Log.Error(sentence(err))
+	}
+	return errors.Join(err, to.close())
 }
 
 // absolute makes the paths independent of the working directory, which the
@@ -146,7 +167,7 @@ func checkMountPoint(dir string) error {
 }
 
 // newLog logs lines that begin like the program's errors.
-func newLog(to *os.File, debug bool) *logrus.Entry {
+func newLog(to io.Writer, debug bool) *logrus.Entry {
 	l := logrus.New()
 	l.SetOutput(to)
 	l.SetFormatter(plain{})

@@ -25,8 +25,8 @@ import (
 const lastRequests = 3 * time.Second
 
 // serve mounts and serves until the mount is gone, or ctx ends; ready is
-// called once it is mounted.
-func serve(ctx context.Context, c fuseoverlay.MountConfig, o *options.Options, ready func() error) error {
+// called once it is mounted. Numbers about it go to the file of stats=, or to.
+func serve(ctx context.Context, c fuseoverlay.MountConfig, o *options.Options, to io.Writer, ready func() error) error {
 	if o.AutoUnmount {
 		if err := watchMe(o.Target); err != nil {
 			return err
@@ -40,11 +40,11 @@ func serve(ctx context.Context, c fuseoverlay.MountConfig, o *options.Options, r
 	go func() {
 		err := srv.Serve()
 		if o.Stats != "" {
-			err = errors.Join(err, report(srv, o.Stats))
+			err = errors.Join(err, report(srv, o.Stats, to))
 		}
 		ended <- err
 	}()
-	defer reports(srv, o.Stats, c.Log)()
+	defer reports(srv, o.Stats, to, c.Log)()
 	// The kernel knows nothing of the root's owner before it has asked once, and
 	// would refuse its owner's chmod.
 	var st unix.Stat_t
@@ -65,12 +65,12 @@ func serve(ctx context.Context, c fuseoverlay.MountConfig, o *options.Options, r
 }
 
 // reports writes srv's numbers at each SIGUSR1 until stop is called.
-func reports(srv *fuseoverlay.Server, file string, log *logrus.Entry) (stop func()) {
+func reports(srv *fuseoverlay.Server, file string, to io.Writer, log *logrus.Entry) (stop func()) {
 	asked := make(chan os.Signal, 1)
 	signal.Notify(asked, syscall.SIGUSR1)
 	go func() {
 		for range asked {
-			if err := report(srv, file); err != nil {
+			if err := report(srv, file, to); err != nil {
 				log.Warn(err)
 			}
 		}
@@ -81,11 +81,11 @@ func reports(srv *fuseoverlay.Server, file string, log *logrus.Entry) (stop func
 	}
 }
 
-// report writes srv's numbers to a file, whole, or to standard error.
-func report(srv *fuseoverlay.Server, file string) error {
+// report writes srv's numbers to a file, whole, or to to.
+func report(srv *fuseoverlay.Server, file string, to io.Writer) error {
 	text := srv.Stats()
 	if file == "" {
-		_, err := fmt.Fprint(os.Stderr, text)
+		_, err := io.WriteString(to, text)
 		return err
 	}
 	if err := durable.WriteFile(file, 0o644, func(w io.Writer) error {
