@@ -43,8 +43,9 @@ type FS struct {
 	folders     map[store.Kind]folderSet // empty folders of by-name; guarded by mu
 	drafts      map[string]*draft        // guarded by mu
 	writers     map[where][]*valueHandle // handles open for writing; guarded by mu
-	imports     map[string]int           // archives on their way in, by file name; guarded by mu
 	closed      bool                     // guarded by mu
+
+	arrivals arrivals
 }
 
 // New returns the control tree of o.Store. It holds nothing until it is used.
@@ -62,7 +63,7 @@ func New(o Options) (*FS, error) {
 		opts: o, store: o.Store, log: o.Log, rows: table(), born: time.Now(),
 		held: map[string]heldMount{}, taking: map[string]chan struct{}{},
 		folders: map[store.Kind]folderSet{}, drafts: map[string]*draft{},
-		writers: map[where][]*valueHandle{}, imports: map[string]int{},
+		writers: map[where][]*valueHandle{}, arrivals: arrivals{names: map[string]*arrival{}},
 	}
 	var err error
 	if f.root, f.paths, err = plant(f.rows); err == nil && o.KeepDrafts {

@@ -259,7 +259,8 @@ func (n *baseNode) Listxattr(context.Context) ([]string, error) { return nil, ni
 
 // Setattr implements vnode.Setattrer: the attributes of control files follow
 // from the store. Times are taken without effect, so that touch and cp -p
-// work; what would change owner or mode is refused; a size sets the value.
+// work; what would change owner or mode is refused, but of an archive on its way
+// in, which copies give those of its source; a size sets the value.
 func (n *baseNode) Setattr(ctx context.Context, s vnode.SetAttr) (vnode.Attr, error) {
 	p, err := n.fs.place(ctx, n.w)
 	if err != nil {
@@ -280,13 +281,16 @@ func (p place) checkSetattr(s vnode.SetAttr) error {
 	if err := p.fs.writable(); err != nil {
 		return err
 	}
+	passing := p.row.take != nil // an archive on its way in
 	switch {
+	case s.Size != nil && p.row.Kind.isDir():
+		return errno.New(errno.ErrIsDir, "%s is a directory", p.label())
+	case passing:
+		return nil
 	case s.Mode != nil && *s.Mode&0o7777 != p.mode()&0o7777:
 		return errno.New(errno.ErrForbidden, "the mode of %s says what works with it and cannot be changed", p.label())
 	case s.UID != nil && *s.UID != p.fs.opts.UID, s.GID != nil && *s.GID != p.fs.opts.GID:
 		return errno.New(errno.ErrForbidden, "%s belongs to whoever mounted the control filesystem; its owner cannot be changed", p.label())
-	case s.Size != nil && p.row.Kind.isDir():
-		return errno.New(errno.ErrIsDir, "%s is a directory", p.label())
 	}
 	return nil
 }

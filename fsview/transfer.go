@@ -23,10 +23,10 @@ import (
 func transferRows() []Row {
 	const none = vnode.ValidNone
 	return []Row{
-		{Path: "/images/import", Kind: Dir, Mode: modeMake, Valid: vnode.ValidForever, Doc: "Where archives are copied to: `cp app.tar images/import/` takes all images of an OCI layout or docker-save archive, plain or compressed, when the file is closed. Lists nothing.",
-			rowOps: rowOps{create: createImport, find: findImport}},
+		{Path: "/images/import", Kind: Dir, Mode: modeMake, Valid: vnode.ValidForever, Doc: "Where archives are copied to: `cp app.tar images/import/` takes all images of an OCI layout or docker-save archive, plain or compressed, when the file is closed. Lists nothing. A name that begins with a dot stays until it is renamed or removed, so that rsync works.",
+			rowOps: rowOps{create: createImport, find: findImport, unlink: unlinkImport, rename: renameImport}},
 		{Path: "/images/import/<file>", Kind: Stream, Mode: modeWrite, Valid: none, Doc: "An archive on its way in. Closing it imports it, when it is whole; a file that is not is dropped with its last descriptor, and nothing changes.",
-			rowOps: rowOps{has: func(p place) bool { return p.fs.importing(p.where, 0) }, blob: noRead, take: openImport}},
+			rowOps: rowOps{has: func(p place) bool { return p.fs.arrivals.has(p.id) }, blob: noRead, take: openImport}},
 		ctlRow("/images/ctl", "Verbs for all images", func() []verbSpec {
 			return []verbSpec{{name: "import", rest: "PATH", doc: "take all images of an OCI layout folder, or of an archive, of the host", run: importPath}}
 		}),
@@ -114,21 +114,9 @@ func importPath(ctx context.Context, p place, path string) error {
 	})
 }
 
-// importing tells whether an archive of that name is coming in, after adding n
-// to how many there are.
-func (f *FS) importing(w where, n int) bool {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if f.imports[w.id] += n; f.imports[w.id] <= 0 {
-		delete(f.imports, w.id)
-		return false
-	}
-	return true
-}
-
 func findImport(_ context.Context, p place, name string) (entry, error) {
 	w := where{row: p.row.child("<file>"), id: name}
-	if !p.fs.importing(w, 0) {
+	if !p.fs.arrivals.has(name) {
 		return entry{}, unknown("no archive %q is on its way in", clip(name))
 	}
 	return entry{name, w}, nil
@@ -139,11 +127,7 @@ func createImport(_ context.Context, p place, name string) (entry, error) {
 }
 
 func openImport(_ context.Context, p place, flags int) (vnode.Handle, error) {
-	if flags&syscall.O_ACCMODE == syscall.O_RDWR {
-		return nil, errno.New(errno.ErrBadValue, "%s can be written, not read", p.label())
-	}
-	p.fs.importing(p.where, 1)
-	return &importHandle{fs: p.fs, w: p.where, appending: flags&syscall.O_APPEND != 0}, nil
+	return &importHandle{fs: p.fs, w: p.where, as: p.fs.arrivals.begin(p.id), appending: flags&syscall.O_APPEND != 0}, nil
 }
 
 // importHandle is an archive that is written into images/import/. It is kept
@@ -153,6 +137,7 @@ func openImport(_ context.Context, p place, flags int) (vnode.Handle, error) {
 type importHandle struct {
 	fs        *FS
 	w         where
+	as        *arrival
 	appending bool
 
 	mu   sync.Mutex // guards what follows; held during writes and the import
@@ -171,8 +156,20 @@ var (
 // Flags implements vnode.Handle.
 func (h *importHandle) Flags() vnode.OpenFlags { return vnode.DirectIO }
 
-// ReadAt implements vnode.Handle.
-func (h *importHandle) ReadAt(context.Context, []byte, int64) (int, error) { return 0, syscall.EBADF }
+// ReadAt implements vnode.Handle, for programs that read again what they wrote
+// through the same descriptor.
+func (h *importHandle) ReadAt(_ context.Context, p []byte, off int64) (int, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.file == nil || off >= h.size {
+		return 0, nil
+	}
+	n, err := h.file.ReadAt(p, off)
+	if err = ignoreEOF(err); err != nil {
+		return n, h.fs.fail(h.w, "reading", fmt.Errorf("reading the archive again: %w", err))
+	}
+	return n, nil
+}
 
 // Attr implements vnode.HandleAttr: the size is what was written.
 func (h *importHandle) Attr(ctx context.Context) (vnode.Attr, error) {
@@ -243,12 +240,13 @@ func (h *importHandle) Flush(ctx context.Context) error {
 		return h.fs.fail(h.w, "closing", err)
 	}
 	h.done = h.size
+	h.fs.arrivals.settle(h.w.id, h.as)
 	return nil
 }
 
 // Release implements vnode.Handle.
 func (h *importHandle) Release(context.Context) error {
-	h.fs.importing(h.w, -1)
+	h.fs.arrivals.end(h.w.id, h.as)
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.file == nil {

@@ -2,6 +2,7 @@ package fsview_test
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"strings"
 	"syscall"
@@ -452,4 +453,65 @@ func TestInterruptedWork(t *testing.T) {
 	in.ok(in.flush())
 	v.same(v.ls("images/by-id"), w.ls("images/by-id"), "images")
 	in.ok(in.release())
+}
+
+// An archive under a temporary name, as rsync and install write it: opened for
+// reading and writing, closed, given times and mode, and renamed. The name
+// stays until then; there are never many of them.
+func TestTemporaryNamesOfImports(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, "vfs")
+	w.mkdir("layers/base")
+	w.is(w.write("layers/base/diff.tar", string(tarOf(t, "f=x"))), "OK", "content")
+	w.mkdir("layers/base/images/app")
+	archive := w.read("images/app/oci.tar")
+	v := newWorld(t, "vfs")
+	there := func(name string) bool {
+		_, err := fsview.Walk(v.ctx, v.fs.Root(), "images/import/"+name, false)
+		return err == nil
+	}
+	take := func(name string, release bool) *file {
+		in := v.create("images/import", name)
+		in.ok(in.write(archive, 0))
+		again := make([]byte, len(archive)+1)
+		n, err := in.h.ReadAt(v.ctx, again, 0)
+		in.ok(err)
+		v.same(string(again[:n]), archive, "what was written, read again")
+		v.is(v.mv("images/import/"+name, "images/import/app.tar"), "EBUSY", "renamed before it is closed")
+		v.is(fsview.Unlink(v.ctx, v.fs.Root(), "images/import/"+name), "EBUSY", "removed before it is closed")
+		in.ok(in.flush())
+		if release {
+			in.ok(in.release())
+		}
+		return in
+	}
+	mode, owner := uint32(0o600), uint32(1234)
+	for _, release := range []bool{true, false} { // the kernel sends RELEASE when it likes
+		in := take(".app.tar.x1", release)
+		_, err := in.node.(vnode.Setattrer).Setattr(v.ctx, vnode.SetAttr{Mode: &mode, UID: &owner})
+		in.ok(err, v.mv("images/import/.app.tar.x1", "images/import/app.tar"))
+		v.same([]bool{there(".app.tar.x1"), there("app.tar")}, []bool{false, false}, "names after the rename")
+		v.is(v.mv("images/import/.app.tar.x1", "images/import/app.tar"), "ENOENT", "renamed again")
+		if !release {
+			in.ok(in.release())
+		}
+	}
+	v.same(v.ls("images/by-id"), w.ls("images/by-id"), "images")
+	take("plain", true)
+	v.same(there("plain"), false, "a name without a dot stays")
+	take(".gone", true)
+	in := v.create("images/import", ".broken")
+	in.ok(in.write(archive[:len(archive)/2], 0))
+	v.is(in.flush(), "EBADMSG", "half an archive")
+	in.ok(in.release())
+	v.same(there(".broken"), false, "the name of a broken archive stays")
+	v.is(fsview.Unlink(v.ctx, v.fs.Root(), "images/import/.gone"), "OK", "removed")
+	v.same(there(".gone"), false, "a removed name")
+	const most, all = 64, 70
+	for i := range all {
+		take(fmt.Sprintf(".%d", i), true)
+	}
+	for i := range all {
+		v.same(there(fmt.Sprintf(".%d", i)), i >= all-most, fmt.Sprint("name ", i))
+	}
 }
