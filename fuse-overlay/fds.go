@@ -41,12 +41,18 @@ func (c *fds) take(n *node, write bool) *backing {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	b := n.fd
-	if b == nil || write && !b.write || b.upper != n.is(flagUp) {
+	if b == nil || write && !b.write || !b.fits(n) {
 		return nil
 	}
 	b.refs++
 	c.lru.MoveToFront(b.elem)
 	return b
+}
+
+// fits tells whether b is still where n's content is: a copy-up may have ended
+// since it was opened, or a metadata-only copy have got its data.
+func (b *backing) fits(n *node) bool {
+	return b.upper == n.is(flagUp) && (!b.data || n.is(flagDataBelow))
 }
 
 // peek is take for looking at the file's attributes.
@@ -59,11 +65,17 @@ func (c *fds) peek(n *node) *backing {
 	return b
 }
 
-// put makes b, just opened and with one reference, n's descriptor.
+// put makes b, just opened and with one reference, n's descriptor, unless it is
+// outdated already: then it is closed with the reference.
 func (c *fds) put(n *node, b *backing) {
 	c.mu.Lock()
+	b.node = n
+	if !b.fits(n) && b.refs > 0 {
+		c.mu.Unlock()
+		return
+	}
 	closing := c.removeLocked(n.fd)
-	b.node, n.fd = n, b
+	n.fd = b
 	b.elem = c.lru.PushFront(b)
 	for e := c.lru.Back(); e != nil && c.lru.Len() > c.max; {
 		old, prev := e.Value.(*backing), e.Prev()

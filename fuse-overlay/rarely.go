@@ -24,6 +24,8 @@ const (
 	// flagMapped: opened for passthrough, for reading and writing, so that a
 	// mapping may change it without anybody's asking.
 	flagMapped
+	// flagDataBelow: data is set. Changed with copyMu held.
+	flagDataBelow
 )
 
 // is tells whether one of the flags is set.
@@ -124,6 +126,11 @@ func (n *node) data() *spot {
 }
 
 func (n *node) setData(d *spot) {
+	if d != nil {
+		n.set(flagDataBelow)
+	} else {
+		n.clear(flagDataBelow)
+	}
 	if d != nil || n.data() != nil {
 		n.rare().data = d
 	}
