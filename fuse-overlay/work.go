@@ -137,13 +137,18 @@ func (w *work) sweep(c *MountConfig) error {
 }
 
 // sweepIndex removes the index entries of files whose last name was removed
-// just before a mount ended otherwise than it should.
+// just before a mount ended otherwise than it should, and what the kernel, which
+// stages copies for the index there, left of one.
 func (w *work) sweepIndex() error {
 	if w.index == nil {
 		return nil
 	}
-	var dead []string
+	var dead, staged []string
 	err := w.index.ReadDir(func(e safefs.Entry) error {
+		if strings.HasPrefix(e.Name, stagePrefix) { // entries are called by hexadecimal digits
+			staged = append(staged, e.Name)
+			return nil
+		}
 		st, err := w.index.Stat(e.Name)
 		if err != nil || st.IsDir() || kindOf(&st) == whiteout || st.Nlink > 1 {
 			return err
@@ -163,6 +168,9 @@ func (w *work) sweepIndex() error {
 	})
 	for _, name := range dead {
 		err = errors.Join(err, w.index.Unlink(name))
+	}
+	for _, name := range staged {
+		err = errors.Join(err, removeTree(w.index, name))
 	}
 	return err
 }
