@@ -45,7 +45,7 @@ type MountConfig struct {
 	Metacopy bool
 	// RenameFiles and RenameBytes are how much of lower layers the rename of a
 	// directory may copy up, before it answers EXDEV and mv copies; 0: 10000
-	// files, 256 MiB (data that is shared by reflink counts nothing).
+	// files, 256 MiB (the sum of the files' sizes: holes and reflinks count too).
 	RenameFiles int
 	RenameBytes int64
 
