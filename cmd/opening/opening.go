@@ -122,7 +122,7 @@ func Store(ctx context.Context, o Options) (*store.Store, *config.Config, error)
 	st, err := store.Open(ctx, so)
 	switch {
 	case !o.Create && errors.Is(err, fs.ErrNotExist):
-		return nil, nil, errno.New(errno.ErrUnknown, "there is no %s store in %s (%s): name another with %s and --storage-driver, or make an empty one with plyfs mount --create",
+		return nil, nil, errno.New(errno.ErrUnknown, "there is no %s store in %s (%s): name another with %s and --storage-driver, or make an empty one with plyfs mount --create (without a mount: plyfs mkdir --create)",
 			so.DriverName, so.GraphRoot, conf.GraphRoot.From, o.RootFlag)
 	case errors.Is(err, fs.ErrPermission):
 		return nil, nil, errno.New(errno.ErrForbidden, "the store in %s (%s) may not be opened by this user: %w: name another one with %s",

@@ -43,6 +43,8 @@ type app struct {
 	pidWritten bool
 	// args are the program's arguments as they came, for the background.
 	args []string
+	// create is --create of the verbs that make something without a mount.
+	create bool
 }
 
 // exitStatus ends the program with a status and no further words.

@@ -26,7 +26,7 @@ func (a *app) withTreeAs(ctx context.Context, o mountOptions, fn func(root vnode
 	if a.needsInner() {
 		return a.runInside(ctx)
 	}
-	st, conf, err := a.openStore(ctx, opening.Options{})
+	st, conf, err := a.openStore(ctx, opening.Options{Create: a.create})
 	if err != nil {
 		return err
 	}
@@ -43,17 +43,23 @@ func (a *app) withTreeAs(ctx context.Context, o mountOptions, fn func(root vnode
 // treeCommands are the verbs that walk the tree without a mount.
 func (a *app) treeCommands() []*cobra.Command {
 	return []*cobra.Command{
-		a.lsCommand(), a.treeCommand(), a.findCommand(), a.catCommand(), a.writeCommand(), a.mvCommand(), a.lnCommand(),
-		a.eachCommand("mkdir", "make an object, as mkdir in the mount does",
+		a.lsCommand(), a.treeCommand(), a.findCommand(), a.catCommand(), a.creating(a.writeCommand()), a.mvCommand(), a.lnCommand(),
+		a.creating(a.eachCommand("mkdir", "make an object, as mkdir in the mount does",
 			`Where you make it says what from: layers/NAME, layers/PARENT/children/NAME,
 layers/LAYER/images/NAME, images/NAME, images/IMAGE/containers/NAME,
 containers/NAME or drafts/NAME.`,
-			"  plyfs mkdir images/app/containers/web", fsview.Mkdir),
+			"  plyfs mkdir images/app/containers/web", fsview.Mkdir)),
 		a.eachCommand("rmdir", "delete an object, as rmdir in the mount does", "",
 			"  plyfs rmdir containers/web", fsview.Rmdir),
 		a.eachCommand("rm", "remove a name: a symlink in by-name/", "",
 			"  plyfs rm images/by-name/localhost/hello:old", fsview.Unlink),
 	}
+}
+
+// creating gives --create to a verb with which a store can begin.
+func (a *app) creating(cmd *cobra.Command) *cobra.Command {
+	cmd.Flags().BoolVar(&a.create, "create", false, "make an empty store when there is none")
+	return cmd
 }
 
 // eachCommand is a verb that does one thing to every path that it is given.

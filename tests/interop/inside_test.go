@@ -79,6 +79,8 @@ if [ -e m/version ]; then
 	$b chown 9 m/containers/web/merged/f 2>/dev/null; $b chown 100009 m/containers/web/merged/f 2>/dev/null
 	$b stat -c 'owner %u' m/containers/web/merged/f
 	/plyfs umount m; echo "unmounted $?"
+else
+	/plyfs mkdir --create --root /s/r --runroot /s/x --storage-driver vfs containers/alone; echo "made $?"
 fi
 /plyfs ls --root /s/r --runroot /s/x --storage-driver vfs containers; echo "listed $?"`
 
@@ -151,8 +153,8 @@ $p unshare rm -rf s .local/share/containers 2>/dev/null
 `, bin, filepath.Join(e.dir, "busybox.tar"), insideScript)
 	rest := r.Out
 	for _, w := range []string{
-		"this root lacks CAP_SYS_ADMIN (start the container with `--cap-add SYS_ADMIN`, or work in `unshare -Urm`)\n", "mounted 1\n", "listed 0\n",
-		"mounted 0\ntext\nowner 9\nunmounted 0\n", "web\nlisted 0\n", "web\n", "100008\n",
+		"this root lacks CAP_SYS_ADMIN (start the container with `--cap-add SYS_ADMIN`, or work in `unshare -Urm`)\n", "mounted 1\n", "made 0\n", "alone\n", "listed 0\n",
+		"mounted 0\ntext\nowner 9\nunmounted 0\n", "alone\n", "web\nlisted 0\n", "web\n", "100008\n",
 	} {
 		_, after, ok := strings.Cut(rest, w)
 		if !ok {
