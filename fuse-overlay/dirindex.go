@@ -1,7 +1,6 @@
 package fuseoverlay
 
 import (
-	"cmp"
 	"slices"
 	"sort"
 )
@@ -12,6 +11,8 @@ import (
 // however many readers. Guarded by treeMu.
 type childIndex struct {
 	names nameTable
+	// fill, while the index is being made complete, has what was known before.
+	fill *filling
 	// order has the entries by cookie once complete, removed ones too.
 	order    []*entry
 	complete bool
@@ -38,17 +39,36 @@ func (e *entry) typ() uint32 { return uint32(e.kind) }
 // firstCookie follows "." and "..".
 const firstCookie = 3
 
+// get returns the entry of a name, or nil.
+func (x *childIndex) get(name string) *entry {
+	if e := x.names.get(name); e != nil || x.fill == nil {
+		return e
+	}
+	return x.fill.known.get(name)
+}
+
+// all calls f with each entry.
+func (x *childIndex) all(f func(*entry)) {
+	x.names.all(f)
+	if x.fill != nil {
+		x.fill.known.all(f)
+	}
+}
+
 // add returns the entry of name, a new one if need be.
 func (x *childIndex) add(name string) *entry {
-	if e := x.names.get(name); e != nil {
+	if e := x.get(name); e != nil {
 		return e
 	}
 	x.next = max(x.next, firstCookie)
 	e := &entry{name: name, cookie: x.next}
 	x.next++
 	x.names.put(e)
-	if x.complete {
+	switch {
+	case x.complete:
 		x.order = append(x.order, e)
+	case x.fill != nil:
+		x.fill.late = append(x.fill.late, e)
 	}
 	return e
 }
@@ -62,20 +82,21 @@ func (x *childIndex) bind(name string, n *node) {
 }
 
 // unbind says that no node is known for name; the name itself stays, if the
-// listing is complete.
+// listing is complete or about to be.
 func (x *childIndex) unbind(name string) {
-	e := x.names.get(name)
+	e := x.get(name)
 	if e == nil || e.node == nil {
 		return
 	}
 	e.node = nil
 	x.kids--
-	if !x.complete {
+	if !x.complete && x.fill == nil {
 		x.names.del(e)
 	}
 }
 
-// remove takes the name out of the directory.
+// remove takes the name out of the directory. The index is not being made
+// complete: whoever does that holds the directory's lock for reading.
 func (x *childIndex) remove(name string) {
 	e := x.names.get(name)
 	if e == nil {
@@ -102,23 +123,6 @@ func (x *childIndex) compact() {
 	}
 }
 
-// finish makes the index complete: names holds every name with its type.
-func (x *childIndex) finish(names []dirName) {
-	if x.complete {
-		return
-	}
-	for i := range names {
-		e := x.add(names[i].name)
-		if e.node == nil {
-			e.kind, e.ino = uint16(names[i].typ), names[i].ino
-		}
-	}
-	x.order = make([]*entry, 0, x.names.n)
-	x.names.all(func(e *entry) { x.order = append(x.order, e) })
-	slices.SortFunc(x.order, func(a, b *entry) int { return cmp.Compare(a.cookie, b.cookie) })
-	x.complete = true
-}
-
 // after returns up to len(buf) entries that come after the cookie.
 func (x *childIndex) after(cookie uint64, buf []entry) int {
 	i := sort.Search(len(x.order), func(i int) bool { return x.order[i].cookie > cookie })
@@ -134,11 +138,3 @@ func (x *childIndex) after(cookie uint64, buf []entry) int {
 
 // empty tells whether a complete index has no name.
 func (x *childIndex) empty() bool { return x.names.n == 0 }
-
-// dirName is a name as a listing of the layers finds it; ino 0: to be found; typ
-// 0: to be found by a look-up.
-type dirName struct {
-	name string
-	typ  uint32
-	ino  uint64
-}

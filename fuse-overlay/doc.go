@@ -90,7 +90,7 @@
 //	table.go        nodes by number (nodepages.go), FORGET; giveback.go memory
 //	                goes back to the system
 //	resolve.go      look-ups: search → nodes; dirindex.go listings with cookies,
-//	                nametable.go their names
+//	                dirfill.go how they come to be, nametable.go their names
 //	origin.go       file handles, origin and nlink records, index names: pure
 //	index.go        hard links of lowers: work/index
 //	copyup.go       plan and execution of a copy-up; copyfile.go of a regular
@@ -126,6 +126,10 @@
 // go on reading below, and no directory is blocked by data being copied. Who
 // copies, and who waits for that, stops when its caller is being killed, and for
 // no other signal.
+//
+// A directory's first listing, too, is a channel (childIndex.fill): it is put
+// together under the directory's lock for reading, and treeMu is held for pieces
+// of it only. Look-ups in the directory go on, other listings of it wait.
 //
 // # The writable overlay: order of steps, and what a kill after each leaves
 //

@@ -16,9 +16,13 @@ const few = 8
 
 func (t *nameTable) hash(name string) uint32 { return uint32(maphash.String(t.seed, name)) }
 
+// hashed tells whether the entries have their hashes; in a table of few they are
+// looked through.
+func (t *nameTable) hashed() bool { return len(t.slots) > few }
+
 // get returns the entry of a name, or nil.
 func (t *nameTable) get(name string) *entry {
-	if t.n <= few && len(t.slots) <= few {
+	if !t.hashed() {
 		for _, e := range t.slots[:t.n] {
 			if e.name == name {
 				return e
@@ -40,15 +44,20 @@ func (t *nameTable) slot(h uint32) int { return int(h) & (len(t.slots) - 1) }
 func (t *nameTable) after(i int) int { return (i + 1) & (len(t.slots) - 1) }
 
 // put adds an entry, whose name is new.
-func (t *nameTable) put(e *entry) {
-	if len(t.slots) <= few && t.n < few {
+func (t *nameTable) put(e *entry) { t.adopt(e, false) }
+
+// adopt is put; hashed says that e has its hash, which then is only read.
+func (t *nameTable) adopt(e *entry, hashed bool) {
+	if !t.hashed() && t.n < few {
 		t.slots = append(t.slots, e)
 		t.n++
 		return
 	}
 	switch {
-	case len(t.slots) <= few:
-		t.seed = maphash.MakeSeed()
+	case !t.hashed():
+		if t.seed == (maphash.Seed{}) {
+			t.seed = maphash.MakeSeed()
+		}
 		for _, old := range t.slots {
 			old.hash = t.hash(old.name)
 		}
@@ -56,9 +65,38 @@ func (t *nameTable) put(e *entry) {
 	case t.n >= len(t.slots)/4*3:
 		t.resize(2 * len(t.slots))
 	}
-	e.hash = t.hash(e.name)
+	if !hashed {
+		e.hash = t.hash(e.name)
+	}
 	t.place(e)
 	t.n++
+}
+
+// reserve makes an empty table, which has its seed, large enough for n entries.
+func (t *nameTable) reserve(n int) {
+	if n <= few {
+		return
+	}
+	slots := 4 * few
+	for n >= slots/4*3 {
+		slots *= 2
+	}
+	t.slots = make([]*entry, slots)
+}
+
+// replace puts an entry in the place of one of the same name.
+func (t *nameTable) replace(old, e *entry) {
+	i := 0
+	if t.hashed() {
+		e.hash = old.hash
+		i = t.slot(e.hash)
+	}
+	for t.slots[i] != old {
+		if i++; i == len(t.slots) {
+			i = 0
+		}
+	}
+	t.slots[i] = e
 }
 
 func (t *nameTable) place(e *entry) {
@@ -83,7 +121,7 @@ func (t *nameTable) resize(slots int) {
 // del takes an entry out, which is in it.
 func (t *nameTable) del(e *entry) {
 	t.n--
-	if len(t.slots) <= few {
+	if !t.hashed() {
 		for i, have := range t.slots {
 			if have == e {
 				copy(t.slots[i:], t.slots[i+1:])

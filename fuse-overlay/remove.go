@@ -82,7 +82,7 @@ func (o *Overlay) linkedUp(ctx context.Context, n *node) error {
 func (o *Overlay) boundTo(n, dir *node, name string) bool {
 	o.treeMu.Lock()
 	defer o.treeMu.Unlock()
-	e := dir.dir.idx.names.get(name)
+	e := dir.dir.idx.get(name)
 	return e != nil && e.node == n
 }
 

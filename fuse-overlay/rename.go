@@ -496,7 +496,7 @@ func (o *Overlay) moved(n, to *node, d *safefs.Dir, name string, redirected bool
 		}
 		c.setStack(c.stack()[:1])
 		o.treeMu.Lock()
-		c.dir.idx.names.all(func(e *entry) {
+		c.dir.idx.all(func(e *entry) {
 			if e.node != nil && e.node.isDir() {
 				todo = append(todo, e.node)
 			}

@@ -88,7 +88,7 @@ func (o *Overlay) intern(dir *node, name string, hits []hit) (*node, safefs.Stat
 		return nil, safefs.Stat{}, err
 	}
 	o.treeMu.Lock()
-	if e := dir.dir.idx.names.get(name); e != nil && e.node != nil { // another look-up was faster
+	if e := dir.dir.idx.get(name); e != nil && e.node != nil { // another look-up was faster
 		e.node.lookups++
 		old := e.node
 		o.treeMu.Unlock()
@@ -255,10 +255,32 @@ func (o *Overlay) complete(ctx context.Context, dir *node) error {
 	if err != nil {
 		return err
 	}
-	o.treeMu.Lock()
-	defer o.treeMu.Unlock()
-	dir.dir.idx.finish(names)
+	o.fill(dir, names)
 	return nil
+}
+
+// fill makes dir's index complete with what a listing found, or waits for who is
+// at it. dir's lock is held, for reading, since before the listing.
+func (o *Overlay) fill(dir *node, names []dirName) {
+	x := &dir.dir.idx
+	o.treeMu.Lock()
+	f, mine := x.fill, x.fill == nil && !x.complete
+	if mine {
+		f = x.begin()
+	}
+	o.treeMu.Unlock()
+	if !mine {
+		if f != nil {
+			<-f.done
+		}
+		return
+	}
+	f.build(names)
+	for more := true; more; {
+		o.treeMu.Lock()
+		more = x.join(f)
+		o.treeMu.Unlock()
+	}
 }
 
 // list reads the names from the layers, with dir's lock held. Inode numbers
@@ -329,7 +351,7 @@ func (o *Overlay) numberOf(ctx context.Context, dir *node, name string) (uint64,
 	}
 	o.treeMu.Lock()
 	defer o.treeMu.Unlock()
-	if e := dir.dir.idx.names.get(name); e != nil && e.ino == 0 {
+	if e := dir.dir.idx.get(name); e != nil && e.ino == 0 {
 		e.ino = n.ino
 	}
 	return n.ino, nil

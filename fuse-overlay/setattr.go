@@ -302,14 +302,15 @@ func (o *Overlay) fsync(n *node, dataOnly bool) error {
 		return err
 	}
 	if n.lacksData() {
-		return o.withUpper(n, func(a access) error {
-			fd, err := openAccess(a, unix.O_RDONLY)
-			if err != nil {
-				return err
-			}
-			defer closeFDs([]int{fd})
-			return retryEINTR(func() error { return unix.Fsync(fd) })
-		})
+		fd := -1
+		if err := o.withUpper(n, func(a access) (err error) {
+			fd, err = openAccess(a, unix.O_RDONLY)
+			return err
+		}); err != nil {
+			return err
+		}
+		defer closeFDs([]int{fd})
+		return retryEINTR(func() error { return unix.Fsync(fd) }) // a disk's time: without locks
 	}
 	b, err := o.open(n, false)
 	if err != nil {

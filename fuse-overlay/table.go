@@ -166,7 +166,7 @@ func (o *Overlay) unbindLocked(n *node, dir *node, name string) bool {
 func (o *Overlay) known(dir *node, name string) (n *node, absent bool) {
 	o.treeMu.Lock()
 	defer o.treeMu.Unlock()
-	e := dir.dir.idx.names.get(name)
+	e := dir.dir.idx.get(name)
 	if e == nil {
 		return nil, dir.dir.idx.complete
 	}
