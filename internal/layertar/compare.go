@@ -67,7 +67,7 @@ func (c *compare) tell(ev *event) error {
 		h.quiet = true
 		out := *h
 		out.quiet = false
-		if err := c.yield(&out); err != nil {
+		if err := c.yield(&out); err != nil && !vanished(err) { // what was in it is told
 			return err
 		}
 	}
@@ -91,7 +91,11 @@ func (c *compare) dir(path string, a, b *udir) error {
 		if err != nil || (n == nil && o == nil) {
 			return err
 		}
-		if err := c.pair(path, a, b, n, o); err != nil {
+		err = c.pair(path, a, b, n, o)
+		if vanished(err) && o != nil {
+			err = c.gone(path, a, o)
+		}
+		if err != nil && !vanished(err) {
 			return err
 		}
 	}
@@ -139,26 +143,33 @@ func (c *compare) gone(path string, a *udir, o *uentry) error {
 
 // descend tells an entry and, for a directory, what is in it.
 func (c *compare) descend(ev *event, a, b *udir, o *uentry) error {
-	if err := c.tell(ev); err != nil || !ev.ent.st.IsDir() {
-		return err
+	if !ev.ent.st.IsDir() {
+		return c.tell(ev)
 	}
-	return c.into(ev, a, b, o)
+	return c.into(ev, a, b, o, c.tell)
 }
 
 // holding goes into a directory that is told only if something in it is.
 func (c *compare) holding(ev *event, a, b *udir, o *uentry) error {
 	c.held = append(c.held, ev)
-	err := c.into(ev, a, b, o)
+	err := c.into(ev, a, b, o, nil)
 	c.held = c.held[:len(c.held)-1]
 	return err
 }
 
-func (c *compare) into(ev *event, a, b *udir, o *uentry) (err error) {
+// into opens a directory, tells it with tell, if that is not nil, and compares
+// what is in it: one that has vanished is not told.
+func (c *compare) into(ev *event, a, b *udir, o *uentry, tell func(*event) error) (err error) {
 	sub, err := c.u.open(a, ev.ent)
 	if err != nil {
 		return err
 	}
 	defer closing(&err, sub.close)
+	if tell != nil {
+		if err := tell(ev); err != nil {
+			return err
+		}
+	}
 	old := &udir{}
 	if o != nil {
 		if old, err = c.old.open(b, o); err != nil {
@@ -229,7 +240,7 @@ func sameXattrs(n, o *uentry, buf []byte) (bool, error) {
 	}
 	a, _, err := exportXattrs(n, buf)
 	if err != nil {
-		return false, err
+		return false, ofEntry(err)
 	}
 	b, _, err := exportXattrs(o, buf)
 	if err != nil {

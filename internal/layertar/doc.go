@@ -45,6 +45,13 @@
 // parts of 64 entries; names take a few bytes each, whatever else a directory has, and
 // long lists are made one at a time (union.many, under which nothing is locked).
 //
+// The tree may be a running container's. What goes away, or gives its name to
+// something else, between the listing and the first byte that is told of it is
+// passed over as if it had not been listed (vanish.go): in a comparison it is
+// a deletion. A regular file that another one replaces is told as the new one
+// where that shows, and a file that shrinks is filled up with zeros. Hard links
+// lead to names that were written only.
+//
 // # Locks
 //
 //	Push.writeMu → flow.mu

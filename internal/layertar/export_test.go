@@ -1,7 +1,9 @@
 package layertar
 
 import (
+	"context"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"io"
 )
@@ -48,4 +50,31 @@ func Members(r io.Reader, lim Limits) ([]string, error) {
 		}
 		out = append(out, fmt.Sprintf("%q %q %c %d %d:%d %d %x", h.name, h.link, h.typ, h.size, h.uid, h.gid, h.mtime.UnixNano(), sha256.Sum256(data)))
 	}
+}
+
+// GenerateWith is Generate with a function that is called with each path that
+// is about to be written.
+func GenerateWith(w io.Writer, s Source, before func(path string)) error {
+	g := newGenerator(w, &s)
+	err := walkSource(context.Background(), &s, askDirs|askFiles, func(e *event) error {
+		before(e.path)
+		return g.event(e)
+	})
+	if err == nil {
+		err = g.end()
+	}
+	return errors.Join(err, g.links.Close())
+}
+
+// WalkFiles is the walk of Size, which stats no directory; with dirs that of
+// Changes.
+func WalkFiles(s Source, dirs bool, yield func(path string)) error {
+	ask := askFiles
+	if dirs {
+		ask = askKinds
+	}
+	return walkSource(context.Background(), &s, ask, func(e *event) error {
+		yield(e.path)
+		return nil
+	})
 }

@@ -61,24 +61,40 @@ func (g *generator) event(e *event) error {
 	return nil
 }
 
+// file writes an entry. Where another regular file has taken the name of one
+// meanwhile, as programs replace theirs, that is written; an empty one may be a mark.
 func (g *generator) file(e *event) error {
+	err := g.member(e)
+	if !vanished(err) || e.ent.st.Type() != unix.S_IFREG {
+		return err
+	}
+	ev, ent := *e, *e.ent
+	ev.ent = &ent
+	var gone error
+	if ent.st, gone = ent.dir.Stat(ent.name); gone != nil || ent.st.Type() != unix.S_IFREG || ent.st.Size == 0 {
+		return err
+	}
+	return g.member(&ev)
+}
+
+func (g *generator) member(e *event) error {
 	st := &e.ent.st
 	if st.Type() == unix.S_IFSOCK {
 		return nil
 	}
 	h := &tar.Header{Name: e.path, Mode: int64(st.Mode), ModTime: wholeSeconds(st.Mtime)}
 	if err := g.owner(h, e); err != nil {
-		return err
+		return ofEntry(err)
 	}
 	if st.Nlink > 1 && !st.IsDir() {
-		first, again, err := g.links.First(st.Dev, st.Ino, e.path)
+		first, again, err := g.links.Find(st.Dev, st.Ino)
 		if err != nil {
 			return err
 		}
 		if again {
 			h.Typeflag, h.Linkname = tar.TypeLink, first
 			if _, err := g.xattrs(h, e.ent); err != nil { // as the peers repeat them
-				return err
+				return ofEntry(err)
 			}
 			return g.tw.WriteHeader(h)
 		}
@@ -90,7 +106,18 @@ func (g *generator) file(e *event) error {
 		return g.regular(h, e)
 	}
 	if _, err := g.xattrs(h, e.ent); err != nil {
-		return err
+		return ofEntry(err)
+	}
+	return g.header(h, e)
+}
+
+// header writes what is no hard link. From now on other names of the file can
+// be links to it, and whatever fails ends the diff.
+func (g *generator) header(h *tar.Header, e *event) error {
+	if st := &e.ent.st; st.Nlink > 1 && !st.IsDir() {
+		if _, _, err := g.links.First(st.Dev, st.Ino, e.path); err != nil {
+			return err
+		}
 	}
 	return g.tw.WriteHeader(h)
 }
@@ -108,6 +135,9 @@ func (g *generator) kind(h *tar.Header, e *event) (err error) {
 	case unix.S_IFLNK:
 		h.Typeflag = tar.TypeSymlink
 		h.Linkname, err = e.ent.dir.Readlink(e.ent.name)
+		if err = ofEntry(err); errors.Is(err, syscall.EINVAL) { // no symlink by now
+			err = &vanishedError{err}
+		}
 	case unix.S_IFIFO:
 		h.Typeflag = tar.TypeFifo
 	case unix.S_IFCHR, unix.S_IFBLK:
@@ -209,9 +239,18 @@ func (g *generator) xattrs(h *tar.Header, e *uentry) (meta bool, err error) {
 func (g *generator) regular(h *tar.Header, e *event) (err error) {
 	f, err := e.ent.dir.OpenFile(e.ent.name)
 	if err != nil {
-		return err
+		return ofEntry(err)
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
+	if e.ent.st.Nlink > 1 { // it stands for all its names
+		st, err := f.Stat()
+		if err != nil {
+			return err
+		}
+		if st.Ino != e.ent.st.Ino || st.Dev != e.ent.st.Dev || st.Type() != unix.S_IFREG {
+			return &vanishedError{syscall.ESTALE}
+		}
+	}
 	ent := *e.ent
 	ent.listed = true
 	if ent.names, err = f.ListxattrTo(g.buf); err != nil && !errors.Is(err, syscall.EOPNOTSUPP) {
@@ -219,14 +258,14 @@ func (g *generator) regular(h *tar.Header, e *event) (err error) {
 	}
 	meta, err := g.xattrs(h, &ent)
 	if err != nil {
-		return err
+		return ofEntry(err)
 	}
 	if meta {
 		if f, err = g.metacopy(e, f); err != nil {
-			return err
+			return ofEntry(err)
 		}
 	}
-	if err := g.tw.WriteHeader(h); err != nil {
+	if err := g.header(h, e); err != nil {
 		return err
 	}
 	if !meta && e.ent.st.Blocks >= uint64(h.Size+511)/512 {
@@ -249,7 +288,8 @@ func (g *generator) metacopy(e *event, f *safefs.File) (*safefs.File, error) {
 }
 
 // content writes size bytes of f, holes without reading them. A file that
-// shrinks meanwhile is filled up with zeros, one that grows is cut off.
+// shrinks meanwhile, or is of another type by now, is filled up with zeros, one
+// that grows is cut off.
 func (g *generator) content(f *safefs.File, size int64) error {
 	for off := int64(0); off < size; {
 		data, hole := size, size
@@ -294,7 +334,7 @@ func (g *generator) data(f *safefs.File, from, to int64) error {
 	for from < to {
 		n, err := f.ReadAt(g.buf[:min(int64(len(g.buf)), to-from)], from)
 		if n == 0 {
-			if errors.Is(err, io.EOF) {
+			if errors.Is(err, io.EOF) || errors.Is(err, syscall.EISDIR) || errors.Is(err, syscall.ESPIPE) {
 				return g.zeros(to - from)
 			}
 			return err

@@ -137,6 +137,9 @@ func (u *union) share(p *part) (*share, error) {
 	if s.alone {
 		u.many.Unlock()
 	}
+	if errors.Is(err, syscall.ENOENT) { // removed since it was opened, and thus empty
+		err = nil
+	}
 	return s, err
 }
 
@@ -183,7 +186,9 @@ func (s *share) next(l *listed) (ok bool, err error) {
 		case l.white:
 			return true, nil
 		default:
-			l.white, err = s.u.isMark(s.p, name, &l.st)
+			if l.white, err = s.u.isMark(s.p, name, &l.st); errors.Is(err, syscall.ENOENT) {
+				continue
+			}
 			return err == nil, err
 		}
 	}

@@ -145,7 +145,7 @@ func (w *nativeWalk) dir(path string, p *part, low *below) error {
 		} else {
 			err = w.entry(ev)
 		}
-		if err != nil {
+		if err != nil && !vanished(err) {
 			return err
 		}
 	}
@@ -182,7 +182,7 @@ func (w *nativeWalk) entry(ev *event) error {
 func (w *nativeWalk) subdir(ev *event, low *below) (err error) {
 	d, err := ev.ent.dir.OpenDirToRead(ev.ent.name)
 	if err != nil {
-		return err
+		return ofEntry(err)
 	}
 	defer closing(&err, d.Close)
 	sub, err := w.all.part(d, 0)

@@ -313,7 +313,7 @@ func (u *union) gather(out, dir *udir, e *uentry) error {
 		}
 		next, stop, err := u.enter(out, p, name)
 		if err != nil || stop {
-			return err
+			return err // of the topmost share, the only one that a mount changes, maybe an entry's
 		}
 		if i < len(dir.parts)-1 && u.hiddenBelow(p, name) {
 			return nil
@@ -342,7 +342,7 @@ func (u *union) hiddenBelow(p *part, name string) bool {
 func (u *union) enter(out *udir, p *part, name string) (next string, stop bool, err error) {
 	d, err := u.openDir(p.d, name)
 	if err != nil {
-		return "", false, err
+		return "", false, ofEntry(err)
 	}
 	sub := part{d: d, layer: p.layer, unread: true}
 	if u.lists || p.layer < len(u.roots)-1 || u.style == whiteout.Files {

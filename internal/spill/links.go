@@ -35,19 +35,34 @@ type inode struct{ dev, ino uint64 }
 // First returns the name that the file was first given with, and true; or
 // notes name as the first one.
 func (l *Links) First(dev, ino uint64, name string) (first string, again bool, err error) {
-	for h := maphash.Comparable(l.seed, inode{dev, ino}); ; h++ {
+	first, again, h, err := l.find(dev, ino)
+	if again || err != nil {
+		return first, again, err
+	}
+	return "", false, l.note(h, dev, ino, name)
+}
+
+// Find is First for a name that is not to be noted yet, or never.
+func (l *Links) Find(dev, ino uint64) (first string, again bool, err error) {
+	first, again, _, err = l.find(dev, ino)
+	return first, again, err
+}
+
+// find returns the file's first name, or the hash under which there is none.
+func (l *Links) find(dev, ino uint64) (first string, again bool, h uint64, err error) {
+	for h = maphash.Comparable(l.seed, inode{dev, ino}); ; h++ {
 		at, ok := l.mem[h]
 		if !ok {
 			if at, ok, err = l.r.find(h); err != nil {
-				return "", false, err
+				return "", false, h, err
 			}
 		}
 		if !ok {
-			return "", false, l.note(h, dev, ino, name)
+			return "", false, h, nil
 		}
 		first, same, err := l.record(at, dev, ino)
 		if same || err != nil {
-			return first, same, err
+			return first, same, h, err
 		}
 	}
 }
