@@ -16,13 +16,15 @@ LDFLAGS := -s -w -X main.version=$(VERSION)
 LINT := bin/tools/golangci-lint
 # How long `make fuzz` spends on each fuzz target.
 FUZZTIME ?= 20s
+# How long each of the three stresses of `make test-long` works on a mount.
+STRESSTIME ?= 200s
 # For `make bench-streams`: -rounds 9, -slopes 1000000, -only apply, …
 # For `make bench-overlay`: -on tmpfs, -only untar,find, -rounds 3, -with kernel,ours, -write docs/benchmarks.md, …
 BENCHFLAGS ?=
 
 .PHONY: help
 help: ## list the targets
-	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: run
 run: ## build, make a private demo store, mount it and show a short tour
@@ -41,10 +43,18 @@ test: ## unit tests under the race detector, and those that mount
 	@$(GO) run ./tests/report -- $(GO) test -race -timeout 15m ./...
 
 .PHONY: test-long
-test-long: ## the same with the long runs (minutes of concurrency, more cases)
+test-long: ## the same with the long runs (hours: ten minutes of stress, more cases), and the stress of a fuse-overlay built with -race
 	@scripts/need.sh test
 	@$(MAKE) --no-print-directory build-binary
-	@PLYFS_LONG=1 $(GO) run ./tests/report -- $(GO) test -race -timeout 60m ./...
+	@PLYFS_LONG=1 PLYFS_STRESS=$(STRESSTIME) $(GO) run ./tests/report -- $(GO) test -race -count 1 -timeout 120m ./...
+	@$(MAKE) --no-print-directory test-stress-race
+
+.PHONY: test-stress-race
+test-stress-race: ## only the stress of a fuse-overlay built with -race, which fails at its first report
+	@scripts/need.sh test
+	@CGO_ENABLED=1 $(GO) build -race -o $(BIN)/race/ ./cmd/fuse-overlay
+	@PLYFS_FUSE_OVERLAY=$(abspath $(BIN)/race/fuse-overlay) PLYFS_STRESS=$(STRESSTIME) \
+		$(GO) run ./tests/report -- $(GO) test -count 1 -timeout 60m -run '^(TestFsx|TestTrees|TestStressNG)$$' ./tests/conformance
 
 .PHONY: test-interop
 test-interop: ## only the tests that run podman, buildah, skopeo and containers-storage

@@ -11,5 +11,7 @@
 //
 // bugs_test.go holds the field's historical bugs as cases, each with the public
 // address of its report. Nothing here knows how the filesystem under test is
-// made: PLYFS_FUSE_OVERLAY names another program to be run in place of ours.
+// made: PLYFS_FUSE_OVERLAY names another program to be run in place of ours. One
+// that is built with -race has its reports in a file, and the tests fail when
+// there is one, although the program runs in the background (race_test.go).
 package conformance

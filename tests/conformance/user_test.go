@@ -41,7 +41,7 @@ func TestAsUser(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	env := []string{"PLYFS_LONG=" + os.Getenv("PLYFS_LONG"), "PLYFS_FUSE_OVERLAY=" + path}
+	env := []string{"PLYFS_LONG=" + os.Getenv("PLYFS_LONG"), "PLYFS_FUSE_OVERLAY=" + path, "GORACE=" + os.Getenv("GORACE")}
 	for how, before := range userWays {
 		t.Run(how, func(t *testing.T) {
 			t.Parallel()

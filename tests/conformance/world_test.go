@@ -132,7 +132,16 @@ func TestMain(m *testing.M) {
 		os.Exit(1)
 	}
 	binDir = dir
+	races := filepath.Join(dir, "races")
+	if err := logRaces(races); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
 	code := fusetest.Main(m)
+	if found, err := racesIn(races); found != "" || err != nil {
+		fmt.Fprintf(os.Stderr, "FAIL: the race detector's reports: %v\n%s\n", err, found)
+		code = 1
+	}
 	if err := os.RemoveAll(dir); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		code = 1
