@@ -45,9 +45,31 @@ func disks() []disk {
 			"longest-names":           "names of over 251 bytes cannot be removed",
 			"bug-kernel-lists-ghosts": "the kernel takes no overlay as an upper",
 		}},
+		{name: "ours", long: true, mount: nested, known: map[string]string{
+			"bug-kernel-lists-ghosts": "the kernel takes no FUSE mount as an upper",
+		}},
 		{name: "xfs", long: true, mount: image("mkfs.xfs", "-q"), known: map[string]string{"statfs": "it is the upper's", "symlink-long": "xfs has symlinks of up to 1024 bytes"}},
 		{name: "btrfs", long: true, mount: image("mkfs.btrfs", "-q"), known: map[string]string{"statfs": "it is the upper's"}},
 		{name: "ext4", long: true, mount: image("mkfs.ext4", "-q"), known: map[string]string{"statfs": "it is the upper's"}},
+	}
+}
+
+// nested mounts ours, as in a container in a container: whiteouts on it are
+// files with an attribute.
+func nested(t *testing.T, dir string) {
+	path, err := ours()
+	if err != nil {
+		t.Fatal(err)
+	}
+	base := t.TempDir()
+	for _, d := range []string{"l", "u", "w"} {
+		if err := os.Mkdir(filepath.Join(base, d), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	opts := fmt.Sprintf("lowerdir=%[1]s/l,upperdir=%[1]s/u,workdir=%[1]s/w,suid,dev", base)
+	if out, err := exec.Command(path, "-o", opts, dir).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
 	}
 }
 
