@@ -69,8 +69,18 @@ func run(args []string, std stdio) int {
 		return int(status)
 	}
 	fmt.Fprintf(std.err, "plyfs: %s\n", sentence(err))
+	var cannot cannotList
+	if errors.As(err, &cannot) {
+		return 2
+	}
 	return 1
 }
+
+// cannotList is that ls cannot show an argument: its status is 2, as the other
+// ls ends in the mount.
+type cannotList struct{ error }
+
+func (c cannotList) Unwrap() error { return c.error }
 
 // refuseEmpty refuses an empty name of the store: most likely a variable that
 // was not set, which must not mean the machine's own.

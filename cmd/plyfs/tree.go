@@ -86,6 +86,9 @@ func (a *app) lsCommand() *cobra.Command {
 	var owners string
 	cmd := &cobra.Command{
 		Use: "ls [PATH]...", Short: "list a directory of the tree, without a mount",
+		Long: `ls lists directories of the tree, without a mount. The exit status is 2 when
+one of them cannot be listed, as that of ls in the mount; the others are listed
+all the same.`,
 		Example: "  plyfs ls\n  plyfs ls -l images layers",
 		Args:    wantArgs(0, -1, "paths in the tree"),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -98,10 +101,12 @@ func (a *app) lsCommand() *cobra.Command {
 			}
 			return a.withTreeAs(cmd.Context(), o, func(root vnode.Node) error {
 				out := bufio.NewWriter(a.out)
+				var errs []error
 				for n, path := range args {
 					list, err := fsview.List(cmd.Context(), root, path)
 					if err != nil {
-						return errors.Join(fmt.Errorf("ls %s: %w", path, err), out.Flush())
+						errs = append(errs, cannotList{fmt.Errorf("ls %s: %w", path, err)})
+						continue
 					}
 					if len(args) > 1 {
 						fmt.Fprintf(out, "%s%s:\n", strings.Repeat("\n", min(n, 1)), path)
@@ -110,7 +115,7 @@ func (a *app) lsCommand() *cobra.Command {
 						printEntry(out, a.numbered(e), long)
 					}
 				}
-				return out.Flush()
+				return errors.Join(append(errs, out.Flush())...)
 			})
 		},
 	}
@@ -148,12 +153,13 @@ func (a *app) catCommand() *cobra.Command {
 		Args:    wantArgs(1, -1, "one path or more in the tree"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.withTree(cmd.Context(), func(root vnode.Node) error {
+				var errs []error
 				for _, path := range args {
 					if _, err := fsview.ReadFile(cmd.Context(), root, path, a.out); err != nil {
-						return fmt.Errorf("cat %s: %w", path, err)
+						errs = append(errs, fmt.Errorf("cat %s: %w", path, err))
 					}
 				}
-				return nil
+				return errors.Join(errs...)
 			})
 		},
 	}
