@@ -62,7 +62,7 @@ func (c *claims) take(what, path string, d *safefs.Dir, ending func() bool) erro
 			return nil // or the filesystem has no locks
 		case time.Since(start) < mountVanishes:
 		case !ending():
-			return errno.New(errno.ErrInUse, "%s %s is used by another mount: unmount that first, or give each mount an upperdir and a workdir of its own", what, path)
+			return errno.New(errno.ErrInUse, "%s %s is used by another mount, here or in another mount namespace (such as that of a rootless plyfs mount that is older than podman's: `echo umount > containers/NAME/ctl` there): unmount that first, or give each mount an upperdir and a workdir of its own", what, path)
 		case time.Since(start) > serverEnds:
 			return errno.New(errno.ErrInUse, "%s %s is used by the server of a mount that is gone, which has not ended for %v: see what it waits for (the upper's filesystem?), and end it", what, path, serverEnds)
 		}

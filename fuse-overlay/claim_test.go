@@ -19,7 +19,7 @@ func TestUpperIsTakenOnce(t *testing.T) {
 	fusetest.Must(t, "mkdir $1/u2 $1/w2 $1/m2", r.dir)
 	for what, c := range map[string]MountConfig{
 		"workdir " + r.dir + "/w is used by another mount":  {Lower: r.lowers, Upper: r.config.Upper, Work: r.config.Work},
-		"workdir " + r.dir + "/w is used by another mount:": {Lower: r.lowers, Upper: r.dir + "/u2", Work: r.config.Work},
+		"workdir " + r.dir + "/w is used by another mount,": {Lower: r.lowers, Upper: r.dir + "/u2", Work: r.config.Work},
 		"upperdir " + r.dir + "/u is used by another mount": {Lower: r.lowers, Upper: r.config.Upper, Work: r.dir + "/w2"},
 	} {
 		s, err := Mount(c, r.dir+"/m2")
