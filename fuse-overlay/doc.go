@@ -23,6 +23,7 @@
 //	merge.go    the search through the layers, as decisions: pure
 //	probe.go    what one layer has under one name: the system calls for merge
 //	lookup.go   the search carried out: places → spots → nodes
+//	bare.go     mounts inside layers are not seen
 //	place.go    places and the bounded cache of their descriptors
 //	node.go     the node types; attr.go, xattr.go, handle.go their methods
 //	moved.go    positions of files, and of those that others move

@@ -39,7 +39,7 @@ func (o *Overlay) findMapped() error {
 		}
 		if err := l.root.with(func(d *safefs.Dir) error {
 			st, err := d.Stat(".")
-			if err != nil || !all[st.Mnt] {
+			if err != nil || !all[l.given] {
 				return err
 			}
 			if o.mapped == nil {

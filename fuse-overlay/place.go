@@ -31,6 +31,8 @@ type place struct {
 	dev, ino uint64
 	// xwhiteouts: files with a whiteout attribute may be inside.
 	xwhiteouts bool
+	// empty: another filesystem is mounted on it; see bare.go.
+	empty bool
 	// moved, once set, is where an upper directory is now, instead of up and
 	// name. It is set with renameMu held for writing.
 	moved atomic.Pointer[spot]
@@ -282,6 +284,9 @@ func (p *place) openIn(above *held) (*held, error) {
 		dir, err = p.openRoot()
 	} else {
 		_, name := p.loc()
+		if p.empty {
+			name = "." // what is mounted there would be in use
+		}
 		if dir, err = above.dir.OpenDir(name); gone(err) {
 			err = fmt.Errorf("directory %q is gone: %w", name, syscall.ESTALE)
 		}
@@ -306,15 +311,22 @@ func (p *place) openRoot() (*safefs.Dir, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := p.learnRoot(dir); err != nil {
+	st, err := dir.Stat(".")
+	if err == nil && p.isBare() {
+		dir, err = bare(dir)
+	}
+	if err == nil {
+		err = p.learnRoot(dir, st.Mnt)
+	}
+	if err != nil {
 		return nil, errors.Join(err, dir.Close())
 	}
 	return dir, nil
 }
 
 // learnRoot sets the layer's rootFacts, once: later openings find readers at
-// work.
-func (p *place) learnRoot(dir *safefs.Dir) error {
+// work. given is the mount that the layer's path led to.
+func (p *place) learnRoot(dir *safefs.Dir, given uint64) error {
 	c := p.tree.cache
 	c.mu.Lock()
 	known := p.layer.known
@@ -326,6 +338,11 @@ func (p *place) learnRoot(dir *safefs.Dir) error {
 	if err != nil {
 		return err
 	}
+	st, err := dir.Stat(".")
+	if err != nil {
+		return err
+	}
+	facts.given, facts.mount = given, st.Mnt
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if !p.layer.known {
@@ -343,6 +360,9 @@ type rootFacts struct {
 	opaque bool
 	// xwhiteouts is the mark of that name.
 	xwhiteouts bool
+	// given is the mount that the layer's path led to; mount is the one that it
+	// is read on, perhaps a clone of that.
+	given, mount uint64
 }
 
 func (p *place) readRoot(dir *safefs.Dir) (rootFacts, error) {

@@ -17,19 +17,29 @@ type hit struct {
 	st safefs.Stat
 	// naked: a regular file that was found to have no extended attribute.
 	naked bool
+	// covered: a directory on which another filesystem is mounted.
+	covered bool
 }
 
 // enter makes a hit that is a directory a place.
 func (h *hit) enter() *place {
-	return &place{
+	p := &place{
 		tree: h.place.tree, layer: h.place.layer, up: h.place, name: h.name,
-		dev: h.st.Dev, ino: h.st.Ino, xwhiteouts: h.opacity == xwhiteouts,
+		dev: h.st.Dev, ino: h.st.Ino, xwhiteouts: h.opacity == xwhiteouts, empty: h.covered,
 	}
+	if p.empty {
+		p.dev, p.ino = p.up.dev, p.up.ino // see openIn
+	}
+	return p
 }
 
 // probe looks at name in p, marks included. Those of directories in the bottom
 // layer mean nothing and are not read. What it sees goes to at.
 func (p *place) probe(name string, at *hit) error {
+	if p.empty {
+		*at = hit{spot: spot{p, name}}
+		return nil
+	}
 	h, err := p.enter()
 	if err != nil {
 		return err
@@ -45,6 +55,9 @@ func (p *place) probe(name string, at *hit) error {
 		return p.layer.explain(err)
 	}
 	at.kind = kindOf(&at.st)
+	if at.covered = at.kind == directory && p.covered(&at.st); at.covered {
+		return p.layer.explain(at.likeAbove(h.dir))
+	}
 	if !p.tree.last(p) || at.kind == regular { // a metacopy has no data there either
 		err = p.readMarks(h.dir, at)
 	}

@@ -59,6 +59,9 @@ func (l *listing) hideBelow(p *place) bool {
 
 // layer adds what p has.
 func (l *listing) layer(ctx context.Context, p *place, dir *safefs.Dir) error {
+	if p.empty {
+		return nil
+	}
 	n := 0
 	return dir.ReadDir(func(e safefs.Entry) error {
 		if n++; n%checkEvery == 0 && ctx.Err() != nil {
