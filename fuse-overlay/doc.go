@@ -24,7 +24,7 @@
 //	probe.go    what one layer has under one name: the system calls for merge
 //	lookup.go   the search carried out: places → spots → nodes
 //	bare.go     mounts inside layers are not seen
-//	place.go    places and the bounded cache of their descriptors
+//	place.go    places and the bounded cache of their descriptors; walk.go all below one
 //	node.go     the node types; attr.go, xattr.go, handle.go their methods
 //	moved.go    positions of files, and of those that others move
 //	readdir.go  listing of a merged directory

@@ -105,11 +105,7 @@ func newOverlay(c MountConfig) (_ *Overlay, err error) {
 		return nil, err
 	}
 	if c.Upper != "" {
-		err := o.tree.layers[0].root.with(func(d *safefs.Dir) (err error) {
-			o.quota, err = newQuota(&o.c, o.work, d)
-			return err
-		})
-		if err != nil {
+		if o.quota, err = newQuota(&o.c, o.work, o.tree.layers[0].root); err != nil {
 			return nil, err
 		}
 	}

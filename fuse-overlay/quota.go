@@ -2,7 +2,6 @@ package fuseoverlay
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"sync"
 	"syscall"
@@ -34,7 +33,7 @@ type quota struct {
 }
 
 // newQuota counts what is there. Nil when nothing is bounded.
-func newQuota(c *MountConfig, w *work, upper *safefs.Dir) (*quota, error) {
+func newQuota(c *MountConfig, w *work, upper *place) (*quota, error) {
 	if c.MaxBytes == 0 && c.MaxFiles == 0 {
 		return nil, nil
 	}
@@ -45,39 +44,29 @@ func newQuota(c *MountConfig, w *work, upper *safefs.Dir) (*quota, error) {
 	return q, nil
 }
 
-// count takes d and all below it in. It holds as many descriptors as the tree
-// is deep.
-func (q *quota) count(d *safefs.Dir) error {
-	st, err := d.Stat(".")
-	if err != nil {
-		return err
-	}
-	q.set(&st)
-	var dirs []string
-	err = d.ReadDir(func(e safefs.Entry) error {
-		st, err := d.Stat(e.Name)
-		switch {
-		case absent(err):
-			return nil
-		case err != nil:
-			return err
-		case st.Type() == unix.S_IFDIR:
-			dirs = append(dirs, e.Name)
-		case !q.work.isWhiteout(d, e.Name, &st):
-			q.set(&st)
-		}
-		return nil
-	})
-	for _, name := range dirs {
+// count takes the directory p and all below it in.
+func (q *quota) count(p *place) error {
+	return p.walk(func(d *safefs.Dir, below func(string, *safefs.Stat)) error {
+		st, err := d.Stat(".")
 		if err != nil {
 			return err
 		}
-		var sub *safefs.Dir
-		if sub, err = d.OpenDir(name); err == nil {
-			err = errors.Join(q.count(sub), sub.Close())
-		}
-	}
-	return err
+		q.set(&st)
+		return d.ReadDir(func(e safefs.Entry) error {
+			st, err := d.Stat(e.Name)
+			switch {
+			case absent(err):
+				return nil
+			case err != nil:
+				return err
+			case st.Type() == unix.S_IFDIR:
+				below(e.Name, &st)
+			case !q.work.isWhiteout(d, e.Name, &st):
+				q.set(&st)
+			}
+			return nil
+		})
+	})
 }
 
 // set notes what a file of the upper holds now.

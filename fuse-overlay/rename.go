@@ -376,7 +376,7 @@ func (o *Overlay) carryOut(r *renaming, f facts, fd, td *safefs.Dir, trash *stri
 	}
 	o.quota.settleDir(fd)
 	o.quota.settleDir(td)
-	return o.renamed(r, f, fd, td)
+	return o.renamed(r, f)
 }
 
 // beforeRename marks, clears and keeps.
@@ -445,7 +445,7 @@ func (o *Overlay) realName(n *node, d *safefs.Dir, name string) error {
 }
 
 // renamed brings the table up to date after the move.
-func (o *Overlay) renamed(r *renaming, f facts, fd, td *safefs.Dir) error {
+func (o *Overlay) renamed(r *renaming, f facts) error {
 	if r.dst != nil && !f.exchange && r.dst.isDir() {
 		r.dst.dir.dead = true
 		if r.held != nil {
@@ -464,27 +464,26 @@ func (o *Overlay) renamed(r *renaming, f facts, fd, td *safefs.Dir) error {
 		o.bindLocked(r.dst, r.from, r.oldName)
 	}
 	o.treeMu.Unlock()
-	var err error
 	if r.src.isDir() {
-		err = o.moved(r.src, r.to, td, r.newName, r.plan.redirectSrc)
+		o.moved(r.src, r.to, r.newName, r.plan.redirectSrc)
 	}
 	if f.exchange && r.dst.isDir() {
-		err = errors.Join(err, o.moved(r.dst, r.from, fd, r.oldName, r.plan.redirectDst))
+		o.moved(r.dst, r.from, r.oldName, r.plan.redirectDst)
 	}
 	if r.dst != nil && !f.exchange && !r.dst.isDir() {
 		o.linksChanged(r.dst, r.links)
-		err = errors.Join(err, o.dropIndex(r.dst))
+		return o.dropIndex(r.dst)
 	}
-	return err
+	return nil
 }
 
 // moved tells a directory where it is now and, unless a redirect says where
 // lower layers have it, it and those below it that they are of the upper only.
-func (o *Overlay) moved(n, to *node, d *safefs.Dir, name string, redirected bool) error {
+func (o *Overlay) moved(n, to *node, name string, redirected bool) {
 	top := n.upper()
 	top.moved.Store(&spot{to.upper(), name})
 	if redirected {
-		return nil
+		return
 	}
 	merged := len(n.stack()) > 1
 	todo := []*node{n}
@@ -504,58 +503,57 @@ func (o *Overlay) moved(n, to *node, d *safefs.Dir, name string, redirected bool
 		o.treeMu.Unlock()
 	}
 	if !merged {
+		return
+	}
+	if err := o.sweepWhiteouts(top); err != nil {
+		o.log.Warnf("whiteouts that hide nothing stay in %q: %v", name, err)
+	}
+}
+
+// sweepWhiteouts removes the whiteouts in the upper directory p and below, which
+// hide nothing. A directory there that a redirect led to lower layers, all of it
+// copied up now, is made opaque first.
+func (o *Overlay) sweepWhiteouts(p *place) error {
+	return p.walk(func(d *safefs.Dir, below func(string, *safefs.Stat)) error {
+		var gone []string
+		var redirects error
+		err := d.ReadDir(func(e safefs.Entry) error {
+			switch {
+			case o.c.Formats.isMarkFile(e.Name) && e.Name != opaqueFile:
+				gone = append(gone, e.Name)
+			case e.Type != unix.S_IFREG || o.work.attrWh:
+				st, err := d.Stat(e.Name)
+				if err != nil {
+					return err
+				}
+				switch {
+				case o.work.isWhiteout(d, e.Name, &st):
+					gone = append(gone, e.Name)
+				case st.IsDir():
+					if err := o.dropRedirect(d, e.Name); err != nil {
+						redirects = errors.Join(redirects, err)
+						return nil
+					}
+					below(e.Name, &st)
+				}
+			}
+			return nil
+		})
+		return errors.Join(err, redirects, unlinkAll(d, gone))
+	})
+}
+
+// unlinkAll removes names from d, whose times stay.
+func unlinkAll(d *safefs.Dir, names []string) error {
+	if len(names) == 0 {
 		return nil
 	}
-	sub, err := d.OpenDir(name)
+	st, err := d.Stat(".")
 	if err != nil {
 		return err
 	}
-	if err := errors.Join(o.sweepWhiteouts(sub), sub.Close()); err != nil {
-		o.log.Warnf("whiteouts that hide nothing stay in %q: %v", name, err)
+	for _, name := range names {
+		err = errors.Join(err, d.Unlink(name))
 	}
-	return nil
-}
-
-// sweepWhiteouts removes the whiteouts in d and below, which hide nothing. A
-// directory there that a redirect led to lower layers, all of it copied up now,
-// is made opaque first.
-func (o *Overlay) sweepWhiteouts(d *safefs.Dir) error {
-	var dirs, gone []string
-	err := d.ReadDir(func(e safefs.Entry) error {
-		switch {
-		case o.c.Formats.isMarkFile(e.Name) && e.Name != opaqueFile:
-			gone = append(gone, e.Name)
-		case e.Type != unix.S_IFREG || o.work.attrWh:
-			st, err := d.Stat(e.Name)
-			if err != nil {
-				return err
-			}
-			if o.work.isWhiteout(d, e.Name, &st) {
-				gone = append(gone, e.Name)
-			} else if st.IsDir() {
-				dirs = append(dirs, e.Name)
-			}
-		}
-		return nil
-	})
-	if len(gone) > 0 {
-		st, serr := d.Stat(".")
-		err = errors.Join(err, serr)
-		for _, name := range gone {
-			err = errors.Join(err, d.Unlink(name))
-		}
-		err = errors.Join(err, d.Utimens(".", st.Atime, st.Mtime))
-	}
-	for _, name := range dirs {
-		oerr := o.dropRedirect(d, name)
-		var sub *safefs.Dir
-		if oerr == nil {
-			sub, oerr = d.OpenDir(name)
-		}
-		if oerr == nil {
-			oerr = errors.Join(o.sweepWhiteouts(sub), sub.Close())
-		}
-		err = errors.Join(err, oerr)
-	}
-	return err
+	return errors.Join(err, d.Utimens(".", st.Atime, st.Mtime))
 }
