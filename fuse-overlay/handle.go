@@ -73,6 +73,42 @@ func (h *handle) ReadAt(_ context.Context, p []byte, off int64) (int, error) {
 	return n, h.explain("read", err)
 }
 
+// passFrom is the least size in bytes of a file that is worth Backing, which costs
+// about as much as reading some hundred KiB.
+const passFrom = 4 << 20
+
+// Backing implements vnode.Backed. The kernel opens the file anew for each program,
+// with that program's flags, so that O_NOATIME would be lost: the descriptor is on
+// a mount of that file alone, in no namespace, that has no access times.
+func (h *handle) Backing() (_ *os.File, err error) {
+	st, err := safefs.StatFile(h.file)
+	if err != nil || st.Size < passFrom || h.pos.data != nil && !h.keep {
+		return nil, h.explain("stat", err)
+	}
+	conn, err := h.file.SyscallConn()
+	if err != nil {
+		return nil, h.explain("open again", err)
+	}
+	var file *os.File
+	cerr := conn.Control(func(fd uintptr) { file, err = withoutAccessTimes(int(fd)) })
+	return file, h.explain("open again", errors.Join(cerr, err))
+}
+
+// withoutAccessTimes opens the regular file fd for reading, on a mount of its own.
+// It takes CAP_SYS_ADMIN in the mount namespace.
+func withoutAccessTimes(fd int) (_ *os.File, err error) {
+	tree, err := unix.OpenTree(fd, "", unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_EMPTY_PATH)
+	if err != nil {
+		return nil, fmt.Errorf("open_tree: %w", err)
+	}
+	defer func() { err = errors.Join(err, unix.Close(tree)) }()
+	attr := unix.MountAttr{Attr_set: unix.MOUNT_ATTR_NOATIME, Attr_clr: unix.MOUNT_ATTR__ATIME}
+	if err := unix.MountSetattr(tree, "", unix.AT_EMPTY_PATH, &attr); err != nil {
+		return nil, fmt.Errorf("mount_setattr: %w", err)
+	}
+	return os.OpenFile(fmt.Sprintf("/proc/self/fd/%d", tree), os.O_RDONLY, 0)
+}
+
 // Seek implements vnode.Seeker for SEEK_DATA and SEEK_HOLE.
 func (h *handle) Seek(_ context.Context, off int64, whence int) (int64, error) {
 	if whence != unix.SEEK_DATA && whence != unix.SEEK_HOLE {

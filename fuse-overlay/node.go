@@ -23,6 +23,7 @@ var (
 	_ vnode.Xattrer    = (*specialNode)(nil)
 	_ vnode.Handle     = (*handle)(nil)
 	_ vnode.Seeker     = (*handle)(nil)
+	_ vnode.Backed     = (*handle)(nil)
 	_ vnode.HandleAttr = (*handle)(nil)
 )
 

@@ -56,14 +56,23 @@
 // (Options.Generation), so that a program reads what it wrote. Both notices
 // are sent by the one goroutine that runs notify, never by a handler itself.
 //
+// # Files that the kernel reads by itself
+//
+// A file whose handle is vnode.Backed is read by the kernel from the backing file
+// (FUSE passthrough), where it may be: permissions are checked at OPEN as ever. While
+// an inode is open it is either that or asked for, for everybody; OPEN counts before
+// it is answered, RELEASE takes back (passing.go).
+//
 // # Locks
 //
 //	Server.table.mu   the two maps, every inode's counts, handles, armed and copied
 //	Server.handles.mu the handle map
 //	Server.shelf.mu   the lists that were read last
+//	Server.passing.mu which files are open, and how (passing.go)
 //
 // They are leaves: none is held while another is taken, while a node is
-// called, or while anything is written to the device.
+// called, or while anything is written to the device. Under passing.mu the kernel
+// is given backing files (an ioctl that waits for nothing).
 //
 // # Life
 //

@@ -12,6 +12,7 @@ type handle struct {
 	in    *inode
 	h     vnode.Handle
 	wrote atomic.Bool // something was written or truncated through it
+	pass  passage     // set before anyone else knows of it
 }
 
 // handles maps the numbers that the kernel holds to handles.

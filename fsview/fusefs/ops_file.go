@@ -50,6 +50,11 @@ func (r *raw) opened(out *fuse.OpenOut, n *inode, h vnode.Handle) {
 	if n != nil {
 		r.s.table.addOpen(n, hd)
 	}
+	var id int32
+	if hd.pass, id = r.s.acquire(n, h); hd.pass == passed {
+		out.OpenFlags |= fuse.FOPEN_PASSTHROUGH
+		out.BackingID = id
+	}
 	out.Fh = r.s.files.add(hd)
 	f := h.Flags()
 	for _, m := range [...]struct {
@@ -62,6 +67,9 @@ func (r *raw) opened(out *fuse.OpenOut, n *inode, h vnode.Handle) {
 		if f&m.ours != 0 {
 			out.OpenFlags |= m.fuse
 		}
+	}
+	if hd.pass == passed {
+		out.OpenFlags &^= fuse.FOPEN_KEEP_CACHE // the kernel would refuse the two together
 	}
 }
 
@@ -139,6 +147,7 @@ func (s *Server) release(ctx context.Context, h *handle) {
 	if h.in != nil {
 		s.table.dropOpen(h.in, h)
 	}
+	s.passing.release(h.in, h.pass)
 	if err := h.h.Release(ctx); err != nil {
 		s.log.WithField("op", "release").Warn(err.Error())
 	}

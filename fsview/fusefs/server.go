@@ -53,7 +53,10 @@ type Server struct {
 	table *table
 	files handles
 	shelf shelf
-	seed  maphash.Seed // of digests and tags
+
+	passing passing
+
+	seed maphash.Seed // of digests and tags
 
 	counts [numOps]counter
 
@@ -116,6 +119,7 @@ func (s *Server) Start(dev *os.File) (err error) {
 	s.fuse = srv
 	s.noOpenDir = srv.KernelSettings().Flags64()&fuse.CAP_NO_OPENDIR_SUPPORT != 0
 	s.copies.Store(s.noOpenDir)
+	s.passing.begin(srv)
 	s.epochs.Store(!s.opts.NoEpoch && srv.KernelSettings().SupportsVersion(7, 44) && s.incEpoch() == nil)
 	s.done.Add(2)
 	go func() {
@@ -187,13 +191,14 @@ func (s *Server) finish() {
 // Stats counts what the kernel holds.
 type Stats struct {
 	Inodes, Handles int
+	Passed          int  // files that the kernel reads by itself
 	Epochs          bool // the kernel knows FUSE_NOTIFY_INC_EPOCH and it is used
 	Minor           uint32
 }
 
 // Stats returns the numbers now.
 func (s *Server) Stats() Stats {
-	st := Stats{Inodes: s.table.len(), Handles: s.files.len(), Epochs: s.epochs.Load()}
+	st := Stats{Inodes: s.table.len(), Handles: s.files.len(), Passed: s.passing.count(), Epochs: s.epochs.Load()}
 	if s.fuse != nil {
 		st.Minor = s.fuse.KernelSettings().Minor
 	}

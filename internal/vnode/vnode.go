@@ -30,6 +30,7 @@ package vnode
 
 import (
 	"context"
+	"os"
 	"syscall"
 	"time"
 )
@@ -258,6 +259,16 @@ type Handle interface {
 	Flags() OpenFlags
 	ReadAt(ctx context.Context, p []byte, off int64) (int, error)
 	Release(ctx context.Context) error
+}
+
+// Backed is a handle that reads what is in a file of the host, at the same places
+// and to the same end. All handles of one node that are open at one time have the
+// same file.
+type Backed interface {
+	// Backing opens that file once more, for the kernel to read by itself: so that
+	// reading leaves its access time as it is. The file is the caller's to close.
+	// Nil: the kernel had better ask.
+	Backing() (*os.File, error)
 }
 
 // Writer is a handle that takes data.
