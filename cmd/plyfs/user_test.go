@@ -66,6 +66,8 @@ stat -c '%u %g' mnt/images/localhost%2Fhello:latest/tree/srv/notes mnt/version
 cat mnt/images/localhost%2Fhello:latest/tree/srv/notes
 mkdir mnt/images/localhost%2Fhello:latest/containers/web
 echo mine > mnt/containers/web/merged/etc/mine && stat -c 'made %u %g' mnt/containers/web/merged/etc/mine
+mkdir mnt/layers/big; head -c 9M /dev/urandom > large; tar cf mnt/layers/big/diff.tar large
+cmp large mnt/layers/big/tree/large && exec 5<mnt/layers/big/tree/large && cmp large mnt/layers/big/tree/large && cmp large - <&5 && echo large files are the same; exec 5<&-
 plyfs umount mnt && echo unmounted
 gone
 plyfs mount -f mnt & pid=$!
@@ -77,7 +79,7 @@ grep " $HOME/.*fuse.plyfs" /proc/self/mountinfo
 plyfs ls containers; plyfs rmdir containers/web && echo removed
 `)
 	wantLines(t, r, "imported localhost/hello:latest\n", "mounted\n", "100006 100007\n", "1000 1000\n",
-		"One layer over another.\n", "made 1000 1000\n", "unmounted\n", "ended 0\n", "refused 1\n", "by-name\nweb\nremoved\n")
+		"One layer over another.\n", "made 1000 1000\n", "large files are the same\n", "unmounted\n", "ended 0\n", "refused 1\n", "by-name\nweb\nremoved\n")
 	if strings.Contains(r.Out, "fuse.plyfs") || strings.Contains(r.Out, "left behind") {
 		t.Errorf("a mount or a process was left:\n%s", r.Out)
 	}
