@@ -14,11 +14,12 @@ import (
 func TestMountConfigIsChecked(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]MountConfig{
-		"no layer":       {},
-		"upper alone":    {Lower: []string{"/l"}, Upper: "/u"},
-		"work alone":     {Lower: []string{"/l"}, Work: "/w"},
-		"upper is work":  {Lower: []string{"/l"}, Upper: "/u/", Work: "/u"},
-		"too many layer": {Lower: make([]string, MaxLayers), Upper: "/u", Work: "/w"},
+		"no layer":        {},
+		"upper alone":     {Lower: []string{"/l"}, Upper: "/u"},
+		"work alone":      {Lower: []string{"/l"}, Work: "/w"},
+		"upper is work":   {Lower: []string{"/l"}, Upper: "/u/", Work: "/u"},
+		"too many layers": {Lower: make([]string, MaxLayers), Upper: "/u", Work: "/w"},
+		"too many, lower": {Lower: make([]string, MaxLayers+1)},
 	} {
 		if err := c.check(); !errors.Is(err, errno.ErrBadValue) {
 			t.Errorf("%s: %v", name, err)

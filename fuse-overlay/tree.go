@@ -10,8 +10,9 @@ import (
 	"github.com/plyfs/plyfs/internal/vnode"
 )
 
-// MaxLayers is how many layers a tree can have, as in the kernel (OVL_MAX_STACK).
-const MaxLayers = 500
+// MaxLayers is how many layers a tree can have: as many lower ones as the
+// kernel's overlay takes (500, its OVL_MAX_STACK), and one on top.
+const MaxLayers = 501
 
 // LayerXattr is answered by getxattr on files and directories, with the name
 // of the layer that they come from, and never listed.
