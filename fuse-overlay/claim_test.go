@@ -1,15 +1,20 @@
 package fuseoverlay
 
 import (
+	"fmt"
 	"os"
+	"os/exec"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
+	"pgregory.net/rapid"
 
 	"github.com/plyfs/plyfs/internal/fusetest"
+	"github.com/plyfs/plyfs/internal/fusewire"
+	"github.com/plyfs/plyfs/internal/safefs"
 )
 
 // One upper, and one workdir, cannot be used by two mounts.
@@ -49,6 +54,95 @@ func TestEndingServerIsWaitedFor(t *testing.T) {
 	}()
 	r.start()
 	r.do("cat a")
+}
+
+// TestMountIsNamed: who has a directory is said at once, with his name, while
+// his server's namespace has the mount.
+func TestMountIsNamed(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, "echo > a").start()
+	fusetest.Must(t, "mkdir $1/m2", r.dir)
+	s, err := Mount(r.config, r.dir+"/m2")
+	if err == nil {
+		check(t, s.Unmount())
+		check(t, s.Serve())
+		t.Fatal("mounted twice")
+	}
+	if want := fmt.Sprintf("on %s by %s (process %d)", r.mount, holder{pid: os.Getpid()}.program(), os.Getpid()); !strings.Contains(err.Error(), want) {
+		t.Errorf("%v, which does not say %q", err, want)
+	}
+}
+
+// TestHolder: what is read of a holder is what was written, and of anything else
+// nothing is believed.
+func TestHolder(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		n := rapid.IntRange(1, 1<<30)
+		h := holder{n.Draw(t, "pid"), n.Draw(t, "mount"), n.Draw(t, "major"), n.Draw(t, "minor"), "/" + rapid.String().Draw(t, "at")}
+		if got, ok := parseHolder(h.String()); !ok || got != h {
+			t.Errorf("%q is read as %+v, %v", h, got, ok)
+		}
+		text := h.String()
+		cut := text[:rapid.IntRange(0, len(text)-2).Draw(t, "cut")]
+		if got, ok := parseHolder(cut); ok {
+			t.Errorf("%q is read as %+v", cut, got)
+		}
+	})
+	for _, pid := range []int{os.Getpid(), 1 << 30} {
+		if is, _ := (holder{pid: pid, mount: 1 << 30}).mounted(); is {
+			t.Errorf("a mount that does not exist is in the namespace of %d", pid)
+		}
+	}
+}
+
+// TestGoneIsKnownAtOnce: that a mount is gone is known to others while a request
+// is at work still, which they then wait for.
+func TestGoneIsKnownAtOnce(t *testing.T) {
+	t.Parallel()
+	if os.Getuid() != 0 {
+		t.Skip("mount(2) needs root")
+	}
+	layer, asked, free := hungLayer(t)
+	r := newRig(t, "")
+	lowers := r.config.Lower
+	r.config.Lower = append(r.config.Lower, layer)
+	r.start()
+	if _, ours := r.server.fuse.(*fusewire.Server); !ours {
+		t.Skip("go-fuse reads the requests: one processor, or no schedstat")
+	}
+	cmd := exec.Command("sh", "-c", `[ -e "$1/slow/hang" ]`, "sh", r.mount)
+	check(t, cmd.Start())
+	asked()
+	_ = unix.Unmount(r.mount, unix.MNT_FORCE) // cuts the connection, then is refused: the mount is in use
+	_ = cmd.Wait()                            // its request has failed
+	fusetest.Must(t, "umount $1", r.mount)
+	top, err := safefs.OpenRoot(r.config.Work)
+	check(t, err)
+	w := work{top: top}
+	giveUp := time.After(time.Minute)
+	for at := unknown; at != ending; at, _ = w.holder() {
+		select {
+		case <-giveUp:
+			t.Fatal("nobody can know that the mount is gone")
+		case err := <-r.served:
+			t.Fatalf("the server has ended beside a request: %v", err)
+		case <-time.After(time.Millisecond):
+		}
+	}
+	check(t, top.Close())
+	r.config.Lower = lowers
+	first := r.served
+	r.served = nil
+	freed := make(chan struct{})
+	go func() {
+		defer close(freed)
+		free()
+	}()
+	r.start()
+	<-freed
+	check(t, <-first)
+	r.do("test ! -e slow; echo > new")
 }
 
 // TestWorkdirHandsNothingDown: ACLs and the set-group-ID bit of workdir, and of

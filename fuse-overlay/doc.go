@@ -86,7 +86,8 @@
 //	apart.go        no layer in another that is written
 //	overlay.go      Overlay: opening, root, closing, degrading to read-only
 //	work.go         the work directory: staging names, sweeping; ability.go what its
-//	                filesystem can do; claim.go locks against other mounts
+//	                filesystem can do; claim.go locks against other mounts,
+//	                holder.go who has them
 //	inode.go        node and its places; rarely.go what few nodes have
 //	table.go        nodes by number (nodepages.go), FORGET; giveback.go memory
 //	                goes back to the system

@@ -55,6 +55,11 @@ func Mount(c MountConfig, dir string) (*Server, error) {
 	if err := s.mount(fs, dir); err != nil {
 		return nil, errors.Join(err, s.logw.Close(), o.close())
 	}
+	if o.work != nil {
+		if err := o.work.sign(dir); err != nil {
+			o.log.Debugf("the mount on %s is not written down in workdir: %v", dir, err)
+		}
+	}
 	return s, nil
 }
 
@@ -106,8 +111,18 @@ func (s *Server) start(fs fuse.RawFileSystem, dir string, more uint64) (err erro
 }
 
 // Serve answers requests until the mount is gone, and gives everything back.
+// Others may know that it is gone before that; see claims.
 func (s *Server) Serve() error {
+	told := make(chan struct{})
+	go func() {
+		defer close(told)
+		if ours, ok := s.fuse.(*fusewire.Server); ok && s.o.work != nil {
+			<-ours.Gone()
+			s.o.work.claims.unmounted()
+		}
+	}()
 	s.fuse.Serve()
+	<-told
 	if w := s.o.work; w != nil {
 		w.claims.unmounted()
 	}

@@ -94,9 +94,13 @@
 //
 // # The end
 //
-// read(2) says ENODEV when the mount is gone: requests at work are interrupted
-// (as INTERRUPT would), readers and the talker end, Serve closes the descriptors
-// and returns. A kill at any moment closes them too: the kernel answers ENOTCONN.
+// read(2) says ENODEV when the mount is gone: Gone is closed, requests at work
+// are interrupted (as INTERRUPT would), readers end, and when the talker has no
+// request in hand either, Serve closes the descriptor and returns. It does not wait
+// for the talker's thread: that may be SCHED_IDLE still, and others want the
+// processor, while whoever serves has locks to give back. The talker closes its
+// descriptor, and ends, when it gets there. A kill at any moment closes both too:
+// the kernel answers ENOTCONN.
 //
 // # Interrupts
 //
@@ -111,6 +115,9 @@
 //
 // # Locks
 //
-// Leaves, none held over a request: Server.mu (the readers), Server.closing
-// (read for a notice, written for the descriptors' close), looker.mu.
+//	talk.work (the talker, over its request; Serve, at the end)
+//	  └ Server.mu (the readers), looker.mu
+//	Server.closing (read for a notice, written for the descriptor's close)
+//
+// All but the first are leaves, none held over a request.
 package fusewire

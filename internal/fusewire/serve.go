@@ -103,7 +103,7 @@ func New(fs fuse.RawFileSystem, dir string, o *fuse.MountOptions) (*Server, erro
 	if err := s.hello(); err != nil {
 		return nil, errors.Join(err, unmount(dir, &s.opts), s.close())
 	}
-	s.loops.Add(1) // Serve
+	s.loops.Add(2) // Serve, and what the talker may add
 	return s, nil
 }
 
@@ -125,9 +125,14 @@ func (s *Server) hello() error {
 	return nil
 }
 
-// Serve answers requests until the mount is gone, and closes the descriptor.
+// Serve answers requests until the mount is gone and the last of them is
+// answered, and closes the descriptors. It does not wait for the talker's thread
+// where that has nothing to answer; see doc.go.
 func (s *Server) Serve() {
 	s.loop(s.reader())
+	<-s.gone
+	s.talk.leave()
+	s.loops.Done()
 	s.loops.Wait()
 	s.talk.looker.forget()
 	s.closing.Lock()
@@ -136,9 +141,14 @@ func (s *Server) Serve() {
 	_ = s.close() // nothing is written through it that could be lost
 }
 
+// Gone is closed when the kernel says that the mount is gone: there may be
+// requests at work, but no more come.
+func (s *Server) Gone() <-chan struct{} { return s.gone }
+
+// close closes the descriptors, but for the one that the talker will.
 func (s *Server) close() error {
 	err := unix.Close(s.fd)
-	if s.twin >= 0 {
+	if s.twin >= 0 && !s.talk.started {
 		err = errors.Join(err, unix.Close(s.twin))
 	}
 	return err
@@ -233,7 +243,7 @@ func readRequest(r *reader) (int, syscall.Errno) {
 }
 
 // lost ends all readers: there are no more requests. Those at work are told, as
-// INTERRUPT would.
+// INTERRUPT would, and if one is the talker's it need not wait for the guard.
 func (s *Server) lost(err error) {
 	if s.dead.Swap(true) {
 		return
@@ -242,6 +252,7 @@ func (s *Server) lost(err error) {
 		s.opts.Logger.Printf("read the kernel's requests: %v", err)
 	}
 	close(s.gone)
+	s.talk.lift()
 	s.mu.Lock()
 	var at []uint64
 	for r := range s.readers {

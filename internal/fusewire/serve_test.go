@@ -31,6 +31,7 @@ type tree struct {
 	waiter  atomic.Int32 // the thread that answers "wait"
 	cut     atomic.Int64 // of those, interrupted ones
 	release chan struct{}
+	deaf    atomic.Bool // "wait" is not interrupted
 }
 
 func (f *tree) String() string { return "fusewire-test" }
@@ -46,6 +47,9 @@ func (f *tree) Lookup(cancel <-chan struct{}, h *fuse.InHeader, name string, out
 		return fuse.OK
 	case name == "wait":
 		f.waiter.Store(int32(unix.Gettid()))
+		if f.deaf.Load() {
+			cancel = nil
+		}
 		select {
 		case <-f.release:
 		case <-cancel:
@@ -72,6 +76,13 @@ func policy(tid int) int {
 // serve mounts a tree; the test's end unmounts it.
 func serve(t *testing.T) (*tree, *Server, string) {
 	t.Helper()
+	f, s, dir, _ := serveUntil(t)
+	return f, s, dir
+}
+
+// serveUntil is serve; served is closed when Serve has returned.
+func serveUntil(t *testing.T) (_ *tree, _ *Server, dir string, served <-chan struct{}) {
+	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("mount(2) of FUSE needs root")
 	}
@@ -79,16 +90,16 @@ func serve(t *testing.T) (*tree, *Server, string) {
 		t.Skipf("no FUSE here: %v", err)
 	}
 	f := &tree{RawFileSystem: fuse.NewDefaultRawFileSystem(), release: make(chan struct{})}
-	dir := t.TempDir()
+	dir = t.TempDir()
 	s, err := New(f, dir, &fuse.MountOptions{Name: "fusewire-test", MaxWrite: 1 << 17, MaxBackground: 12, DirectMount: true, Logger: log.New(io.Discard, "", 0)})
 	if err != nil {
 		t.Fatal(err)
 	}
-	served := make(chan struct{})
-	go func() { s.Serve(); close(served) }()
+	ended := make(chan struct{})
+	go func() { s.Serve(); close(ended) }()
 	t.Cleanup(func() {
 		fusetest.Script(t, "umount $1 2>/dev/null || umount -l $1 2>/dev/null || true", dir)
-		<-served
+		<-ended
 		if st := s.InodeNotify(1, 0, 0); st != fuse.EBADF {
 			t.Errorf("a notice after the end: %v", st)
 		}
@@ -100,7 +111,7 @@ func serve(t *testing.T) (*tree, *Server, string) {
 			}
 		}
 	})
-	return f, s, dir
+	return f, s, dir, ended
 }
 
 // threads are those of this process.

@@ -48,9 +48,16 @@ type talk struct {
 	phase    atomic.Int32
 	guarding atomic.Bool
 	once     sync.Once
+	started  bool          // by a reader; read once there is none
 	turn     chan struct{} // calls the talker
+	over     chan struct{} // closed when it is to end
 	tid      atomic.Int32  // its thread
 	looker   looker
+
+	// work is held by the talker from before it reads until it has answered, or
+	// nothing was there.
+	work sync.Mutex
+	left bool // nothing is to be read any more; guarded by work
 
 	begun, ended   atomic.Uint64 // requests of the talker
 	talks, starved atomic.Uint64 // dialogues, and those where it did not get its processor
@@ -72,7 +79,8 @@ func Able(o *fuse.MountOptions) bool {
 
 // init tells whether there can be dialogues.
 func (t *talk) init(o *fuse.MountOptions) bool {
-	t.start, t.turn, t.pause, t.cpu = time.Now(), make(chan struct{}, 1), pauseFirst, -1
+	t.start, t.pause, t.cpu = time.Now(), pauseFirst, -1
+	t.turn, t.over = make(chan struct{}, 1), make(chan struct{})
 	t.looker.fd = -1
 	return Able(o) && unix.SchedGetaffinity(0, &t.all) == nil
 }
@@ -107,17 +115,27 @@ func (s *Server) asked(r *reader, n int) {
 		return
 	}
 	t.once.Do(func() {
-		s.loops.Add(1)
+		t.started = true
 		go s.talker()
 	})
 	s.loops.Add(1)
 	go s.guard()
 }
 
+// leave has the talker end, and waits for the request that it has in hand.
+func (t *talk) leave() {
+	t.work.Lock()
+	defer t.work.Unlock()
+	t.left = true
+	close(t.over)
+}
+
 // talker is a goroutine with a thread of its own, which ends with it: where it
-// may not leave SCHED_IDLE, no other goroutine ever runs there.
+// may not leave SCHED_IDLE, no other goroutine ever runs there. It is not counted
+// in loops, since it may need long to come to its end, and closes the descriptor
+// that it reads itself.
 func (s *Server) talker() {
-	defer s.loops.Done()
+	defer func() { _ = unix.Close(s.twin) }() // nothing is written through it that could be lost
 	runtime.LockOSThread()
 	t := &s.talk
 	t.lifts.Store(setIdle(0) == nil && setNormal(0) == nil)
@@ -128,7 +146,7 @@ func (s *Server) talker() {
 	for {
 		select {
 		case <-t.turn:
-		case <-s.gone:
+		case <-t.over:
 			return
 		}
 		t.cpu, t.settled = -1, 0
@@ -150,32 +168,49 @@ func (s *Server) talker() {
 func (s *Server) converse(r *reader) *reader {
 	t := &s.talk
 	for t.phase.Load() == on && !s.dead.Load() {
-		n, no := readRequest(r)
+		next, no := s.reply(r)
+		r = next
 		switch no {
-		case 0:
+		case 0, syscall.EINTR, syscall.ENOENT:
 		case syscall.EAGAIN: // the program is on another processor, or has nothing to ask
 			t.follow()
 			poll := [1]unix.PollFd{{Fd: int32(r.fd), Events: unix.POLLIN}}
 			_, _ = unix.Poll(poll[:], -1) // whatever it says, read says more
-			continue
-		case syscall.EINTR, syscall.ENOENT:
-			continue
 		default:
-			s.lost(no)
 			return r
 		}
-		t.heard(r, n)
-		if lengthy(r) || !t.lifts.Load() && laborious(r) {
-			r = s.handOver(r, n)
-			continue
-		}
-		shorten(r)
-		t.begun.Add(1)
-		k := s.decode(r, n)
-		t.ended.Add(1) // before the answer: the program takes the processor then
-		s.answer(r, k)
 	}
 	return r
+}
+
+// reply reads a request, if one is there, and answers it, or has it answered. It
+// returns the reader for the next.
+func (s *Server) reply(r *reader) (*reader, syscall.Errno) {
+	t := &s.talk
+	t.work.Lock()
+	defer t.work.Unlock()
+	if t.left {
+		return r, syscall.ENODEV
+	}
+	n, no := readRequest(r)
+	switch no {
+	case 0:
+	case syscall.EAGAIN, syscall.EINTR, syscall.ENOENT:
+		return r, no
+	default:
+		s.lost(no)
+		return r, no
+	}
+	t.heard(r, n)
+	if lengthy(r) || !t.lifts.Load() && laborious(r) {
+		return s.handOver(r, n), 0
+	}
+	shorten(r)
+	t.begun.Add(1)
+	k := s.decode(r, n)
+	t.ended.Add(1) // before the answer: the program takes the processor then
+	s.answer(r, k)
+	return r, 0
 }
 
 // handOver has another thread answer, and returns a reader for the next.
