@@ -95,6 +95,8 @@ const (
 	ProblemFile Problem = "record file is damaged"
 	// ProblemMounts is a table of mounts that cannot be read.
 	ProblemMounts Problem = "table of mounts is damaged"
+	// ProblemMountCount is a layer that the table of mounts has as mounted, where nothing is.
+	ProblemMountCount Problem = "layer is counted as mounted but is not mounted here"
 	// ProblemLeftover is data on disk that no record accounts for.
 	ProblemLeftover Problem = "data without a record"
 )

@@ -160,6 +160,9 @@ func (c *checker) layer(ctx context.Context, l *Layer) error {
 	c.progress(KindLayer, l.ID, 0, l.DiffSize)
 	c.common(l, KindLayer)
 	whole := c.layerPlace(l)
+	if err := c.mountCount(ctx, l); err != nil {
+		return err
+	}
 	if c.o.UnreferencedAge >= 0 && c.unneeded(l) {
 		c.found(l, KindLayer, ProblemUnreferenced, "", "", "")
 	}
@@ -170,6 +173,23 @@ func (c *checker) layer(ctx context.Context, l *Layer) error {
 		return ctx.Err()
 	}
 	return c.content(ctx, l)
+}
+
+// mountCount looks whether a layer that counts as mounted is: where programs were
+// killed, or somebody unmounted it by hand, the count stays, and nobody can mount it
+// again. Mounts are of this mount namespace, so it may be in use in another.
+func (c *checker) mountCount(ctx context.Context, l *Layer) error {
+	if c.s.driver == nil || c.t.st.mounts.table[l.ID].Count == 0 {
+		return nil
+	}
+	m, gone, err := c.s.countedOnly(ctx, l.ID)
+	if passing(err) {
+		return err
+	}
+	if err == nil && gone {
+		c.found(l, KindLayer, ProblemMountCount, m.Path, "", fmt.Sprintf("its count is %d, at %s, where nothing is mounted: unless it is mounted in another mount namespace, `umount force` sets the count to zero", m.Count, m.Path))
+	}
+	return nil
 }
 
 // chainWhole tells whether the driver has all layers below l whole: else what

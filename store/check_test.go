@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
 
 	"github.com/plyfs/plyfs/internal/errno"
 	"github.com/plyfs/plyfs/store"
@@ -230,5 +231,47 @@ func TestGarbageCollect(t *testing.T) {
 		if got, err = s.GarbageCollect(context.Background(), nil); err != nil || got.Entries+got.Files+len(got.Layers) != 0 {
 			t.Errorf("again: %+v, %v", got, err)
 		}
+	})
+}
+
+// A mount that went away without the table of mounts is told, by whomever it was
+// counted, and mended with force only, since another mount namespace may have it.
+func TestCheckMountCount(t *testing.T) {
+	t.Parallel()
+	onDrivers(t, func(t *testing.T, e *lifeEnv) {
+		ctx := context.Background()
+		s := e.open()
+		get(t, s.CreateLayer, ctx, store.LayerSpec{ID: "lay"})
+		e.peer("mount", "lay")
+		none := store.CheckOptions{UnreferencedAge: -1}
+		if got := check(t, s, none); got != "" {
+			t.Errorf("mounted: %s", got)
+		}
+		mnt := filepath.Join(e.root, "overlay/lay/merged")
+		if e.driver != "overlay" { // nothing is mounted, and the count is all there is
+			e.peer("unmount", "lay")
+			return
+		}
+		if err := unix.Unmount(mnt, unix.MNT_DETACH); err != nil {
+			t.Fatal(err)
+		}
+		const want = "layer lay: layer is counted as mounted but is not mounted here"
+		if got := check(t, s, none); got != want {
+			t.Errorf("unmounted by hand: %q", got)
+		}
+		report := get(t, s.Check, ctx, none)
+		_, err := s.Repair(ctx, report, store.RepairOptions{})
+		wantErr(t, err, errno.ErrInUse, "mount namespace")
+		if got := check(t, s, none); got != want {
+			t.Errorf("after a repair without force: %q", got)
+		}
+		if _, err := s.Repair(ctx, report, store.RepairOptions{Force: true}); err != nil {
+			t.Error(err)
+		}
+		if got := check(t, s, none); got != "" {
+			t.Errorf("after a repair with force: %q", got)
+		}
+		e.peer("mount", "lay")
+		e.peer("unmount", "lay")
 	})
 }

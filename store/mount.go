@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 	"time"
 
 	"github.com/plyfs/plyfs/internal/unix"
@@ -205,6 +207,47 @@ func needsMount(id string, m Mountpoint, path string, readOnly bool) (bool, erro
 		return false, errno.New(errno.ErrInUse, "layer %s is counted as mounted at %s, but not mounted here: another mount namespace may be using it; if none is, unmount it with force", id, path)
 	}
 	return true, nil
+}
+
+// countedOnly tells whether a layer is counted as mounted, and is not. The table is read
+// and the mount looked at under the table's lock, since who mounts or unmounts does both
+// under it.
+func (s *Store) countedOnly(ctx context.Context, id string) (m Mountpoint, gone bool, err error) {
+	held, err := s.mountsLock.RLock(ctx)
+	if err != nil {
+		return m, false, fmt.Errorf("lock the table of mounts: %w", err)
+	}
+	defer func() { err = also(err, held.Unlock()) }()
+	var now state
+	if err := s.readMounts(&now, held); err != nil {
+		return m, false, err
+	}
+	if m = now.mounts.table[id]; m.Count == 0 || m.Path == "" {
+		return m, false, nil
+	}
+	if plain, err := s.plainDirectory(id, m.Path); err != nil || plain {
+		return m, false, err
+	}
+	on, err := mounts.IsMountPoint(m.Path)
+	return m, !on, err
+}
+
+// plainDirectory tells whether path is the layer's own directory, so that nothing is
+// mounted for it.
+func (s *Store) plainDirectory(id, path string) (bool, error) {
+	dirs, err := s.driver.Dirs(id)
+	if err != nil || len(dirs) == 0 {
+		return false, err
+	}
+	own, err := os.Stat(dirs[0])
+	if err != nil {
+		return false, err
+	}
+	at, err := os.Stat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	return err == nil && os.SameFile(own, at), err
 }
 
 func isReadOnlyMount(path string) bool {

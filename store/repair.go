@@ -19,7 +19,8 @@ import (
 // RepairOptions say how far Repair goes.
 type RepairOptions struct {
 	// Force lets it delete containers: damaged ones, and those that stand on
-	// what has to be removed.
+	// what has to be removed; and set the mount count of layers to zero that are
+	// not mounted here.
 	Force bool
 	// Remove has damaged objects removed that could be mended, as the peers do.
 	Remove bool
@@ -132,8 +133,27 @@ func (r *repairer) repair(ctx context.Context, f Finding) error {
 		return r.unreferenced(ctx, f)
 	case ProblemLinks:
 		return r.links(ctx, f)
+	case ProblemMountCount:
+		return r.mountCount(ctx, f)
 	}
 	return r.object(ctx, f)
+}
+
+// mountCount sets the count of what is not mounted to zero, with force only: it may
+// be mounted in another mount namespace.
+func (r *repairer) mountCount(ctx context.Context, f Finding) error {
+	if !r.o.Force {
+		return errno.New(errno.ErrInUse, "another mount namespace may be using it; if none is, use force to set its count to zero")
+	}
+	_, gone, err := r.s.countedOnly(ctx, f.ID)
+	if err != nil || !gone {
+		return err
+	}
+	if _, err := r.s.Unmount(ctx, f.ID, true); err != nil {
+		return err
+	}
+	r.did(f, "set the mount count of layer %s to zero", f.ID)
+	return nil
 }
 
 // object repairs what is wrong with an object itself.
