@@ -1,6 +1,7 @@
 package conformance
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -340,7 +341,76 @@ func bugCases() []c {
 			e.remount()
 			e.want(e.p("x"), "x")
 		}},
+		{name: "wh-names-are-not-made", overlay: true, lower: func(e *env) {
+			e.put(e.l("x"), "x")
+			e.put(e.l("d/y"), "y")
+		}, run: func(e *env) {
+			if !e.knowsFileMarks() {
+				e.Skip("they are names like any other here")
+			}
+			e.put(e.p("f"), "f")
+			fd := e.open(e.root, unix.O_TMPFILE|unix.O_RDWR, 0o600)
+			for _, n := range []string{".wh.x", ".wh.new", "d/.wh.y", "d/.wh..wh..opq", ".wh."} {
+				to := e.p(n)
+				for what, err := range map[string]error{
+					"create":   os.WriteFile(to, nil, 0o644),
+					"mkdir":    unix.Mkdir(to, 0o755),
+					"mkfifo":   unix.Mkfifo(to, 0o644),
+					"symlink":  os.Symlink("x", to),
+					"link":     os.Link(e.p("f"), to),
+					"linkat":   unix.Linkat(unix.AT_FDCWD, fmt.Sprintf("/proc/self/fd/%d", fd), unix.AT_FDCWD, to, unix.AT_SYMLINK_FOLLOW),
+					"rename":   unix.Rename(e.p("f"), to),
+					"rename d": unix.Rename(e.p("d"), to),
+				} {
+					if !errors.Is(err, unix.EINVAL) {
+						e.Errorf("%s of %s: %v", what, n, err)
+					}
+				}
+				e.gone(to)
+			}
+			e.remount()
+			e.list(e.root, "d", "f", "x")
+			e.list(e.p("d"), "y")
+		}},
+		{name: "wh-files-are-not-seen", overlay: true, lower: func(e *env) {
+			e.put(e.l("x"), "x")
+			e.put(e.l("d/y"), "y")
+		}, run: func(e *env) {
+			if !e.knowsFileMarks() {
+				e.Skip("they are files like any other here")
+			}
+			e.unmount()
+			e.put(e.upper+"/.wh.x", "")
+			e.put(e.upper+"/d/.wh..wh..opq", "")
+			e.put(e.upper+"/.wh.none", "")
+			e.mount()
+			check := func() {
+				e.Helper()
+				for _, n := range []string{".wh.x", ".wh.none", ".wh.d", "d/.wh..wh..opq", "d/.wh.y", "d/y"} {
+					e.gone(e.p(n))
+					e.openErr(e.p(n), unix.O_RDWR, unix.ENOENT)
+				}
+				e.list(e.p("d"))
+			}
+			check()
+			e.gone(e.p("x"))
+			e.list(e.root, "d")
+			e.put(e.p("x"), "again")
+			e.remount()
+			check()
+			e.want(e.p("x"), "again")
+			e.ok(os.Remove(e.p("x")))
+			e.ok(os.Remove(e.p("d")))
+			e.remount()
+			e.list(e.root)
+		}},
 	}
+}
+
+// knowsFileMarks tells whether `.wh.` files are marks in this world, and ours
+// is at work.
+func (e *env) knowsFileMarks() bool {
+	return !strings.HasPrefix(e.w.name, "kernel") && !strings.HasPrefix(e.w.name, peerName+"-")
 }
 
 // whiteout puts a mark into a layer that hides name: the kernel's where that

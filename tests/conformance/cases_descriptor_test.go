@@ -3,6 +3,7 @@ package conformance
 import (
 	"os"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -280,6 +281,25 @@ func descriptorCases() []c {
 			d := e.open(e.root, unix.O_RDONLY|unix.O_DIRECTORY, 0)
 			e.ok(unix.Fsync(d))
 			e.ok(unix.Syncfs(d))
+		}},
+		{name: "synced-mount-is-in-the-upper", overlay: true, lower: file, run: func(e *env) {
+			fd := e.open(e.p("f"), unix.O_RDWR, 0)
+			e.pwrite(fd, "UPPER", 0)
+			m := e.open(e.p("mapped"), unix.O_RDWR|unix.O_CREAT, 0o644)
+			e.ok(unix.Ftruncate(m, 6))
+			b, err := unix.Mmap(m, 0, 4096, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+			e.ok(err)
+			copy(b, "MAPPED")
+			e.ok(unix.Syncfs(e.open(e.root, unix.O_RDONLY|unix.O_DIRECTORY, 0)))
+			e.want(e.upper+"/f", "UPPER text")
+			// For what FUSE servers are to write, Linux 6.18 does not wait.
+			for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
+				if b, err := os.ReadFile(e.upper + "/mapped"); err != nil || string(b) == "MAPPED" {
+					break
+				}
+			}
+			e.want(e.upper+"/mapped", "MAPPED")
+			e.ok(unix.Munmap(b))
 		}},
 		{name: "synced-data-is-in-the-upper", overlay: true, lower: file, run: func(e *env) {
 			fd := e.open(e.p("f"), unix.O_RDWR, 0)

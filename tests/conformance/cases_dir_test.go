@@ -31,6 +31,40 @@ func dirCases() []c {
 			e.remount()
 			e.list(e.p("d/x"))
 		}},
+		{name: "made-again-beside-a-whiteout", lower: func(e *env) {
+			for _, at := range []string{"", "a/"} {
+				e.put(e.l(at+"d/x/f"), "F")
+				e.put(e.l(at+"d/y"), "Y")
+				e.put(e.l(at+"beside"), "B")
+			}
+		}, run: func(e *env) {
+			check := func() {
+				e.Helper()
+				for _, at := range []string{"", "a/"} {
+					e.list(e.p(at + "d"))
+					for _, n := range []string{"beside", "d/x", "d/x/f", "d/y"} {
+						e.gone(e.p(at + n))
+					}
+				}
+				e.list(e.root, "a", "d")
+				e.list(e.p("a"), "d")
+			}
+			for _, at := range []string{"", "a/"} {
+				e.ok(os.Remove(e.p(at + "beside")))
+				e.ok(os.RemoveAll(e.p(at + "d")))
+				e.ok(os.Mkdir(e.p(at+"d"), 0o755))
+			}
+			check()
+			e.remount()
+			check()
+			for _, at := range []string{"", "a/"} {
+				e.ok(os.Mkdir(e.p(at+"d/x"), 0o755))
+				e.list(e.p(at + "d/x"))
+				e.ok(os.Remove(e.p(at + "d/x")))
+			}
+			e.remount()
+			check()
+		}},
 		{name: "remove-and-make-a-file", lower: tree, run: func(e *env) {
 			e.ok(os.RemoveAll(e.p("d")))
 			e.put(e.p("d"), "file")
@@ -234,6 +268,40 @@ func dirCases() []c {
 				e.Errorf("%d of 300 were listed", len(removed))
 			}
 			e.ok(unix.Rmdir(e.p("d")))
+		}},
+		{name: "listing-while-changing", lower: func(e *env) {
+			for i := range 300 {
+				e.put(e.l(fmt.Sprint("d/", i)), "")
+			}
+		}, run: func(e *env) {
+			fd := e.open(e.p("d"), unix.O_RDONLY|unix.O_DIRECTORY, 0)
+			buf := make([]byte, 1000)
+			seen := map[string]int{}
+			for round := 0; ; round++ {
+				n, err := unix.Getdents(fd, buf)
+				e.ok(err)
+				if n == 0 {
+					break
+				}
+				for b := buf[:n]; len(b) > 0; b = b[int(b[16])|int(b[17])<<8:] {
+					name, _, _ := strings.Cut(string(b[19:]), "\x00")
+					seen[name]++
+				}
+				if round < 20 { // what is not touched is listed once, whatever happens beside it
+					e.put(e.p(fmt.Sprint("d/new", round)), "")
+					e.ok(os.Remove(e.p(fmt.Sprint("d/", round))))
+					e.ok(unix.Rename(e.p(fmt.Sprint("d/", 100+round)), e.p(fmt.Sprint("d/moved", round))))
+					e.ok(os.Chmod(e.p(fmt.Sprint("d/", 200+round)), 0o600))
+				}
+			}
+			for i := range 300 {
+				if n := seen[fmt.Sprint(i)]; n > 1 || n == 0 && (i >= 20 && i < 100 || i >= 120) {
+					e.Errorf("%d is listed %d times", i, n)
+				}
+			}
+			if got := len(e.dirents(e.p("d"), 32768)); got != 302 {
+				e.Errorf("%d entries at the end", got)
+			}
 		}},
 		{name: "rewind-shows-changes", lower: tree, run: func(e *env) {
 			f, err := os.Open(e.p("d"))

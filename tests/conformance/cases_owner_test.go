@@ -300,6 +300,41 @@ func ownerCases() []c {
 				e.Errorf("owner %d", st.Uid)
 			}
 		}},
+		{name: "copy-up-of-own-0-permissions", lower: func(e *env) {
+			for _, n := range []string{"f", "g", "h"} {
+				e.put(e.l(n), "text")
+				e.ok(unix.Chmod(e.l(n), 0))
+			}
+		}, run: func(e *env) {
+			e.ok(unix.Chmod(e.p("f"), 0o600))
+			e.want(e.p("f"), "text")
+			e.put(e.p("f"), "new")
+			e.ok(unix.Rename(e.p("g"), e.p("moved")))
+			e.ok(os.Link(e.p("h"), e.p("linked")))
+			e.mode(e.p("moved"), 0)
+			e.remount()
+			e.want(e.p("f"), "new")
+			e.mode(e.p("linked"), 0)
+			for _, n := range []string{"moved", "linked"} {
+				e.ok(unix.Chmod(e.p(n), 0o400))
+				e.want(e.p(n), "text")
+			}
+			e.list(e.root, "f", "h", "linked", "moved")
+		}},
+		{name: "own-0-permissions", run: func(e *env) {
+			e.put(e.p("d/f"), "text")
+			e.ok(unix.Chmod(e.p("d/f"), 0))
+			e.ok(unix.Chmod(e.p("d"), 0))
+			e.remount()
+			e.mode(e.p("d"), 0)
+			e.ok(unix.Chmod(e.p("d"), 0o700))
+			e.ok(unix.Chmod(e.p("d/f"), 0o600))
+			e.want(e.p("d/f"), "text")
+			e.ok(unix.Chmod(e.p("d/f"), 0))
+			e.ok(unix.Rename(e.p("d/f"), e.p("d/g")))
+			e.ok(os.RemoveAll(e.p("d")))
+			e.list(e.root)
+		}},
 		{name: "device-nodes", root: true, run: func(e *env) {
 			e.ok(unix.Mknod(e.p("null"), unix.S_IFCHR|0o666, int(unix.Mkdev(1, 3))))
 			e.ok(unix.Mknod(e.p("loop"), unix.S_IFBLK|0o660, int(unix.Mkdev(7, 0))))

@@ -114,6 +114,34 @@ func timeCases() []c {
 			e.remount()
 			e.times(e.p("f"), 1000, 0, 2000, 7)
 		}},
+		{name: "birth-time", lower: func(e *env) { e.put(e.l("f"), "text") }, run: func(e *env) {
+			born := func(path string) (int64, bool) {
+				var st unix.Statx_t
+				e.ok(unix.Statx(unix.AT_FDCWD, path, unix.AT_SYMLINK_NOFOLLOW, unix.STATX_BTIME, &st))
+				return st.Btime.Sec*1e9 + int64(st.Btime.Nsec), st.Mask&unix.STATX_BTIME != 0
+			}
+			want, has := born(e.l("f"))
+			if got, ok := born(e.p("f")); ok != has || got != want {
+				e.Errorf("a lower file: %d, %v, the layer's %d, %v", got, ok, want, has)
+			}
+			e.put(e.p("new"), "x")
+			first, ok := born(e.p("new"))
+			if e.w.layers > 0 {
+				want, has = born(e.upper + "/new")
+			} else {
+				want, has = first, ok
+			}
+			if ok != has || first != want {
+				e.Errorf("a new file: %d, %v, the upper's %d, %v", first, ok, want, has)
+			}
+			time.Sleep(20 * time.Millisecond) // over a tick of the kernel's clock
+			e.put(e.p("new"), "more")
+			e.utimens(e.p("new"), 1000, 0, 2000, 0)
+			e.remount()
+			if again, ok := born(e.p("new")); ok != has || again != first {
+				e.Errorf("it was born at %d and, after a remount, at %d", first, again)
+			}
+		}},
 		{name: "ctime-changes", lower: old, run: func(e *env) {
 			before := e.stat(e.p("d/f")).Ctim
 			time.Sleep(20 * time.Millisecond) // over a tick of the kernel's clock

@@ -78,6 +78,19 @@ func xattrCases() []c {
 			e.is(err, unix.ENODATA)
 			e.is(unix.Lsetxattr(e.p("s"), "user.x", []byte("1"), 0), unix.EPERM)
 		}},
+		{name: "xattr-of-symlink-out-of-the-layers", root: true, lower: func(e *env) {
+			e.put(e.dir+"/outside", "O")
+			e.ok(os.Symlink(e.dir+"/outside", e.l("s")))
+		}, run: func(e *env) {
+			for _, name := range []string{"trusted.link", "security.link"} {
+				e.setx(e.p("s"), name, "L")
+				e.wantx(e.p("s"), name, "L")
+			}
+			e.ok(unix.Lremovexattr(e.p("s"), "security.link"))
+			if got := listx(e.dir + "/outside"); len(got) > 0 {
+				e.Errorf("what it points to has %q", got)
+			}
+		}},
 		{name: "xattr-trusted", root: true, lower: func(e *env) { file(e); e.setx(e.l("f"), "trusted.t", "T") }, run: func(e *env) {
 			e.wantx(e.p("f"), "trusted.t", "T")
 			e.setx(e.p("f"), "trusted.u", "U")

@@ -47,7 +47,7 @@ func optionWorlds(t *testing.T) []world {
 	ws = append(ws, world{name: "mapped-1", layers: 1, known: known, prepared: shiftOwners, mount: func(e *env) func() {
 		return p.mountWith(e, fmt.Sprintf("uidmapping=%[1]d:0:65536,gidmapping=%[1]d:0:65536", idShift))
 	}})
-	return append(ws, world{name: "no-xattrs-1", layers: 1, mount: p.mount, noXattrs: true, lowers: onRamfs, known: knownRamfs})
+	return append(ws, world{name: "no-xattrs-1", layers: 1, mount: p.mount, noXattrs: true, lowers: onRamfs, known: knownRamfs, prepared: readOnly})
 }
 
 // idShift is by how much owners in the layers differ from those that are shown.
@@ -95,6 +95,12 @@ func onRamfs(e *env) string {
 	}
 	e.Cleanup(func() { unmount(e.T, dir) })
 	return dir
+}
+
+// readOnly makes the lower layers' filesystem read-only.
+func readOnly(e *env) {
+	e.Helper()
+	e.ok(unix.Mount("", filepath.Dir(e.lower), "", unix.MS_REMOUNT|unix.MS_RDONLY, ""))
 }
 
 // TestHugeDirectory lists a directory of a million entries, half of them in a

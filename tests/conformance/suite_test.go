@@ -12,7 +12,7 @@ import (
 
 // cases are all cases, in the order of their files.
 func cases() []c {
-	return slices.Concat(renameCases(), linkCases(), descriptorCases(), dataCases(), ownerCases(), xattrCases(), timeCases(), dirCases(), otherCases(), bugCases())
+	return slices.Concat(renameCases(), linkCases(), descriptorCases(), dataCases(), ownerCases(), xattrCases(), timeCases(), dirCases(), otherCases(), bugCases(), posixCases())
 }
 
 func TestNamesAreUnique(t *testing.T) {
@@ -24,7 +24,7 @@ func TestNamesAreUnique(t *testing.T) {
 		}
 		seen[x.name] = true
 	}
-	for _, known := range []map[string]string{knownKernel, knownPeer, knownOurs, knownAside, knownWriteback, knownMapped, knownRamfs} {
+	for _, known := range []map[string]string{knownKernel, knownKernelUser, knownFusermount, knownPeer, knownOurs, knownAside, knownWriteback, knownMapped, knownRamfs} {
 		for name := range known {
 			if !seen[name] {
 				t.Errorf("%q is known to fail, but is no case", name)

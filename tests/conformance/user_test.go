@@ -2,6 +2,7 @@ package conformance
 
 import (
 	"fmt"
+	"maps"
 	"os"
 	"testing"
 
@@ -24,11 +25,18 @@ func userWorlds(t *testing.T, how string) []world {
 	one := how != "userns"
 	var ws []world
 	if os.Getenv("PLYFS_LONG") != "" {
-		ws = append(ws, world{name: "directory", user: true, oneID: one}) // proves the suite
+		ws = append(ws, world{name: "directory", user: true, oneID: one}) // these two prove the suite
+		if how != "fusermount" {
+			ws = append(ws, world{name: "kernel-1", layers: 1, mount: kernelUserMount, user: true, oneID: one, known: knownKernelUser})
+		}
 	}
 	for _, p := range programs(t) {
 		if p.name != peerName { // which proves nothing more of the suite
-			ws = append(ws, world{name: p.name + "-1", layers: 1, mount: p.mount, known: p.known, user: true, oneID: one})
+			known := maps.Clone(p.known)
+			if how == "fusermount" {
+				maps.Copy(known, knownFusermount)
+			}
+			ws = append(ws, world{name: p.name + "-1", layers: 1, mount: p.mount, known: known, user: true, oneID: one})
 		}
 	}
 	return ws

@@ -184,6 +184,16 @@ func kernelMount(e *env) func() {
 	return func() { unmount(e.T, e.root) }
 }
 
+// kernelUserMount mounts the kernel's overlay in a user namespace.
+func kernelUserMount(e *env) func() {
+	e.Helper()
+	opts := "lowerdir=" + strings.Join(e.dirs, ":") + ",upperdir=" + e.upper + ",workdir=" + e.work + ",userxattr"
+	if err := unix.Mount("overlay", e.root, "overlay", 0, opts); err != nil {
+		e.Skipf("no overlay in a user namespace here: %s: %v", opts, err)
+	}
+	return func() { unmount(e.T, e.root) }
+}
+
 // unmount unmounts; a server may still be finishing a request.
 func unmount(t *testing.T, dir string) {
 	t.Helper()
