@@ -9,12 +9,19 @@ import (
 	"os/exec"
 	"path/filepath"
 	"testing"
+
+	"github.com/plyfs/plyfs/internal/fusetest"
 )
 
 // Main builds the program of the working directory, named name, into a
 // temporary directory that ordinary users may read, tells built where it is,
-// runs the tests and returns the exit status.
+// runs the tests, apart from the machine's mounts (fusetest.Apart), and returns
+// the exit status.
 func Main(m *testing.M, name string, built func(path string), ldflags string) int {
+	if err := fusetest.Apart(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
 	dir, err := os.MkdirTemp("", name+"-cmd-")
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)

@@ -25,6 +25,10 @@ func TestMain(m *testing.M) {
 	if fusetest.IsChild() {
 		os.Exit(m.Run())
 	}
+	if err := fusetest.Apart(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
 	dir, err := os.MkdirTemp("", "plyfs-fuse-overlay-")
 	if err == nil {
 		err = os.Chmod(dir, 0o755) // ordinary users run it too

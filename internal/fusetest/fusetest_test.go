@@ -3,6 +3,7 @@ package fusetest
 import (
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -52,6 +53,34 @@ func TestLeaksAreFound(t *testing.T) {
 	}
 	if left := before.wait(); len(left) > 0 {
 		t.Errorf("still there: %v", left)
+	}
+}
+
+// TestApartChild is TestApart's.
+func TestApartChild(t *testing.T) {
+	if !IsChild() {
+		t.Skip("run by TestApart")
+	}
+	if err := Apart(); err != nil { // starts this test again
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, ""); err != nil {
+		t.Fatal(err)
+	}
+	Must(t, `grep -qs " $1 " /proc/self/mountinfo; ! grep -qs " $1 " /proc/$2/mountinfo; echo apart >&2`, dir, strconv.Itoa(os.Getppid()))
+	if err := unix.Unmount(dir, 0); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Who made the namespace that a test binary runs in sees none of its mounts.
+func TestApart(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root makes mount namespaces")
+	}
+	if r := Child(t, "TestApartChild", apartEnv+"="); r.Status != 0 || !strings.Contains(r.Out, "PASS: TestApartChild") {
+		t.Errorf("status %d: %s%s", r.Status, r.Out, r.Err)
 	}
 }
 

@@ -23,13 +23,17 @@ const settle = 10 * time.Second
 // temporary files before Main made its own.
 const keepEnv = "PLYFS_TEST_KEEP"
 
-// Main runs the tests of m and returns the exit status: 1 when something is
-// left although all tests passed. Use it as
+// Main runs the tests of m, apart (see Apart), and returns the exit status: 1
+// when something is left although all tests passed. Use it as
 //
 //	func TestMain(m *testing.M) { os.Exit(fusetest.Main(m)) }
 func Main(m *testing.M) int {
 	if os.Getenv(childEnv) != "" {
 		return m.Run()
+	}
+	if err := Apart(); err != nil {
+		fmt.Fprintln(os.Stderr, "FAIL:", err)
+		return 1
 	}
 	// A folder of this process's own: what is mounted below it is ours.
 	keep := os.TempDir()

@@ -123,6 +123,10 @@ func TestMain(m *testing.M) {
 	if fusetest.IsChild() {
 		os.Exit(m.Run())
 	}
+	if err := fusetest.Apart(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
 	dir, err := os.MkdirTemp("", "plyfs-conf-")
 	if err == nil {
 		err = os.Chmod(dir, 0o755)

@@ -11,6 +11,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/plyfs/plyfs/internal/fusetest"
 )
 
 // plyfsBinary builds the program once a test run, or takes the one that
@@ -32,6 +34,10 @@ var plyfsBinary = sync.OnceValues(func() (string, error) {
 var binDir string
 
 func TestMain(m *testing.M) {
+	if err := fusetest.Apart(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
 	dir, err := os.MkdirTemp("", "plyfs-interop-")
 	if err == nil {
 		err = os.Chmod(dir, 0o755) // ordinary users run the program, too

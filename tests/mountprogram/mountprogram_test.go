@@ -18,6 +18,10 @@ import (
 var binDir string
 
 func TestMain(m *testing.M) {
+	if err := fusetest.Apart(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
 	dir, err := os.MkdirTemp("", "plyfs-mp-")
 	if err == nil {
 		err = os.Chmod(dir, 0o755)
