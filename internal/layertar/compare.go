@@ -271,7 +271,7 @@ func exportXattrs(e *uentry, buf []byte) (out []xattr, meta bool, err error) {
 			meta = meta || (whiteout.IsPrivate(n) && strings.HasSuffix(n, ".metacopy"))
 			continue
 		}
-		v, err := e.dir.Getxattr(e.name, n)
+		v, err := e.getxattr(n)
 		if errors.Is(err, unix.ENODATA) {
 			continue
 		}

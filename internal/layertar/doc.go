@@ -48,8 +48,9 @@
 // The tree may be a running container's. What goes away, or gives its name to
 // something else, between the listing and the first byte that is told of it is
 // passed over as if it had not been listed (vanish.go): in a comparison it is
-// a deletion. A regular file that another one replaces is told as the new one
-// where that shows, and a file that shrinks is filled up with zeros. Hard links
+// a deletion. A regular file's header, attributes and content are all read by
+// one descriptor, so they are of one file, whatever has its name by then; one
+// that shrinks while it is read is filled up with zeros. Hard links
 // lead to names that were written only.
 //
 // # Locks

@@ -56,7 +56,7 @@ func Members(r io.Reader, lim Limits) ([]string, error) {
 // is about to be written.
 func GenerateWith(w io.Writer, s Source, before func(path string)) error {
 	g := newGenerator(w, &s)
-	err := walkSource(context.Background(), &s, askDirs|askFiles, func(e *event) error {
+	err := walkSource(context.Background(), &s, askDirs|askSpecial, func(e *event) error {
 		before(e.path)
 		return g.event(e)
 	})

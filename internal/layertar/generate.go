@@ -3,9 +3,11 @@ package layertar
 import (
 	"archive/tar"
 	"bufio"
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -61,29 +63,71 @@ func (g *generator) event(e *event) error {
 	return nil
 }
 
-// file writes an entry. Where another regular file has taken the name of one
-// meanwhile, as programs replace theirs, that is written; an empty one may be a mark.
-func (g *generator) file(e *event) error {
-	err := g.member(e)
-	if !vanished(err) || e.ent.st.Type() != unix.S_IFREG {
+// file writes an entry. A regular file is told as what it is once it is open,
+// so that header and content are of one file, whatever has its name by then.
+func (g *generator) file(e *event) (err error) {
+	switch e.ent.st.Type() {
+	case unix.S_IFSOCK:
+		return nil
+	case unix.S_IFREG:
+	default:
+		return g.member(e)
+	}
+	now, ent := *e, *e.ent
+	now.ent = &ent
+	if ent.file, err = ent.dir.OpenFile(ent.name); errors.Is(err, syscall.EACCES) {
+		return g.closed(e, err)
+	} else if err != nil {
+		return ofEntry(err)
+	}
+	defer closing(&err, ent.file.Close)
+	if ent.st, err = ent.file.Stat(); err != nil {
 		return err
 	}
-	ev, ent := *e, *e.ent
-	ev.ent = &ent
-	var gone error
-	if ent.st, gone = ent.dir.Stat(ent.name); gone != nil || ent.st.Type() != unix.S_IFREG || ent.st.Size == 0 {
+	if ent.names, err = ent.file.ListxattrTo(g.buf); err != nil && !errors.Is(err, syscall.EOPNOTSUPP) {
 		return err
 	}
-	return g.member(&ev)
+	ent.listed = true
+	if ent.st.Type() != unix.S_IFREG || becameMark(e.ent, &ent) {
+		return &vanishedError{syscall.ESTALE}
+	}
+	return g.member(&now)
+}
+
+// closed writes a file that must not be read: one without content needs not be.
+func (g *generator) closed(e *event, denied error) error {
+	now, ent := *e, *e.ent
+	now.ent = &ent
+	var err error
+	if ent.st, err = ent.dir.Stat(ent.name); err != nil {
+		return ofEntry(err)
+	}
+	if ent.st.Type() != unix.S_IFREG || ent.st.Size > 0 {
+		return denied
+	}
+	return g.member(&now)
+}
+
+// becameMark tells whether a name whose file was no whiteout has one by now.
+func becameMark(was, is *uentry) bool {
+	return is.st.Size == 0 && was.st.Ino != 0 && was.st.Ino != is.st.Ino &&
+		slices.ContainsFunc(bytes.Split(is.names, []byte{0}), func(n []byte) bool {
+			return whiteout.IsPrivate(string(n)) && bytes.HasSuffix(n, []byte(".whiteout"))
+		})
 }
 
 func (g *generator) member(e *event) error {
 	st := &e.ent.st
-	if st.Type() == unix.S_IFSOCK {
-		return nil
+	h := &tar.Header{Name: e.path}
+	if err := g.kind(h, e); err != nil {
+		return err
 	}
-	h := &tar.Header{Name: e.path, Mode: int64(st.Mode), ModTime: wholeSeconds(st.Mtime)}
+	h.Mode, h.ModTime = int64(st.Mode), wholeSeconds(st.Mtime)
 	if err := g.owner(h, e); err != nil {
+		return ofEntry(err)
+	}
+	meta, err := g.xattrs(h, e.ent)
+	if err != nil {
 		return ofEntry(err)
 	}
 	if st.Nlink > 1 && !st.IsDir() {
@@ -91,22 +135,14 @@ func (g *generator) member(e *event) error {
 		if err != nil {
 			return err
 		}
-		if again {
-			h.Typeflag, h.Linkname = tar.TypeLink, first
-			if _, err := g.xattrs(h, e.ent); err != nil { // as the peers repeat them
-				return ofEntry(err)
-			}
+		if again { // with its attributes, as the peers repeat them
+			h.Typeflag, h.Linkname, h.Size = tar.TypeLink, first, 0
+			h.Devmajor, h.Devminor = 0, 0
 			return g.tw.WriteHeader(h)
 		}
 	}
-	if err := g.kind(h, e); err != nil {
-		return err
-	}
 	if h.Typeflag == tar.TypeReg && h.Size > 0 {
-		return g.regular(h, e)
-	}
-	if _, err := g.xattrs(h, e.ent); err != nil {
-		return ofEntry(err)
+		return g.regular(h, e, meta)
 	}
 	return g.header(h, e)
 }
@@ -126,18 +162,13 @@ func (g *generator) kind(h *tar.Header, e *event) (err error) {
 	st := &e.ent.st
 	switch st.Type() {
 	case unix.S_IFREG:
-		if h.Typeflag == 0 { // else the owner's note says what it stands for
-			h.Typeflag, h.Size = tar.TypeReg, int64(st.Size)
-		}
+		h.Typeflag, h.Size = tar.TypeReg, int64(st.Size)
 	case unix.S_IFDIR:
 		h.Typeflag = tar.TypeDir
 		h.Name += "/"
 	case unix.S_IFLNK:
 		h.Typeflag = tar.TypeSymlink
-		h.Linkname, err = e.ent.dir.Readlink(e.ent.name)
-		if err = ofEntry(err); errors.Is(err, syscall.EINVAL) { // no symlink by now
-			err = &vanishedError{err}
-		}
+		h.Linkname, err = readlink(e.ent)
 	case unix.S_IFIFO:
 		h.Typeflag = tar.TypeFifo
 	case unix.S_IFCHR, unix.S_IFBLK:
@@ -211,7 +242,7 @@ func standsFor(h *tar.Header, what string) {
 	ma, errA := strconv.ParseUint(major, 10, 12)
 	mi, errI := strconv.ParseUint(minor, 10, 20)
 	if ok && both && errA == nil && errI == nil {
-		h.Typeflag, h.Devmajor, h.Devminor = flag, int64(ma), int64(mi)
+		h.Typeflag, h.Devmajor, h.Devminor, h.Size = flag, int64(ma), int64(mi), 0
 	}
 }
 
@@ -234,57 +265,52 @@ func (g *generator) xattrs(h *tar.Header, e *uentry) (meta bool, err error) {
 	return meta, nil
 }
 
-// regular writes a file with content: its attributes are listed through the
-// descriptor that reads it.
-func (g *generator) regular(h *tar.Header, e *event) (err error) {
-	f, err := e.ent.dir.OpenFile(e.ent.name)
-	if err != nil {
-		return ofEntry(err)
+// readlink reads a symlink's text. Where another one has taken its name
+// meanwhile, it is that one's, and so are the entry's attributes from now on.
+func readlink(e *uentry) (text string, err error) {
+	for range 16 {
+		text, err = e.dir.Readlink(e.name)
+		if errors.Is(err, syscall.EINVAL) { // no symlink by now
+			return "", &vanishedError{err}
+		}
+		if err != nil {
+			return "", ofEntry(err)
+		}
+		now, err := e.dir.Stat(e.name)
+		if err != nil {
+			return "", ofEntry(err)
+		}
+		if now.Dev == e.st.Dev && now.Ino == e.st.Ino && now.Ctime.Equal(e.st.Ctime) {
+			return text, nil
+		}
+		e.st = now
 	}
-	defer func() { err = errors.Join(err, f.Close()) }()
-	if e.ent.st.Nlink > 1 { // it stands for all its names
-		st, err := f.Stat()
+	return "", &vanishedError{syscall.ESTALE}
+}
+
+// regular writes a file with content: its own, or for a metacopy, which meta
+// says it may be, that of a file below.
+func (g *generator) regular(h *tar.Header, e *event, meta bool) (err error) {
+	f := e.ent.file
+	if meta {
+		dir, err := e.parts()
 		if err != nil {
 			return err
 		}
-		if st.Ino != e.ent.st.Ino || st.Dev != e.ent.st.Dev || st.Type() != unix.S_IFREG {
-			return &vanishedError{syscall.ESTALE}
-		}
-	}
-	ent := *e.ent
-	ent.listed = true
-	if ent.names, err = f.ListxattrTo(g.buf); err != nil && !errors.Is(err, syscall.EOPNOTSUPP) {
-		return err
-	}
-	meta, err := g.xattrs(h, &ent)
-	if err != nil {
-		return ofEntry(err)
-	}
-	if meta {
-		if f, err = g.metacopy(e, f); err != nil {
+		if f, err = e.u.content(dir, e.ent); err != nil {
 			return ofEntry(err)
+		}
+		if f != e.ent.file {
+			defer closing(&err, f.Close)
 		}
 	}
 	if err := g.header(h, e); err != nil {
 		return err
 	}
-	if !meta && e.ent.st.Blocks >= uint64(h.Size+511)/512 {
+	if f == e.ent.file && e.ent.st.Blocks >= uint64(h.Size+511)/512 {
 		return g.data(f, 0, h.Size) // no hole worth a look
 	}
 	return g.content(f, h.Size)
-}
-
-// metacopy opens, in the place of f, the data of a file that may be a metacopy.
-func (g *generator) metacopy(e *event, f *safefs.File) (*safefs.File, error) {
-	dir, err := e.parts()
-	if err != nil {
-		return f, err
-	}
-	data, err := e.u.content(dir, e.ent)
-	if err != nil {
-		return f, err
-	}
-	return data, f.Close()
 }
 
 // content writes size bytes of f, holes without reading them. A file that

@@ -129,7 +129,9 @@ func (u *union) share(p *part) (*share, error) {
 			return s.names.add(hidden, markOf(e.Type, true))
 		case whiteout.Plain:
 			return s.names.add(e.Name, markOf(e.Type, false))
-		case whiteout.Opaque, whiteout.Meta, whiteout.Invalid:
+		case whiteout.Opaque:
+			s.opaque = true
+		case whiteout.Meta, whiteout.Invalid:
 		}
 		return nil
 	})
@@ -149,6 +151,8 @@ type share struct {
 	p     *part
 	names nameList
 	alone bool // it holds u.many while it is made
+	// opaque says that the directory has the mark of the style Files.
+	opaque bool
 	// typed, if set, tells of which type, as the listing says it, no more than
 	// the type is to be known; of others the stat says whether they are marks.
 	typed func(typ uint32) bool

@@ -24,9 +24,10 @@ type nativeWalk struct {
 type asked uint8
 
 const (
-	askKinds asked = 1 << iota // whether they are an Add or a Modify, or quiet
-	askDirs                    // the attributes of directories
-	askFiles                   // the attributes of other files
+	askKinds   asked = 1 << iota // whether they are an Add or a Modify, or quiet
+	askDirs                      // the attributes of directories
+	askFiles                     // the attributes of other files
+	askSpecial                   // the attributes of files that are neither directories nor regular
 )
 
 func walkNative(ctx context.Context, s *Source, ask asked, yield func(*event) error) (err error) {
@@ -124,11 +125,16 @@ func (b *below) under(d *safefs.Dir) (*udir, error) {
 
 // dir walks one directory of the upper.
 func (w *nativeWalk) dir(path string, p *part, low *below) error {
-	if err := context.Cause(w.ctx); err != nil {
-		return err
-	}
 	ls, err := w.all.share(p)
 	if err != nil {
+		return err
+	}
+	return w.list(path, ls, low)
+}
+
+// list walks what is in a directory of the upper.
+func (w *nativeWalk) list(path string, ls *share, low *below) error {
+	if err := context.Cause(w.ctx); err != nil {
 		return err
 	}
 	ls.typed = w.typeIsEnough
@@ -137,26 +143,33 @@ func (w *nativeWalk) dir(path string, p *part, low *below) error {
 		if more, err := ls.next(&l); !more || err != nil {
 			return err
 		}
-		ent := &uentry{name: l.name, dir: p.d, st: l.st}
-		ev := &event{path: join(path, l.name), u: w.all, low: low, ent: ent}
-		if l.white {
-			ev.kind, ev.what = Delete, gone
-			err = w.yield(ev)
-		} else {
-			err = w.entry(ev)
-		}
-		if err != nil && !vanished(err) {
+		if err := w.name(path, ls.p, &l, low); err != nil && !vanished(err) {
 			return err
 		}
 	}
 }
 
-// typeIsEnough tells of which files, by their type, no attributes are wanted.
-func (w *nativeWalk) typeIsEnough(typ uint32) bool {
-	if typ == unix.S_IFDIR {
-		return w.ask&(askDirs|askKinds) == 0
+// name tells what a name of a directory says.
+func (w *nativeWalk) name(path string, p *part, l *listed, low *below) error {
+	ent := &uentry{name: l.name, dir: p.d, st: l.st}
+	ev := &event{path: join(path, l.name), u: w.all, low: low, ent: ent}
+	if l.white {
+		ev.kind, ev.what = Delete, gone
+		return w.yield(ev)
 	}
-	return w.ask&askFiles == 0
+	return w.entry(ev)
+}
+
+// typeIsEnough tells of which files, by their type, no attributes are wanted
+// yet: those of directories are read when they are open.
+func (w *nativeWalk) typeIsEnough(typ uint32) bool {
+	switch typ {
+	case unix.S_IFDIR:
+		return true
+	case unix.S_IFREG:
+		return w.ask&askFiles == 0
+	}
+	return w.ask&(askFiles|askSpecial) == 0
 }
 
 func (w *nativeWalk) entry(ev *event) error {
@@ -185,9 +198,21 @@ func (w *nativeWalk) subdir(ev *event, low *below) (err error) {
 		return ofEntry(err)
 	}
 	defer closing(&err, d.Close)
-	sub, err := w.all.part(d, 0)
+	if w.ask&(askDirs|askKinds) != 0 {
+		if ev.ent.st, err = d.Stat("."); err != nil {
+			return err
+		}
+	}
+	sub, err := w.all.marked(d, 0)
 	if err != nil {
 		return err
+	}
+	ls, err := w.all.share(&sub)
+	if err != nil {
+		return err
+	}
+	if ls.opaque {
+		sub.opaque = opaqueAll
 	}
 	defer closing(&err, low.close)
 	ev.ent.names, ev.ent.listed = sub.names, true
@@ -198,7 +223,7 @@ func (w *nativeWalk) subdir(ev *event, low *below) (err error) {
 	if moved {
 		return w.moved(ev)
 	}
-	return w.dir(ev.path, &sub, low)
+	return w.list(ev.path, ls, low)
 }
 
 // tellDir yields a directory and, when it is new over what is below, its

@@ -156,7 +156,7 @@ func Size(ctx context.Context, s Source) (int64, error) {
 // are left out, and marks are `.wh.NAME` and `.wh..wh..opq`.
 func Generate(ctx context.Context, w io.Writer, s Source) error {
 	g := newGenerator(w, &s)
-	err := walkSource(ctx, &s, askDirs|askFiles, g.event)
+	err := walkSource(ctx, &s, askDirs|askSpecial, g.event)
 	if err == nil {
 		err = g.end()
 	}

@@ -65,6 +65,17 @@ type uentry struct {
 	// names are those of its attributes if listed says that they were read.
 	names  []byte
 	listed bool
+	// file, if set, is the file itself, open, and st is its: what its name
+	// stands for by now does not matter. It stays its opener's.
+	file *safefs.File
+}
+
+// getxattr reads an attribute.
+func (e *uentry) getxattr(attr string) ([]byte, error) {
+	if e.file != nil {
+		return e.file.Getxattr(attr)
+	}
+	return e.dir.Getxattr(e.name, attr)
 }
 
 func openUnion(dirs []string, style whiteout.Style) (*union, error) {
@@ -146,10 +157,10 @@ func (u *union) prefixes() []string {
 	return nil
 }
 
-// attr reads a mark of name in d, nil when there is none.
-func (u *union) attr(d *safefs.Dir, name, mark string) ([]byte, error) {
+// attr reads a mark of an entry, nil when there is none.
+func (u *union) attr(e *uentry, mark string) ([]byte, error) {
 	for _, p := range u.prefixes() {
-		v, err := d.Getxattr(name, p+mark)
+		v, err := e.getxattr(p + mark)
 		switch {
 		case err == nil:
 			return v, nil
@@ -161,9 +172,23 @@ func (u *union) attr(d *safefs.Dir, name, mark string) ([]byte, error) {
 	return nil, nil
 }
 
-// part is a layer's share with its marks, of which most directories have none:
-// so the names of their attributes are listed, and what is there is read.
+// part is a layer's share with its marks.
 func (u *union) part(d *safefs.Dir, layer int) (part, error) {
+	p, err := u.marked(d, layer)
+	if err != nil || p.opaque != opaqueNot || u.style != whiteout.Files {
+		return p, err
+	}
+	if _, err = d.Stat(whiteout.OpaqueName); err == nil {
+		p.opaque = opaqueAll
+	} else if errors.Is(err, syscall.ENOENT) {
+		err = nil
+	}
+	return p, err
+}
+
+// marked is part but for a mark that is a file. Most directories have no
+// marks: so the names of their attributes are listed, and what is there is read.
+func (u *union) marked(d *safefs.Dir, layer int) (part, error) {
 	p := part{d: d, layer: layer}
 	if len(u.prefixes()) == 0 {
 		return p, nil
@@ -175,15 +200,26 @@ func (u *union) part(d *safefs.Dir, layer int) (part, error) {
 	has := func(mark string) bool {
 		return slices.ContainsFunc(u.prefixes(), func(prefix string) bool { return hasName(p.names, prefix+mark) })
 	}
+	self := &uentry{name: ".", dir: d}
 	if has("redirect") {
-		v, err := u.attr(d, ".", "redirect")
+		v, err := u.attr(self, "redirect")
 		if err != nil {
 			return p, err
 		}
 		p.redirect = string(v)
 	}
-	p.opaque, err = u.opacity(d, has("opaque"))
-	return p, err
+	if has("opaque") {
+		v, err := u.attr(self, "opaque")
+		switch {
+		case err != nil:
+			return p, err
+		case string(v) == "y":
+			p.opaque = opaqueAll
+		case string(v) == "x":
+			p.opaque = opaqueMarks
+		}
+	}
+	return p, nil
 }
 
 // hasName tells whether a list of names, each with a zero byte, has one.
@@ -199,29 +235,6 @@ func hasName(names []byte, name string) bool {
 		names = names[min(n+1, len(names)):]
 	}
 	return false
-}
-
-func (u *union) opacity(d *safefs.Dir, marked bool) (opacity, error) {
-	if marked {
-		v, err := u.attr(d, ".", "opaque")
-		switch {
-		case err != nil:
-			return opaqueNot, err
-		case string(v) == "y":
-			return opaqueAll, nil
-		case string(v) == "x":
-			return opaqueMarks, nil
-		}
-	}
-	if u.style != whiteout.Files {
-		return opaqueNot, nil
-	}
-	if _, err := d.Stat(whiteout.OpaqueName); err == nil {
-		return opaqueAll, nil
-	} else if !errors.Is(err, syscall.ENOENT) {
-		return opaqueNot, err
-	}
-	return opaqueNot, nil
 }
 
 // isMark tells whether an entry is a whiteout: a device 0:0, or, in a
@@ -246,7 +259,7 @@ func (u *union) isMark(p *part, name string, st *safefs.Stat) (bool, error) {
 	if p.opaque != opaqueMarks {
 		return false, nil
 	}
-	v, err := u.attr(p.d, name, "whiteout")
+	v, err := u.attr(&uentry{name: name, dir: p.d}, "whiteout")
 	return v != nil, err
 }
 
@@ -423,17 +436,20 @@ func (u *union) partIn(layer int, dir string) (part, error) {
 	return p, nil
 }
 
-// content opens a regular file's data: its own, or for a metacopy that of the
-// first file below which has any.
+// content opens a regular file's data: its own, which is e.file if that is set, or
+// for a metacopy that of the first file below which has any.
 func (u *union) content(dir *udir, e *uentry) (*safefs.File, error) {
-	meta, err := u.attr(e.dir, e.name, "metacopy")
+	meta, err := u.attr(e, "metacopy")
 	if err != nil {
 		return nil, err
+	}
+	if meta == nil && e.file != nil {
+		return e.file, nil
 	}
 	if meta == nil {
 		return e.dir.OpenFile(e.name)
 	}
-	red, err := u.attr(e.dir, e.name, "redirect")
+	red, err := u.attr(e, "redirect")
 	if err != nil {
 		return nil, err
 	}

@@ -110,6 +110,12 @@ func (f *File) Utimens(atime, mtime time.Time) error {
 	return fail("utimens", f.name, retry(func() error { return futimens(f.fd, &ts) }))
 }
 
+// Getxattr is Dir.Getxattr for the file.
+func (f *File) Getxattr(attr string) ([]byte, error) {
+	v, err := fetch(func(b []byte) (int, error) { return unix.Fgetxattr(f.fd, attr, b) })
+	return v, failAttr("getxattr", attr, f.name, err)
+}
+
 // Setxattr sets an extended attribute.
 func (f *File) Setxattr(attr string, value []byte) error {
 	return fail("setxattr "+attr, f.name, retry(func() error { return unix.Fsetxattr(f.fd, attr, value, 0) }))

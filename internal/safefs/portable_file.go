@@ -82,6 +82,11 @@ func (f *File) Chmod(mode uint32) error {
 // has the name now: its maker keeps others away from it.
 func (f *File) Utimens(atime, mtime time.Time) error { return f.dir.Utimens(f.name, atime, mtime) }
 
+// Getxattr finds no attributes on this system: EOPNOTSUPP.
+func (f *File) Getxattr(attr string) ([]byte, error) {
+	return nil, fail("getxattr "+attr, f.name, syscall.EOPNOTSUPP)
+}
+
 // Setxattr sets no attributes on this system: EOPNOTSUPP.
 func (f *File) Setxattr(attr string, _ []byte) error {
 	return fail("setxattr "+attr, f.name, syscall.EOPNOTSUPP)

@@ -17,6 +17,9 @@ func (d *Dir) Stat(name string) (Stat, error) {
 	if err := checkOrDot("stat", name); err != nil {
 		return Stat{}, err
 	}
+	if name == "." {
+		name = "" // the descriptor itself: half the cost
+	}
 	return statAt(d.fd, name, unix.AT_SYMLINK_NOFOLLOW)
 }
 
