@@ -45,6 +45,22 @@
 // parts of 64 entries; names take a few bytes each, whatever else a directory has, and
 // long lists are made one at a time (union.many, under which nothing is locked).
 //
+// # A native walk
+//
+//	listing of a directory: a  b  c  …  x  y  z
+//	           the walk's goroutine →      ← a second one, into memory
+//
+// An upper is read by short system calls, most of them for subdirectories. So
+// where a listing has at least four, a second goroutine walks them from its end
+// (ahead.go), and keeps what its user makes of them (changes, a sum, whole
+// members), in all at most 4 MiB. The walk takes that when it is there. Where the
+// second one meets an error, a hard link in a diff, or the end of its room, it
+// forgets the subdirectory, and the walk's does it itself: errors and first
+// names are told by one goroutine, and what comes out is the same bytes. There is
+// one such goroutine at a time; it ends before its listing's directory is closed.
+//
+// # Trees that change
+//
 // The tree may be a running container's. What goes away, or gives its name to
 // something else, between the listing and the first byte that is told of it is
 // passed over as if it had not been listed (vanish.go): in a comparison it is
@@ -56,6 +72,7 @@
 // # Locks
 //
 //	Push.writeMu → flow.mu
+//	tail.mu (which subdirectories are taken), room.mu: leaves
 //
 // Channels: pipe.order before pipe.work, both by the parser's goroutine, which
 // holds no lock then; writers and the recorder only receive, and take flow.mu

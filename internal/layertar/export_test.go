@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+
+	"github.com/plyfs/plyfs/internal/spill"
 )
 
 // MemberNames lets tests run the parser alone.
@@ -59,7 +61,7 @@ func GenerateWith(w io.Writer, s Source, before func(path string)) error {
 	err := walkSource(context.Background(), &s, askDirs|askSpecial, func(e *event) error {
 		before(e.path)
 		return g.event(e)
-	})
+	}, nil)
 	if err == nil {
 		err = g.end()
 	}
@@ -76,5 +78,23 @@ func WalkFiles(s Source, dirs bool, yield func(path string)) error {
 	return walkSource(context.Background(), &s, ask, func(e *event) error {
 		yield(e.path)
 		return nil
-	})
+	}, nil)
+}
+
+// ChangesAlone, SizeAlone and GenerateAlone are made by one goroutine.
+func ChangesAlone(s Source, yield func(Change) error) error {
+	c := changes{yield: yield}
+	return walkSource(context.Background(), &s, askKinds, c.event, nil)
+}
+
+// SizeAlone is documented with ChangesAlone.
+func SizeAlone(s Source) (int64, error) {
+	c := sizes{links: spill.NewLinks()}
+	err := walkSource(context.Background(), &s, askFiles, c.event, nil)
+	return c.total, errors.Join(err, c.links.Close())
+}
+
+// GenerateAlone is documented with ChangesAlone.
+func GenerateAlone(w io.Writer, s Source) error {
+	return GenerateWith(w, s, func(string) {})
 }

@@ -30,6 +30,8 @@ type generator struct {
 	tw    *tar.Writer
 	links *spill.Links // the first name of each hard-linked file
 	buf   []byte       // of contentBuf, or less while no file needs more
+	// part says that it makes a part of another one's stream: out is nil.
+	part bool
 }
 
 // contentBuf is the size of the generator's reads and writes.
@@ -131,6 +133,9 @@ func (g *generator) member(e *event) error {
 		return ofEntry(err)
 	}
 	if st.Nlink > 1 && !st.IsDir() {
+		if g.part {
+			return errAgain
+		}
 		first, again, err := g.links.Find(st.Dev, st.Ino)
 		if err != nil {
 			return err

@@ -167,35 +167,42 @@ type listed struct {
 
 // next stats the next name; false at the end.
 func (s *share) next(l *listed) (ok bool, err error) {
-	for {
-		name, mark, ok := s.names.next()
-		if !ok {
+	for !ok && err == nil {
+		name, mark, more := s.names.next()
+		if !more {
 			return false, nil
 		}
-		onDisk := name
-		if mark.white() {
-			onDisk = whiteout.Name(name)
-		}
-		*l = listed{name: name, white: mark.white()}
-		if s.typed != nil && s.plain(mark) {
-			l.st.Mode = mark.typ()
-			return true, nil
-		}
-		l.st, err = s.p.d.Stat(onDisk)
-		switch {
-		case errors.Is(err, syscall.ENOENT): // gone since it was listed
-		case err != nil:
-			return false, err
-		case l.white && onDisk == fuseOpaque && whiteout.IsDevice(l.st.Mode, l.st.Rdev):
-		case l.white:
-			return true, nil
-		default:
-			if l.white, err = s.u.isMark(s.p, name, &l.st); errors.Is(err, syscall.ENOENT) {
-				continue
-			}
-			return err == nil, err
-		}
+		ok, err = s.look(name, mark, l)
 	}
+	return ok, err
+}
+
+// look stats a name of the listing; false when it is gone.
+func (s *share) look(name string, mark nameMark, l *listed) (ok bool, err error) {
+	onDisk := name
+	if mark.white() {
+		onDisk = whiteout.Name(name)
+	}
+	*l = listed{name: name, white: mark.white()}
+	if s.typed != nil && s.plain(mark) {
+		l.st.Mode = mark.typ()
+		return true, nil
+	}
+	l.st, err = s.p.d.Stat(onDisk)
+	switch {
+	case errors.Is(err, syscall.ENOENT):
+		return false, nil
+	case err != nil:
+		return false, err
+	case l.white && onDisk == fuseOpaque && whiteout.IsDevice(l.st.Mode, l.st.Rdev):
+		return false, nil
+	case l.white:
+		return true, nil
+	}
+	if l.white, err = s.u.isMark(s.p, name, &l.st); errors.Is(err, syscall.ENOENT) {
+		return false, nil
+	}
+	return err == nil, err
 }
 
 // plain tells whether a name's type is all that is asked for and cannot be a

@@ -2,6 +2,7 @@ package layertar
 
 import (
 	"context"
+	"runtime"
 
 	"github.com/plyfs/plyfs/internal/safefs"
 	"github.com/plyfs/plyfs/internal/unix"
@@ -18,6 +19,11 @@ type nativeWalk struct {
 	low   *union // what is below
 	yield func(*event) error
 	buf   [256]byte // for sameXattrs
+	// fork, if set, is for what a second goroutine does (ahead.go); split says
+	// that there is one.
+	fork  func(*room) fork
+	room  *room
+	split bool
 }
 
 // asked is what the user of a walk wants to know of its events: flags.
@@ -30,13 +36,16 @@ const (
 	askSpecial                   // the attributes of files that are neither directories nor regular
 )
 
-func walkNative(ctx context.Context, s *Source, ask asked, yield func(*event) error) (err error) {
+func walkNative(ctx context.Context, s *Source, ask asked, yield func(*event) error, fork func(*room) fork) (err error) {
 	all, err := openUnion(append([]string{s.Upper}, s.Lowers...), s.UpperStyle)
 	if err != nil {
 		return err
 	}
 	defer closing(&err, all.close)
 	w := &nativeWalk{ctx: ctx, s: s, ask: ask, all: all, low: &union{roots: all.roots[1:], style: s.UpperStyle}, yield: yield}
+	if runtime.GOMAXPROCS(0) > 1 {
+		w.fork, w.room = fork, &room{left: aheadRoom}
+	}
 	d, err := all.roots[0].OpenDirToRead(".")
 	if err != nil {
 		return err
@@ -138,15 +147,34 @@ func (w *nativeWalk) list(path string, ls *share, low *below) error {
 		return err
 	}
 	ls.typed = w.typeIsEnough
+	t := w.ahead(path, ls, low)
+	defer t.close()
 	for {
-		var l listed
-		if more, err := ls.next(&l); !more || err != nil {
-			return err
+		name, mark, more := ls.names.next()
+		if !more {
+			return nil
 		}
-		if err := w.name(path, ls.p, &l, low); err != nil && !vanished(err) {
+		done, err := t.join(name)
+		if !done && err == nil {
+			err = w.look(path, ls, name, mark, low)
+		}
+		if err != nil {
 			return err
 		}
 	}
+}
+
+// look tells what a name of a directory stands for, if it still does.
+func (w *nativeWalk) look(path string, ls *share, name string, mark nameMark, low *below) error {
+	var l listed
+	ok, err := ls.look(name, mark, &l)
+	if ok && err == nil {
+		err = w.name(path, ls.p, &l, low)
+	}
+	if vanished(err) {
+		return nil
+	}
+	return err
 }
 
 // name tells what a name of a directory says.

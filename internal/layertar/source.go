@@ -87,9 +87,10 @@ const (
 )
 
 // walkSource yields the events of a source, with what is asked for, or more.
-func walkSource(ctx context.Context, s *Source, ask asked, yield func(*event) error) (err error) {
+// With fork, which may be nil, parts of the walk may be made ahead (ahead.go).
+func walkSource(ctx context.Context, s *Source, ask asked, yield func(*event) error, fork func(*room) fork) (err error) {
 	if s.Upper != "" {
-		return walkNative(ctx, s, ask, yield)
+		return walkNative(ctx, s, ask, yield, fork)
 	}
 	return walkUnions(ctx, s, yield)
 }
@@ -103,28 +104,36 @@ func walkSource(ctx context.Context, s *Source, ask asked, yield func(*event) er
 // directory is one when its owner, mode or attributes differ or when anything
 // in it does. The root is never listed.
 func Changes(ctx context.Context, s Source, yield func(Change) error) error {
-	var quiet []string // directories on the way down that were not yielded
-	return walkSource(ctx, &s, askKinds, func(e *event) error {
-		if e.what == opaqueDir {
-			return nil
-		}
-		for len(quiet) > 0 && !strings.HasPrefix(e.path, quiet[len(quiet)-1]+"/") {
-			quiet = quiet[:len(quiet)-1]
-		}
-		if e.quiet {
-			quiet = append(quiet, e.path)
-			return nil
-		}
-		if e.kind != Modify {
-			for _, dir := range quiet {
-				if err := yield(Change{"/" + dir, Modify}); err != nil {
-					return err
-				}
+	c := changes{yield: yield}
+	return walkSource(ctx, &s, askKinds, c.event, c.fork)
+}
+
+// changes yields what a walk finds.
+type changes struct {
+	yield func(Change) error
+	quiet []string // directories on the way down that were not yielded
+}
+
+func (c *changes) event(e *event) error {
+	if e.what == opaqueDir {
+		return nil
+	}
+	for len(c.quiet) > 0 && !strings.HasPrefix(e.path, c.quiet[len(c.quiet)-1]+"/") {
+		c.quiet = c.quiet[:len(c.quiet)-1]
+	}
+	if e.quiet {
+		c.quiet = append(c.quiet, e.path)
+		return nil
+	}
+	if e.kind != Modify {
+		for _, dir := range c.quiet {
+			if err := c.yield(Change{"/" + dir, Modify}); err != nil {
+				return err
 			}
-			quiet = quiet[:0]
 		}
-		return yield(Change{"/" + e.path, e.kind})
-	})
+		c.quiet = c.quiet[:0]
+	}
+	return c.yield(Change{"/" + e.path, e.kind})
 }
 
 // Size returns the bytes of content that the difference holds: the apparent
@@ -134,21 +143,28 @@ func Size(ctx context.Context, s Source) (int64, error) {
 	if s.Upper == "" && len(s.New) > 1 && slices.Equal(s.New[1:], s.Old) {
 		s.Upper, s.Lowers = s.New[0], s.Old
 	}
-	var total int64
-	links := spill.NewLinks()
-	err := walkSource(ctx, &s, askFiles, func(e *event) error {
-		if e.what != present || e.ent.st.IsDir() {
-			return nil
-		}
-		if e.ent.st.Nlink > 1 {
-			if _, again, err := links.First(e.ent.st.Dev, e.ent.st.Ino, ""); again || err != nil {
-				return err
-			}
-		}
-		total += int64(e.ent.st.Size)
+	c := sizes{links: spill.NewLinks()}
+	err := walkSource(ctx, &s, askFiles, c.event, c.fork)
+	return c.total, errors.Join(err, c.links.Close())
+}
+
+// sizes adds up what a walk finds.
+type sizes struct {
+	total int64
+	links *spill.Links
+}
+
+func (c *sizes) event(e *event) error {
+	if e.what != present || e.ent.st.IsDir() {
 		return nil
-	})
-	return total, errors.Join(err, links.Close())
+	}
+	if e.ent.st.Nlink > 1 {
+		if _, again, err := c.links.First(e.ent.st.Dev, e.ent.st.Ino, ""); again || err != nil {
+			return err
+		}
+	}
+	c.total += int64(e.ent.st.Size)
+	return nil
 }
 
 // Generate writes the difference as a tar stream: the same bytes for the same
@@ -156,7 +172,7 @@ func Size(ctx context.Context, s Source) (int64, error) {
 // are left out, and marks are `.wh.NAME` and `.wh..wh..opq`.
 func Generate(ctx context.Context, w io.Writer, s Source) error {
 	g := newGenerator(w, &s)
-	err := walkSource(ctx, &s, askDirs|askSpecial, g.event)
+	err := walkSource(ctx, &s, askDirs|askSpecial, g.event, g.fork)
 	if err == nil {
 		err = g.end()
 	}

@@ -92,7 +92,7 @@ func (v *verifier) run(ctx context.Context) error {
 	if err := v.members(ctx, v.note); err != nil {
 		return err
 	}
-	if err := walkSource(ctx, v.src, askKinds|askDirs|askFiles, v.event); err != nil {
+	if err := walkSource(ctx, v.src, askKinds|askDirs|askFiles, v.event, nil); err != nil {
 		return err
 	}
 	return v.members(ctx, v.unmet)
