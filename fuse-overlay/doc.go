@@ -85,9 +85,9 @@
 //	mountconfig.go  MountConfig: what a mount is asked to be
 //	apart.go        no layer in another that is written
 //	overlay.go      Overlay: opening, root, closing, degrading to read-only
-//	work.go         the work directory: staging names, sweeping; ability.go what its
-//	                filesystem can do; claim.go locks against other mounts,
-//	                holder.go who has them
+//	work.go         the work directory: staging names, sweeping (clear.go);
+//	                ability.go what its filesystem can do; claim.go locks
+//	                against other mounts, holder.go who has them
 //	inode.go        node and its places; rarely.go what few nodes have
 //	table.go        nodes by number (nodepages.go), FORGET; giveback.go memory
 //	                goes back to the system

@@ -28,7 +28,7 @@ type holder struct {
 // holderName is of no staged name's form; mostHolder bounds what is read, in
 // bytes.
 const (
-	holderName = stagePrefix + "holder"
+	holderName = "holder"
 	mostHolder = 1 << 14
 )
 
@@ -55,6 +55,7 @@ func (w *work) sign(dir string) error {
 	if err != nil {
 		return err
 	}
+	w.signed = true
 	_, err = io.WriteString(f, h.String())
 	if cerr := f.Close(); err == nil {
 		err = cerr

@@ -18,6 +18,7 @@ type work struct {
 	// attributes cannot be kept).
 	top, stage, index *safefs.Dir
 	claims            claims
+	signed            bool // see holder
 
 	// prefix of the marks' attributes; "": the filesystem takes none.
 	prefix string
@@ -194,6 +195,9 @@ func (w *work) sweepNames() error {
 
 func (w *work) close() error {
 	var err error
+	if w.signed {
+		_ = w.stage.Unlink(holderName) // swept at the next mount, or workdir has been removed
+	}
 	for _, d := range []*safefs.Dir{w.index, w.stage, w.top} {
 		if d != nil {
 			err = errors.Join(err, d.Close())
@@ -201,33 +205,4 @@ func (w *work) close() error {
 	}
 	w.claims.release()
 	return err
-}
-
-// removeTree removes name in d with all that is below. It keeps one
-// descriptor a level; how deep it goes is bounded by the paths that could be
-// made.
-func removeTree(d *safefs.Dir, name string) error {
-	err := d.Unlink(name)
-	if !errors.Is(err, syscall.EISDIR) && !errors.Is(err, syscall.EPERM) {
-		if absent(err) {
-			return nil
-		}
-		return err
-	}
-	if err := d.Rmdir(name); err == nil || !errors.Is(err, syscall.ENOTEMPTY) {
-		return err
-	}
-	sub, err := d.OpenDir(name)
-	if err != nil {
-		return err
-	}
-	var names []string
-	err = sub.ReadDir(func(e safefs.Entry) error {
-		names = append(names, e.Name)
-		return nil
-	})
-	for _, child := range names {
-		err = errors.Join(err, removeTree(sub, child))
-	}
-	return errors.Join(err, sub.Close(), d.Rmdir(name))
 }
