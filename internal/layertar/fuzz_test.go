@@ -14,6 +14,8 @@ import (
 	"runtime"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/plyfs/plyfs/internal/errno"
 	"github.com/plyfs/plyfs/internal/layertar"
 	"github.com/plyfs/plyfs/internal/whiteout"
@@ -107,7 +109,7 @@ func FuzzApply(f *testing.F) {
 }
 
 // FuzzParserAsGo: what Go's archive/tar reads to the end, we read to the same
-// names, sizes and content, or refuse with a reason.
+// names, links, types, sizes, owners, times and content, or refuse with a reason.
 func FuzzParserAsGo(f *testing.F) {
 	seeds(f)
 	f.Fuzz(func(t *testing.T, stream []byte, style byte) {
@@ -118,36 +120,19 @@ func FuzzParserAsGo(f *testing.F) {
 			return
 		}
 		limits := layertar.Limits{FileSize: 1 << 20, Total: 1 << 20}
-		var names []string
-		for r := tar.NewReader(bytes.NewReader(stream)); ; {
-			h, err := r.Next()
-			if err == io.EOF {
-				break
-			}
-			if err != nil || h.Size > 1<<20 {
-				return
-			}
-			if _, err := io.Copy(io.Discard, r); err != nil {
-				return
-			}
-			if h.Typeflag != tar.TypeXGlobalHeader {
-				names = append(names, h.Name)
-			}
+		want, ok := goMembers(stream)
+		if !ok {
+			return
 		}
-		got, err := layertar.MemberNames(bytes.NewReader(stream), limits)
+		got, err := layertar.Members(bytes.NewReader(stream), limits)
 		if err != nil {
 			if !errors.Is(err, errno.ErrBadStream) {
 				t.Fatal(err)
 			}
 			return
 		}
-		if len(got) != len(names) {
-			t.Fatalf("members %q, archive/tar has %q", got, names)
-		}
-		for i := range got {
-			if got[i] != names[i] {
-				t.Fatalf("member %d is %q, archive/tar has %q", i, got[i], names[i])
-			}
+		if d := cmp.Diff(want, got); d != "" {
+			t.Fatal(d)
 		}
 	})
 }
