@@ -32,8 +32,9 @@ var errAgain = errors.New("to be walked again")
 
 // room is what may be kept.
 type room struct {
-	mu   sync.Mutex
-	left int // bytes; guarded by mu
+	mu      sync.Mutex
+	left    int    // bytes; guarded by mu
+	scratch []byte // the second goroutine's, of firstBuf
 }
 
 // take takes n bytes (gives them, if n is negative); errAgain if there are not
@@ -250,7 +251,8 @@ func (c *sizes) fork(r *room) fork {
 // walk's own goroutine's to say.
 func (g *generator) fork(r *room) fork {
 	out := &keptBytes{spent: spent{room: r}}
-	part := &generator{s: g.s, tw: tar.NewWriter(out), buf: make([]byte, 4<<10), part: true}
+	out.Grow(4 << 10)
+	part := &generator{s: g.s, tw: tar.NewWriter(out), buf: r.scratch, part: true}
 	return fork{
 		yield: part.event,
 		join: func() error {

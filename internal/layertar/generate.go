@@ -34,12 +34,15 @@ type generator struct {
 	part bool
 }
 
-// contentBuf is the size of the generator's reads and writes.
-const contentBuf = 64 << 10
+const (
+	contentBuf = 64 << 10 // the size of a generator's reads
+	firstBuf   = 4 << 10  // as long as all files are small, as in most diffs
+	writeBuf   = 32 << 10 // larger ones cost the allocator more than they save
+)
 
 func newGenerator(w io.Writer, s *Source) *generator {
-	out := bufio.NewWriterSize(w, contentBuf)
-	return &generator{s: s, out: out, tw: tar.NewWriter(out), links: spill.NewLinks(), buf: make([]byte, 4<<10)}
+	out := bufio.NewWriterSize(w, writeBuf)
+	return &generator{s: s, out: out, tw: tar.NewWriter(out), links: spill.NewLinks(), buf: make([]byte, firstBuf)}
 }
 
 func (g *generator) end() error { return errors.Join(g.tw.Close(), g.out.Flush()) }

@@ -44,7 +44,7 @@ func walkNative(ctx context.Context, s *Source, ask asked, yield func(*event) er
 	defer closing(&err, all.close)
 	w := &nativeWalk{ctx: ctx, s: s, ask: ask, all: all, low: &union{roots: all.roots[1:], style: s.UpperStyle}, yield: yield}
 	if runtime.GOMAXPROCS(0) > 1 {
-		w.fork, w.room = fork, &room{left: aheadRoom}
+		w.fork, w.room = fork, &room{left: aheadRoom, scratch: make([]byte, firstBuf)}
 	}
 	d, err := all.roots[0].OpenDirToRead(".")
 	if err != nil {
