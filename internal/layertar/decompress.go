@@ -47,7 +47,9 @@ func (c Compression) String() string {
 const (
 	// sniffLen bytes tell every compression apart.
 	sniffLen = 10
-	// zstdMaxWindow is the largest window that is decoded (`zstd --long=27`).
+	// zstdMaxWindow is the largest window that is decoded: what zstd takes without
+	// an option, all of its levels (RFC 8878 advises 8 MiB at least). The window is
+	// held in memory; that of the containers tools' best level is 32 MiB.
 	zstdMaxWindow = 128 << 20
 	// zstdSkippable is the magic number of skippable frames but its lowest
 	// four bits.
@@ -94,6 +96,7 @@ type decoder struct {
 	// between is true while nothing of the frame that would be next has been
 	// read. It belongs to the reading goroutine; only gzip and xz keep it.
 	between bool
+	window  uint64 // bytes that the first zstd frame asks for
 }
 
 func newDecoder(r io.Reader) (*decoder, error) {
@@ -113,6 +116,10 @@ func newDecoder(r io.Reader) (*decoder, error) {
 	case Xz:
 		d.out = &xzStreams{d: d}
 	case Zstd:
+		var first zstd.Header
+		if first.Decode(head) == nil {
+			d.window = first.WindowSize
+		}
 		var z *zstd.Decoder
 		z, err = zstd.NewReader(d.in, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxWindow(zstdMaxWindow))
 		if err == nil {
@@ -151,6 +158,13 @@ func (d *decoder) fail(err error) error {
 		return err
 	case errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, io.EOF):
 		return errno.New(errno.ErrBadStream, "unexpected EOF: the %s stream ends inside a frame", d.kind)
+	case errors.Is(err, zstd.ErrWindowSizeExceeded):
+		window := "a larger window"
+		if d.window > zstdMaxWindow {
+			window = fmt.Sprintf("a window of %d MiB", d.window>>20)
+		}
+		return errno.New(errno.ErrBadStream, "the zstd stream needs %s to be unpacked, and the limit is %d MiB: pack it again, with `zstd --long=27` at the most",
+			window, zstdMaxWindow>>20)
 	}
 	return errno.New(errno.ErrBadStream, "invalid tar header: the %s stream is damaged: %s", d.kind, err)
 }
