@@ -63,6 +63,13 @@
 // an inode is open it is either that or asked for, for everybody; OPEN counts before
 // it is answered, RELEASE takes back (passing.go).
 //
+// # Who reads requests
+//
+// internal/fusewire where it can answer a program that asks one thing after the other
+// on that program's processor and where that thread can be called back at any time
+// (root), else go-fuse (an ordinary user's server, one processor, Options.Trace). What
+// changes something is never answered by that thread.
+//
 // # Locks
 //
 //	Server.table.mu   the two maps, every inode's counts, handles, armed and copied

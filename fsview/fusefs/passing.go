@@ -46,7 +46,7 @@ type backing struct {
 }
 
 // begin is called before the first request.
-func (p *passing) begin(srv *fuse.Server) {
+func (p *passing) begin(srv transport) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.open = map[*inode]*backing{}

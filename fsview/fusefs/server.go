@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/plyfs/plyfs/internal/errno"
+	"github.com/plyfs/plyfs/internal/fusewire"
 	"github.com/plyfs/plyfs/internal/vnode"
 )
 
@@ -44,6 +45,15 @@ type Options struct {
 	MaxWrite int
 	// Trace logs every request.
 	Trace bool
+	// GoFuse has go-fuse read the requests, also where internal/fusewire could.
+	GoFuse bool
+}
+
+func (o *Options) maxWrite() int {
+	if o.MaxWrite > 0 {
+		return o.MaxWrite
+	}
+	return 128 << 10
 }
 
 // Server serves one tree over one FUSE connection.
@@ -60,8 +70,8 @@ type Server struct {
 
 	counts [numOps]counter
 
-	fuse *fuse.Server // set by Serve before the first request
-	dev  *os.File     // the device, for notices go-fuse has no method for
+	fuse transport // set by Start before the first request
+	dev  *os.File  // the device, for notices go-fuse has no method for
 
 	epoch  atomic.Uint64 // how many times the kernel was told; read at the beginning of a request
 	told   atomic.Uint64 // newest generation the kernel knows of
@@ -112,7 +122,7 @@ func (s *Server) Start(dev *os.File) (err error) {
 	}
 	logw := s.log.WriterLevel(logrus.WarnLevel)
 	r := &raw{RawFileSystem: fuse.NewDefaultRawFileSystem(), s: s}
-	srv, err := fuse.NewServer(counted{r, &s.counts}, fmt.Sprintf("/dev/fd/%d", fd), s.mountOptions(log.New(logw, "", 0)))
+	srv, err := s.attach(counted{r, &s.counts}, fd, s.mountOptions(log.New(logw, "", 0)))
 	if err != nil {
 		return errors.Join(fmt.Errorf("serve: greet the kernel: %w", err), dev.Close(), logw.Close())
 	}
@@ -142,10 +152,27 @@ func (s *Server) Start(dev *os.File) (err error) {
 	return nil
 }
 
+// transport reads requests and answers them: internal/fusewire where one program that
+// asks one thing after the other can be answered on its processor, and that can be
+// ended at any time, else go-fuse.
+type transport interface {
+	backer
+	Serve()
+	KernelSettings() *fuse.InitIn
+	InodeNotify(node uint64, off, length int64) fuse.Status
+}
+
+func (s *Server) attach(fs fuse.RawFileSystem, fd int, o *fuse.MountOptions) (transport, error) {
+	if !s.opts.GoFuse && !o.Debug && fusewire.Able(o) && fusewire.Lifts() {
+		return fusewire.Attach(fs, fd, o)
+	}
+	return fuse.NewServer(fs, fmt.Sprintf("/dev/fd/%d", fd), o)
+}
+
 func (s *Server) mountOptions(l *log.Logger) *fuse.MountOptions {
 	o := &fuse.MountOptions{
 		Name: Subtype, FsName: Subtype, Logger: l, Debug: s.opts.Trace,
-		MaxWrite: s.opts.MaxWrite, MaxBackground: 64, DisableSplice: true,
+		MaxWrite: s.opts.maxWrite(), MaxBackground: 64, DisableSplice: true,
 		ExtraCapabilities: fuse.CAP_ATOMIC_O_TRUNC | fuse.CAP_READDIRPLUS_AUTO | fuse.CAP_DONT_MASK,
 		PanicHandler: func(p any) fuse.Status {
 			s.log.Errorf("a node panicked: %v\n%s", p, debug.Stack())

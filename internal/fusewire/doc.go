@@ -1,4 +1,5 @@
-// Package fusewire mounts a fuse.RawFileSystem and serves it, and answers, while
+// Package fusewire mounts a fuse.RawFileSystem (New), or takes a mount that is there
+// (Attach), and serves it, and answers, while
 // one program asks one thing after the other, on that program's processor.
 // Decoding is go-fuse's (ProtocolServer); what is here is mounting, reading,
 // threads and waiting.
@@ -91,6 +92,11 @@
 // talker is back. In dialogues system calls are ones that the runtime knows of, so
 // it never waits for a talker that the program has preempted in one.
 // COPY_FILE_RANGE is cut to 1 MiB there; programs ask for the rest.
+//
+// After Attach it also gives away all that may change something: of a container
+// store that can be seconds of work, and processes that are started for it would
+// have the policy and the processor of the talker for good. (A look-up that has to
+// mount starts them by another thread: mounts.Do.)
 //
 // # The end
 //

@@ -10,14 +10,26 @@ import (
 // Opcodes and notices of linux/fuse.h.
 const (
 	opForget        = 2
-	opRead          = 15
-	opWrite         = 16
+	opSetAttr       = 4
+	opSymlink       = 6
+	opMknod         = 8
+	opMkdir         = 9
+	opUnlink        = 10
 	opRmdir         = 11
 	opRename        = 12
+	opLink          = 13
+	opOpen          = 14
+	opRead          = 15
+	opWrite         = 16
+	opRelease       = 18
 	opFsync         = 20
+	opSetXattr      = 21
+	opRemoveXattr   = 24
+	opFlush         = 25
 	opReadDir       = 28
 	opFsyncDir      = 30
 	opSetLkW        = 33
+	opCreate        = 35
 	opInterrupt     = 36
 	opDestroy       = 38
 	opIoctl         = 39
@@ -54,6 +66,25 @@ func laborious(r *reader) bool {
 		return (*fuse.ReadIn)(unsafe.Pointer(&r.in[0])).Offset == 0
 	}
 	return false
+}
+
+// alters tells whether a request may change something: also the end of a file that
+// was open for writing.
+func alters(r *reader) bool {
+	switch r.head().Opcode {
+	case opSetAttr, opSymlink, opMknod, opMkdir, opUnlink, opRmdir, opRename, opRename2, opLink, opWrite, opSetXattr, opRemoveXattr,
+		opFlush, opCreate, opCopyFileRange:
+		return true
+	case opOpen:
+		return writes((*fuse.OpenIn)(unsafe.Pointer(&r.in[0])).Flags)
+	case opRelease:
+		return writes((*fuse.ReleaseIn)(unsafe.Pointer(&r.in[0])).Flags)
+	}
+	return false
+}
+
+func writes(flags uint32) bool {
+	return flags&syscall.O_ACCMODE != syscall.O_RDONLY || flags&syscall.O_TRUNC != 0
 }
 
 // wanted returns how much data an answer may have, which is most at most.

@@ -18,8 +18,10 @@ import (
 type Server struct {
 	opts   fuse.MountOptions
 	proto  *fuse.ProtocolServer
-	dir    string
+	dir    string // where New mounted
 	kernel fuse.InitIn
+	// readsOnly: the talker answers no request that changes something.
+	readsOnly bool
 	// fd is the connection; twin one more descriptor of it that does not wait,
 	// for dialogues, -1 where there are none. What is read of one is answered there.
 	fd, twin int
@@ -87,24 +89,52 @@ func New(fs fuse.RawFileSystem, dir string, o *fuse.MountOptions) (*Server, erro
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{opts: *o, dir: dir, readers: map[*reader]struct{}{}, gone: make(chan struct{}), fd: -1, twin: -1}
+	s := newServer(fs, o)
+	s.dir = dir
+	if s.fd, err = mount(dir, &s.opts); err != nil {
+		return nil, err
+	}
+	if err := s.begin(); err != nil {
+		return nil, errors.Join(err, unmount(dir, &s.opts), s.close())
+	}
+	return s, nil
+}
+
+// Attach serves fs by the descriptor fd of a mount that is there, whose largest
+// read is o.MaxWrite, and which is not for Unmount. The descriptor is the server's
+// from now on, also where there is an error. Requests that change something are
+// never answered by the talker: they may last, and processes that are started for
+// them would have its policy and its processor.
+func Attach(fs fuse.RawFileSystem, fd int, o *fuse.MountOptions) (*Server, error) {
+	s := newServer(fs, o)
+	s.fd, s.readsOnly = fd, true
+	if err := s.begin(); err != nil {
+		return nil, errors.Join(err, s.close())
+	}
+	return s, nil
+}
+
+func newServer(fs fuse.RawFileSystem, o *fuse.MountOptions) *Server {
+	s := &Server{opts: *o, readers: map[*reader]struct{}{}, gone: make(chan struct{}), fd: -1, twin: -1}
 	if top := largest(); s.opts.MaxWrite <= 0 || s.opts.MaxWrite > top {
 		s.opts.MaxWrite = top
 	}
 	s.buffers.New = func() any { return newBuffers(s.opts.MaxWrite) }
 	s.proto = fuse.NewProtocolServer(fs, &s.opts)
-	if s.fd, err = mount(dir, &s.opts); err != nil {
-		return nil, err
-	}
+	return s
+}
+
+// begin answers the first request.
+func (s *Server) begin() error {
 	if s.talk.init(&s.opts) {
 		s.twin = twin(s.fd)
 		s.talk.able.Store(s.twin >= 0)
 	}
 	if err := s.hello(); err != nil {
-		return nil, errors.Join(err, unmount(dir, &s.opts), s.close())
+		return err
 	}
 	s.loops.Add(2) // Serve, and what the talker may add
-	return s, nil
+	return nil
 }
 
 // hello answers INIT, the first request.

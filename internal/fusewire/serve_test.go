@@ -30,6 +30,8 @@ type tree struct {
 	asked   atomic.Int64
 	waiter  atomic.Int32 // the thread that answers "wait"
 	cut     atomic.Int64 // of those, interrupted ones
+	made    atomic.Int64 // mkdir
+	altered atomic.Int64 // of those, what a thread of SCHED_IDLE was given
 	release chan struct{}
 	deaf    atomic.Bool // "wait" is not interrupted
 }
@@ -65,6 +67,14 @@ func (f *tree) GetAttr(_ <-chan struct{}, in *fuse.GetAttrIn, out *fuse.AttrOut)
 	return fuse.OK
 }
 
+func (f *tree) Mkdir(<-chan struct{}, *fuse.MkdirIn, string, *fuse.EntryOut) fuse.Status {
+	f.made.Add(1)
+	if policy(0) == unix.SCHED_IDLE {
+		f.altered.Add(1)
+	}
+	return fuse.EPERM
+}
+
 func policy(tid int) int {
 	p, _, no := unix.RawSyscall(unix.SYS_SCHED_GETSCHEDULER, uintptr(tid), 0, 0)
 	if no != 0 {
@@ -73,15 +83,27 @@ func policy(tid int) int {
 	return int(p)
 }
 
+// maker mounts and begins to serve.
+type maker func(fuse.RawFileSystem, string, *fuse.MountOptions) (*Server, error)
+
+// attached is New of a mount that was there before.
+func attached(fs fuse.RawFileSystem, dir string, o *fuse.MountOptions) (*Server, error) {
+	fd, err := mount(dir, o)
+	if err != nil {
+		return nil, err
+	}
+	return Attach(fs, fd, o)
+}
+
 // serve mounts a tree; the test's end unmounts it.
 func serve(t *testing.T) (*tree, *Server, string) {
 	t.Helper()
-	f, s, dir, _ := serveUntil(t)
+	f, s, dir, _ := serveUntil(t, New)
 	return f, s, dir
 }
 
 // serveUntil is serve; served is closed when Serve has returned.
-func serveUntil(t *testing.T) (_ *tree, _ *Server, dir string, served <-chan struct{}) {
+func serveUntil(t *testing.T, begin maker) (_ *tree, _ *Server, dir string, served <-chan struct{}) {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("mount(2) of FUSE needs root")
@@ -91,7 +113,7 @@ func serveUntil(t *testing.T) (_ *tree, _ *Server, dir string, served <-chan str
 	}
 	f := &tree{RawFileSystem: fuse.NewDefaultRawFileSystem(), release: make(chan struct{})}
 	dir = t.TempDir()
-	s, err := New(f, dir, &fuse.MountOptions{Name: "fusewire-test", MaxWrite: 1 << 17, MaxBackground: 12, DirectMount: true, Logger: log.New(io.Discard, "", 0)})
+	s, err := begin(f, dir, &fuse.MountOptions{Name: "fusewire-test", MaxWrite: 1 << 17, MaxBackground: 12, DirectMount: true, Logger: log.New(io.Discard, "", 0)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -174,6 +196,21 @@ func TestServes(t *testing.T) {
 	if no := s.UnregisterBackingFd(77); no == 0 {
 		t.Error("a file that was never registered could be taken away")
 	}
+}
+
+// A mount that is there already: the talker answers look-ups, and never what changes
+// something, though one program asks for both in turn.
+func TestAttached(t *testing.T) {
+	f, s, dir, _ := serveUntil(t, attached)
+	dialogue(t, f, s, dir)
+	f.idle.Store(0)
+	for tries := 0; tries < 50 && f.idle.Load() < 100; tries++ {
+		fusetest.Must(t, `perl -e 'for (1..1000) { -e "$ARGV[0]/x$_"; mkdir "$ARGV[0]/y$_" if $_ % 4 == 0 }' $1`, dir)
+	}
+	if f.made.Load() == 0 || f.altered.Load() != 0 {
+		t.Errorf("of %d mkdirs the talker answered %d", f.made.Load(), f.altered.Load())
+	}
+	atRest(t, s)
 }
 
 func TestDialogueEndsAsItBegan(t *testing.T) {

@@ -77,6 +77,17 @@ func Able(o *fuse.MountOptions) bool {
 		unix.SchedGetaffinity(0, &all) == nil && all.Count() > 1 && accounted()
 }
 
+// Lifts tells whether the guard could lift a talker: give it back the policy that
+// other threads have. It tries, with a thread that ends.
+func Lifts() bool {
+	can := make(chan bool)
+	go func() {
+		runtime.LockOSThread() // never unlocked: the runtime ends the thread
+		can <- setIdle(0) == nil && setNormal(0) == nil
+	}()
+	return <-can
+}
+
 // init tells whether there can be dialogues.
 func (t *talk) init(o *fuse.MountOptions) bool {
 	t.start, t.pause, t.cpu = time.Now(), pauseFirst, -1
@@ -202,7 +213,7 @@ func (s *Server) reply(r *reader) (*reader, syscall.Errno) {
 		return r, no
 	}
 	t.heard(r, n)
-	if lengthy(r) || !t.lifts.Load() && laborious(r) {
+	if lengthy(r) || s.readsOnly && alters(r) || !t.lifts.Load() && laborious(r) {
 		return s.handOver(r, n), 0
 	}
 	shorten(r)

@@ -18,8 +18,18 @@ import (
 // Do acts on p. Errors name the target and the reason in the kernel's or the
 // program's own words. ctx ends the wait for a mount program. Nothing is
 // mounted when Do fails. Target must exist; that something is mounted there
-// already is the caller's count to know.
+// already is the caller's count to know. Programs have the scheduling policy of the
+// process, whatever the caller's thread has.
 func Do(ctx context.Context, p Plan) error {
+	// A process inherits policy and processors of the thread that starts it, and a
+	// thread that answers FUSE requests may have its own (internal/fusewire). The
+	// runtime starts no goroutine on a thread that belongs to another.
+	done := make(chan error, 1)
+	go func() { done <- do(ctx, p) }()
+	return <-done
+}
+
+func do(ctx context.Context, p Plan) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
