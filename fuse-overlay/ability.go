@@ -47,6 +47,9 @@ func (w *work) probe(f Format, files bool) error {
 	if err := w.probeNames(&a, name, f, files); err != nil {
 		return err
 	}
+	if err := w.probeRights(&a); err != nil {
+		return err
+	}
 	t, err := w.stage.OpenTemp(0o600)
 	if a.can(err) {
 		w.unnamed = a.can(t.Link(w.stage, w.name()))
@@ -55,6 +58,22 @@ func (w *work) probe(f Format, files bool) error {
 		err = nil
 	}
 	return errors.Join(a.err, err, w.sweepNames())
+}
+
+// probeRights finds out whether a file may be opened whose mode forbids it.
+func (w *work) probeRights(a *abilities) error {
+	name := w.name()
+	if err := w.stage.Mknod(name, unix.S_IFREG, 0); err != nil {
+		return err
+	}
+	fd, err := w.stage.OpenFD(name, unix.O_RDWR, 0)
+	switch {
+	case a.can(err):
+		return unix.Close(fd)
+	case errors.Is(err, syscall.EACCES):
+		w.loans = newLending()
+	}
+	return nil
 }
 
 // probeNames finds out about whiteouts and renameat2; name is a file to try with.

@@ -59,7 +59,10 @@ func (o *Overlay) fillCopy(ctx context.Context, n *node, p *copyPlan, r *safefs.
 		return err
 	}
 	if p.index != "" {
-		if err := r.Setxattr(o.work.prefix+"nlink", formatLinks('U', int(p.st.Nlink)-1), 0); err != nil {
+		err := o.work.loans.during(r, func() error {
+			return r.Setxattr(o.work.prefix+"nlink", formatLinks('U', int(p.st.Nlink)-1), 0)
+		})
+		if err != nil {
 			return err
 		}
 	}

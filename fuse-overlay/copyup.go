@@ -366,15 +366,15 @@ func (o *Overlay) publishLocked(l link, link func(d *safefs.Dir, name string) er
 		return err
 	}
 	return l.dir.upper().with(func(d *safefs.Dir) error {
-		before, err := d.Stat(".")
+		before, err := d.Self().Stat()
 		if err != nil {
 			return err
 		}
-		if err := link(d, l.name); err != nil {
+		if err := o.work.loans.during(d.Self(), func() error { return link(d, l.name) }); err != nil {
 			return err
 		}
 		o.quota.settleDir(d)
-		return d.Utimens(".", before.Atime, before.Mtime)
+		return d.Self().Utimens(before.Atime, before.Mtime)
 	})
 }
 
@@ -386,7 +386,8 @@ func (o *Overlay) impureLocked(dir *node) error {
 		return nil
 	}
 	err := dir.upper().with(func(d *safefs.Dir) error {
-		return d.Setxattr(".", o.work.prefix+"impure", []byte("y"), 0)
+		self := d.Self()
+		return o.work.loans.during(self, func() error { return self.Setxattr(o.work.prefix+"impure", []byte("y"), 0) })
 	})
 	if err != nil && !o.mayLose("", err) {
 		return err
@@ -408,7 +409,7 @@ func (o *Overlay) copyDir(n *node, p *copyPlan) error {
 	}
 	if err == nil {
 		err = o.publish(n, func(d *safefs.Dir, to string) error {
-			if err := o.work.stage.Rename(name, d, to, 0); err != nil {
+			if err := o.work.moveDir(o.work.stage, name, d, to, 0); err != nil {
 				return err
 			}
 			return o.dirIsUp(n, p, d, to)

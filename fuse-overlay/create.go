@@ -240,9 +240,9 @@ func (o *Overlay) makeStagedLocked(d *safefs.Dir, c *creation, mode uint32, acl 
 		}
 	}
 	if exchanged = c.over; exchanged {
-		return st, s.Rename(name, d, c.name, unix.RENAME_EXCHANGE)
+		return st, o.work.moveDir(s, name, d, c.name, unix.RENAME_EXCHANGE)
 	}
-	return st, s.Rename(name, d, c.name, 0)
+	return st, o.work.moveDir(s, name, d, c.name, 0)
 }
 
 // stageLike returns a directory in work where a new file inherits what it would
@@ -361,18 +361,20 @@ func (o *Overlay) defaultACLLocked(dir *node, d *safefs.Dir) aclState {
 
 // markOpaque makes name in d hide what is below it.
 func (o *Overlay) markOpaque(d *safefs.Dir, name string) error {
-	if o.work.prefix != "" {
-		return d.Setxattr(name, o.work.prefix+"opaque", []byte("y"), 0)
-	}
-	sub, err := d.OpenDir(name)
-	if err != nil {
-		return err
-	}
-	err = sub.Mknod(opaqueFile, unix.S_IFREG|0o600, 0)
-	if errors.Is(err, syscall.EEXIST) {
-		err = nil
-	}
-	return errors.Join(err, sub.Close())
+	return o.work.loans.at(d, name, func() error {
+		if o.work.prefix != "" {
+			return d.Setxattr(name, o.work.prefix+"opaque", []byte("y"), 0)
+		}
+		sub, err := d.OpenDir(name)
+		if err != nil {
+			return err
+		}
+		err = sub.Mknod(opaqueFile, unix.S_IFREG|0o600, 0)
+		if errors.Is(err, syscall.EEXIST) {
+			err = nil
+		}
+		return errors.Join(err, sub.Close())
+	})
 }
 
 // link makes name in dir a further name of n.
@@ -467,7 +469,10 @@ func (o *Overlay) recordLinks(n *node) error {
 	n.copyMu.Lock()
 	diff := s.links.diff
 	n.copyMu.Unlock()
-	if err := o.work.index.Setxattr(idx, o.work.prefix+"nlink", formatLinks('U', diff), 0); err != nil {
+	err := o.work.loans.at(o.work.index, idx, func() error {
+		return o.work.index.Setxattr(idx, o.work.prefix+"nlink", formatLinks('U', diff), 0)
+	})
+	if err != nil {
 		return fmt.Errorf("index of hard links: %w", err)
 	}
 	return nil

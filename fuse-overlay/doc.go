@@ -108,6 +108,7 @@
 //	setattr.go      attributes; uxattr.go extended ones; fds.go descriptors
 //	settle.go       data before names, for a power loss
 //	killed.go       whether a request's caller still waits
+//	lending.go      rights that modes do not give, for a server without privilege
 //	server*.go      requests of the kernel; mount.go mounting
 //	                (whose requests internal/fusewire reads, or go-fuse)
 //	passthrough.go  open files that the kernel reads and writes itself
@@ -120,6 +121,7 @@
 //	      └ node.copyMu (the step from lower to upper; never held over a copy)
 //	          └ treeMu (table, names, links, indexes of directories; no system call under it)
 //	fds.mu, Cache.mu, quota.mu  leaves
+//	lending.mu                  a leaf; chmod and stat of upper files under it
 //	passing.mu                  a leaf; only ioctls of /dev/fuse under it, which wait for nothing
 //
 // renameMu is not taken twice by one request, so what copies up is called
@@ -169,6 +171,8 @@
 //	                    renamed into place after 4: a kill between shows the lower file again, beside the new name. Those with
 //	                    an attribute count in any directory of the upper for this mount's own look-ups, so that a kill between
 //	                    2, which replaces opaque=x by y, and 5 shows none of them)
+//	lent rights         (of a server with no more than its user's) a file's owner gets the rights that its mode does not give,
+//	                    the step is done, the mode is put back. A kill between leaves the owner those rights.
 //	whiteout            where it is a file with an attribute: the directory is marked opaque=x first, which alone means nothing
 //
 // # Failure

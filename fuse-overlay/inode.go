@@ -204,7 +204,12 @@ func (o *Overlay) withDir(n *node, f func(a access) error) error {
 	if r := n.orphan(); r != nil {
 		return f(access{ref: r})
 	}
-	asName := func(d *safefs.Dir) error { return f(access{dir: d, name: "."}) }
+	asName := func(d *safefs.Dir) error {
+		if o.tree.loans != nil { // who may not search it finds no "." in it
+			return f(access{ref: d.Self()})
+		}
+		return f(access{dir: d, name: "."})
+	}
 	err := n.stack()[0].with(asName)
 	if !errors.Is(err, syscall.ESTALE) {
 		return err
@@ -272,15 +277,18 @@ func (o *Overlay) homeOf(n *node) link {
 
 // stat returns n's attributes as the tree shows them.
 func (o *Overlay) stat(n *node) (st safefs.Stat, err error) {
-	if b := o.fds.peek(n); b != nil {
-		st, err = safefs.StatFD(b.fd)
-		o.fds.leave(b)
-	} else {
+	st, err = o.tree.loans.seen(func() (st safefs.Stat, err error) {
+		if b := o.fds.peek(n); b != nil {
+			st, err = safefs.StatFD(b.fd)
+			o.fds.leave(b)
+			return st, err
+		}
 		err = o.with(n, func(a access) (err error) {
 			st, err = a.stat()
 			return err
 		})
-	}
+		return st, err
+	})
 	if err != nil {
 		return st, err
 	}

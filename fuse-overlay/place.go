@@ -294,7 +294,7 @@ func (p *place) openIn(above *held) (*held, error) {
 	if err != nil {
 		return nil, p.layer.explain(err)
 	}
-	st, err := dir.Stat(".")
+	st, err := dir.Self().Stat() // which its mode may not let be searched
 	if err != nil {
 		return nil, errors.Join(p.layer.explain(err), dir.Close())
 	}

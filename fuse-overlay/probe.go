@@ -46,7 +46,11 @@ func (p *place) probe(name string, at *hit) error {
 	}
 	defer p.tree.cache.leave(h)
 	*at = hit{spot: spot{p, name}}
-	at.st, err = h.dir.Stat(name)
+	if p.writable() {
+		at.st, err = p.tree.loans.seen(func() (safefs.Stat, error) { return h.dir.Stat(name) })
+	} else {
+		at.st, err = h.dir.Stat(name)
+	}
 	if absent(err) {
 		at.kind, err = p.absentKind(h.dir, name)
 		return p.layer.explain(err)
@@ -145,6 +149,12 @@ func (p *place) applyMarks(dir *safefs.Dir, at *hit, names []string) error {
 			continue
 		}
 		value, err := dir.Getxattr(at.name, m.name)
+		if errors.Is(err, syscall.EACCES) && p.writable() {
+			err = p.tree.loans.at(dir, at.name, func() (err error) {
+				value, err = dir.Getxattr(at.name, m.name)
+				return err
+			})
+		}
 		if noXattrs(err) {
 			continue
 		}
@@ -173,15 +183,29 @@ func (p *place) readOpaqueFile(dir *safefs.Dir, at *hit) error {
 		return err
 	}
 	if !hidden {
-		r, err := dir.RefAt(at.name+"/"+opaqueFile, safefs.NoSymlinks)
-		if absent(err) {
-			return nil
+		has, err := hasOpaqueFile(dir, at.name)
+		if errors.Is(err, syscall.EACCES) && p.writable() {
+			err = p.tree.loans.at(dir, at.name, func() (err error) {
+				has, err = hasOpaqueFile(dir, at.name)
+				return err
+			})
 		}
-		if err != nil {
+		if err != nil || !has {
 			return err
 		}
-		_ = r.Close() // O_PATH: nothing to lose
 	}
 	at.opacity = opaque
 	return nil
+}
+
+func hasOpaqueFile(dir *safefs.Dir, name string) (bool, error) {
+	r, err := dir.RefAt(name+"/"+opaqueFile, safefs.NoSymlinks)
+	if absent(err) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	_ = r.Close() // O_PATH: nothing to lose
+	return true, nil
 }

@@ -62,6 +62,13 @@ func (l *listing) layer(ctx context.Context, p *place, dir *safefs.Dir) error {
 	if p.empty {
 		return nil
 	}
+	if p.writable() {
+		return p.tree.loans.during(dir.Self(), func() error { return l.read(ctx, p, dir) })
+	}
+	return l.read(ctx, p, dir)
+}
+
+func (l *listing) read(ctx context.Context, p *place, dir *safefs.Dir) error {
 	n := 0
 	return dir.ReadDir(func(e safefs.Entry) error {
 		if n++; n%checkEvery == 0 && ctx.Err() != nil {

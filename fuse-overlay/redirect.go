@@ -93,7 +93,7 @@ func (o *Overlay) setRedirect(n *node, r *renaming, d *safefs.Dir, name string) 
 	if len(v) > longestRedirect {
 		return errno.New(errno.ErrCrossDevice, "%q lies too deep in lower layers for a redirect: it is to be copied and removed", name)
 	}
-	return d.Setxattr(name, o.work.prefix+"redirect", []byte(v), 0)
+	return o.work.loans.at(d, name, func() error { return d.Setxattr(name, o.work.prefix+"redirect", []byte(v), 0) })
 }
 
 // dropRedirect makes the directory name in d opaque if it has a redirect.

@@ -313,12 +313,12 @@ func (o *Overlay) hideDir(d *safefs.Dir, name string, below bool) (string, error
 	staged := o.work.name()
 	switch {
 	case !below:
-		return staged, d.Rename(name, o.work.stage, staged, 0)
+		return staged, o.work.discardDir(d, name, staged, 0)
 	case o.work.dotWh:
 		if err := o.dotWhiteout(d, name); err != nil {
 			return "", err
 		}
-		return staged, d.Rename(name, o.work.stage, staged, 0)
+		return staged, o.work.discardDir(d, name, staged, 0)
 	case !o.work.swap:
 		return "", fmt.Errorf("the upper's filesystem cannot exchange files: %w", syscall.EOPNOTSUPP)
 	}
@@ -328,7 +328,7 @@ func (o *Overlay) hideDir(d *safefs.Dir, name string, below bool) (string, error
 	if err := o.work.whiteout(o.work.stage, staged); err != nil {
 		return "", err
 	}
-	return staged, o.work.stage.Rename(staged, d, name, unix.RENAME_EXCHANGE)
+	return staged, o.work.discardDir(d, name, staged, unix.RENAME_EXCHANGE)
 }
 
 // buried makes n a removed directory.

@@ -515,32 +515,36 @@ func (o *Overlay) moved(n, to *node, name string, redirected bool) {
 // copied up now, is made opaque first.
 func (o *Overlay) sweepWhiteouts(p *place) error {
 	return p.walk(func(d *safefs.Dir, below func(string, *safefs.Stat)) error {
-		var gone []string
-		var redirects error
-		err := d.ReadDir(func(e safefs.Entry) error {
-			switch {
-			case o.c.Formats.isMarkFile(e.Name) && e.Name != opaqueFile:
-				gone = append(gone, e.Name)
-			case e.Type != unix.S_IFREG || o.work.attrWh:
-				st, err := d.Stat(e.Name)
-				if err != nil {
-					return err
-				}
-				switch {
-				case o.work.isWhiteout(d, e.Name, &st):
-					gone = append(gone, e.Name)
-				case st.IsDir():
-					if err := o.dropRedirect(d, e.Name); err != nil {
-						redirects = errors.Join(redirects, err)
-						return nil
-					}
-					below(e.Name, &st)
-				}
-			}
-			return nil
-		})
-		return errors.Join(err, redirects, unlinkAll(d, gone))
+		return o.work.loans.during(d.Self(), func() error { return o.sweepWhiteoutsIn(d, below) })
 	})
+}
+
+func (o *Overlay) sweepWhiteoutsIn(d *safefs.Dir, below func(string, *safefs.Stat)) error {
+	var gone []string
+	var redirects error
+	err := d.ReadDir(func(e safefs.Entry) error {
+		switch {
+		case o.c.Formats.isMarkFile(e.Name) && e.Name != opaqueFile:
+			gone = append(gone, e.Name)
+		case e.Type != unix.S_IFREG || o.work.attrWh:
+			st, err := d.Stat(e.Name)
+			if err != nil {
+				return err
+			}
+			switch {
+			case o.work.isWhiteout(d, e.Name, &st):
+				gone = append(gone, e.Name)
+			case st.IsDir():
+				if err := o.dropRedirect(d, e.Name); err != nil {
+					redirects = errors.Join(redirects, err)
+					return nil
+				}
+				below(e.Name, &st)
+			}
+		}
+		return nil
+	})
+	return errors.Join(err, redirects, unlinkAll(d, gone))
 }
 
 // unlinkAll removes names from d, whose times stay.

@@ -41,7 +41,10 @@ func (o *Overlay) clearTarget(r *renaming, td *safefs.Dir, trash *string) error 
 	if err := o.alike(access{ref: r.held}, access{dir: o.work.stage, name: staged}); err != nil {
 		return err
 	}
-	if err := o.work.stage.Rename(staged, td, r.newName, unix.RENAME_EXCHANGE); err != nil {
+	err := o.work.loans.at(td, r.newName, func() error {
+		return o.work.moveDir(o.work.stage, staged, td, r.newName, unix.RENAME_EXCHANGE)
+	})
+	if err != nil {
 		return err
 	}
 	r.cleared = true
@@ -93,7 +96,10 @@ func (o *Overlay) alike(from, to access) error {
 // takeBack undoes what a rename that failed did to its target.
 func (o *Overlay) takeBack(r *renaming, td *safefs.Dir, trash string) (err error) {
 	if r.cleared {
-		if err = o.work.stage.Rename(trash, td, r.newName, unix.RENAME_EXCHANGE); err != nil {
+		err = o.work.loans.at(td, r.newName, func() error {
+			return o.work.moveDir(o.work.stage, trash, td, r.newName, unix.RENAME_EXCHANGE)
+		})
+		if err != nil {
 			o.degrade("%q was to be replaced, which failed, and cannot be put back: %v", r.newName, err)
 		}
 	}

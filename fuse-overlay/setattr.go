@@ -58,10 +58,10 @@ func (o *Overlay) setattr(ctx context.Context, n *node, c change) (st safefs.Sta
 			if err != nil {
 				return err
 			}
-			if err := c.apply(a); err != nil && !o.asideOnly(err) {
+			if err := c.apply(a, o.tree.loans); err != nil && !o.asideOnly(err) {
 				return err
 			}
-			st, err = a.stat()
+			st, err = o.tree.loans.seen(a.stat)
 			return err
 		})
 		if err != nil {
@@ -79,7 +79,7 @@ func (c change) more() bool {
 
 // apply changes all but the size: the owner first, since that clears bits of
 // the mode; times last.
-func (c change) apply(a access) error {
+func (c change) apply(a access, loans *lending) error {
 	if c.uid != nil || c.gid != nil {
 		uid, gid := -1, -1
 		if c.uid != nil {
@@ -93,7 +93,7 @@ func (c change) apply(a access) error {
 		}
 	}
 	if c.mode != nil {
-		if err := a.chmod(*c.mode & 0o7777); err != nil {
+		if err := loans.chmod(a, *c.mode&0o7777); err != nil {
 			return err
 		}
 	}

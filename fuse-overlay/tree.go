@@ -79,6 +79,7 @@ type Tree struct {
 	space    inomap.Space
 	cache    *Cache
 	root     *dirNode
+	loans    *lending // of the upper; nil: nothing is lent
 	moved    *moved
 	closed   atomic.Bool
 	recorded bool

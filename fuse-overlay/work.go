@@ -34,6 +34,9 @@ type work struct {
 	// see settle.
 	ordered bool
 
+	// loans: nil where the server may do what modes forbid it.
+	loans *lending
+
 	serial atomic.Uint64
 }
 

@@ -139,6 +139,10 @@ func (d *Dir) Ref(name string) (*Ref, error) {
 	return &Ref{fd: fd}, nil
 }
 
+// Self returns d as a Ref, whose calls need no right to search d. It shares d's
+// descriptor and must not be closed.
+func (d *Dir) Self() *Ref { return &Ref{fd: d.fd, open: d.readable} }
+
 // Sync makes the directory's entries durable.
 func (d *Dir) Sync() error {
 	fd, err := openRetry(d.fd, ".", unix.O_RDONLY|unix.O_DIRECTORY, 0)

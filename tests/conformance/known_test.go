@@ -30,7 +30,6 @@ var knownKernelUser = map[string]string{
 
 // knownFusermount is ours on behalf of a user without any capability.
 var knownFusermount = map[string]string{
-	"own-0-permissions":            "directories that their owner may not search",
 	"copy-up-of-own-0-permissions": "the server may not read such a file, and its layer may not be changed",
 }
 
