@@ -48,18 +48,3 @@ func TestModesThatForbid(t *testing.T) {
 		}
 	}
 }
-
-// TestLentRightsAreNotSeen: while files are copied up in a directory that may
-// not be written to, nobody sees it as one that may.
-func TestLentRightsAreNotSeen(t *testing.T) {
-	needsMount(t)
-	t.Parallel()
-	r := fusetest.AsUser(t, fusetest.User{}, `cd "$HOME"; mkdir l u w m; (cd l; `+forbidden+`)
-		"$1" -o lowerdir=l,upperdir=u,workdir=w,timeout=0 m || exit 1
-		(for n in 0 1 2; do (for i in $(seq 20); do chmod 600 m/mod/g/$((i+20*n)); done) & done; wait; : > done) &
-		while [ ! -e done ]; do stat -c %a m/mod/g; find m/mod -maxdepth 1 -name g -printf '%m\n'; done | sort -u
-		wait; stat -c %a m/mod/g u/mod/g; find m/mod/g -type f ! -perm 600; fusermount3 -u m; chmod -R u+rwx .`, program)
-	if r.Status != 0 || r.Err != "" || r.Out != "555\n555\n555\n" {
-		t.Errorf("%+v", r)
-	}
-}
