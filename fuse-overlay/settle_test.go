@@ -52,3 +52,41 @@ func TestCopyUpOutlivesPowerLoss(t *testing.T) {
 		t.Error("nothing was committed: the test shows nothing")
 	}
 }
+
+// TestSyncedOutlivesPowerLoss takes the disk as it is after each kind of
+// synchronisation of a file through the mount: all of it is there.
+func TestSyncedOutlivesPowerLoss(t *testing.T) {
+	t.Parallel()
+	for name, passthrough := range map[string]Passthrough{"cached": PassthroughOff, "passed": PassthroughOnly} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t, "mkdir d; head -c 100000 /dev/urandom > d/low")
+			disk, at := fusetest.Loop(t, r.dir, 64, "mkfs.ext4 -q", "commit=1000")
+			fusetest.Must(t, "mkdir $1/u $1/w", at)
+			r.config.Upper, r.config.Work, r.config.Passthrough = at+"/u", at+"/w", passthrough
+			r.start()
+			r.do(`python3 -c '
+import mmap, os
+def made(name, how=0): return os.open("d/" + name, os.O_RDWR | os.O_CREAT | how)
+for name, sync in ("fsync", os.fsync), ("fdatasync", os.fdatasync), ("low", os.fsync):
+    f = made(name); os.pwrite(f, b"synced", 50000); sync(f)
+f = made("osync", os.O_SYNC); os.pwrite(f, b"synced", 50000)
+f = made("mapped"); os.ftruncate(f, 60000); m = mmap.mmap(f, 60000); m[50000:50006] = b"synced"; m.flush()
+os.fsync(os.open("d", os.O_RDONLY))'`)
+			lost := filepath.Join(r.dir, "later")
+			fusetest.Must(t, "mkdir $2; cp --sparse=always $1 $1-lost && mount -o loop $1-lost $2", disk, lost)
+			defer fusetest.Must(t, "umount $1", lost)
+			for _, f := range []string{"fsync", "fdatasync", "low", "osync", "mapped"} {
+				b, err := os.ReadFile(filepath.Join(lost, "u/d", f))
+				if err != nil || len(b) < 50006 || string(b[50000:50006]) != "synced" {
+					t.Errorf("%s: %d bytes, %v", f, len(b), err)
+				}
+			}
+			b, err := os.ReadFile(filepath.Join(lost, "u/d/low"))
+			check(t, err)
+			if want, err := os.ReadFile(filepath.Join(r.lowers[0], "d/low")); err != nil || len(b) != len(want) || string(b[:50000]) != string(want[:50000]) {
+				t.Errorf("the copied-up file is not whole: %d bytes, %v", len(b), err)
+			}
+		})
+	}
+}

@@ -151,6 +151,7 @@ func TestRefused(t *testing.T) {
 		"lower is gone":  {[]string{"-o", "lowerdir=" + dir + "/none", dir + "/m"}, dir + "/none does not exist"},
 		"lower is file":  {[]string{"-o", "lowerdir=" + dir + "/lower/f", dir + "/m"}, "not a directory"},
 		"work is gone":   {[]string{"-o", "lowerdir=" + dir + "/lower,upperdir=" + dir + "/upper,workdir=" + dir + "/none", dir + "/m"}, "workdir"},
+		"stats":          {[]string{"-o", options + ",stats=" + dir + "/none/numbers", dir + "/m"}, "the option stats"},
 		"other disk":     {[]string{"-o", "lowerdir=" + dir + "/lower,upperdir=" + dir + "/upper,workdir=/dev/shm", dir + "/m"}, "workdir"},
 	} {
 		for _, f := range []string{"", "-f"} {
@@ -264,6 +265,32 @@ func TestAutoUnmount(t *testing.T) {
 	}
 	if mounted(t, dir+"/m") {
 		t.Error("still mounted")
+	}
+}
+
+// TestKilledServer kills the server while it works: what had been answered is
+// there at the next mount, lower files that were moved away stay away, and
+// nothing staged is left.
+func TestKilledServer(t *testing.T) {
+	needsMount(t)
+	t.Parallel()
+	for _, files := range []string{"", "1"} {
+		dir, options := layers(t)
+		fusetest.Must(t, `cd "$1"; export FUSE_OVERLAYFS_DISABLE_OVL_WHITEOUT=$4
+		for i in $(seq 400); do echo old > lower/f$i; done; last=0; echo 0 > done
+		for round in 1 2 3 4; do
+			"$2" -f -o "$3" m & pid=$!
+			until grep -q " $1/m " /proc/mounts; do sleep 0.01; done
+			for k in $(seq $last); do test ! -e m/f$k; test $k -gt $((last-3)) -o ! -e m/g$k; done
+			for k in $(seq $((last > 1 ? last-1 : 1)) $last); do test "$(cat m/g$k)" = $k; done
+			(i=$last; while [ $i -lt 400 ]; do
+				i=$((i+1)); [ ! -e m/g$i ] || rm m/g$i || exit; echo $i > m/f$i || exit; mv m/f$i m/g$i || exit; rm -f m/g$((i-3)) || exit; echo $i > done.new; mv done.new done
+			done) 2>/dev/null & work=$!
+			until [ "$(cat done)" -ge $((last+12+round)) ]; do sleep 0.005; done
+			kill -9 $pid; wait $pid 2>/dev/null || true; wait $work || true; umount -l m; last=$(cat done)
+		done
+		"$2" -o "$3" m; test "$(cat m/g$last)" = $last; test ! -e m/f$last; rm -f m/[fg]*; test -z "$(ls -A m)"; umount m
+		test -z "$(find work/work -mindepth/f* | sort -u | tr '\n' ' ')" = "old text "`, dir, program, options, files)
 	}
 }
 

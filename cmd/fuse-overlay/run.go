@@ -12,6 +12,7 @@ import (
 	"syscall"
 
 	"github.com/sirupsen/logrus"
+	"golang.org/x/sys/unix"
 
 	"github.com/plyfs/plyfs/cmd/fuse-overlay/internal/options"
 	fuseoverlay "github.com/plyfs/plyfs/fuse-overlay"
@@ -79,7 +80,7 @@ func mount(ctx context.Context, o *options.Options, args []string, std stdio) (i
 	if err := absolute(o); err != nil {
 		return 1, err
 	}
-	if err := checkMountPoint(o.Target); err != nil {
+	if err := errors.Join(checkMountPoint(o.Target), checkStats(o.Stats)); err != nil {
 		return 1, err
 	}
 	if !o.Foreground && background == nil && !o.Fake {
@@ -162,6 +163,18 @@ func checkMountPoint(dir string) error {
 		return fmt.Errorf("look at the mount point %s: %w", dir, err)
 	case !st.IsDir():
 		return errno.New(errno.ErrNotDir, "the mount point %s is not a directory", dir)
+	}
+	return nil
+}
+
+// checkStats refuses a file for numbers whose folder takes none.
+func checkStats(file string) error {
+	if file == "" {
+		return nil
+	}
+	dir := filepath.Dir(file)
+	if err := unix.Access(dir, unix.W_OK|unix.X_OK); err != nil {
+		return errno.New(errno.ErrBadValue, "the option stats names a file in %s, where none can be made: %w", dir, err)
 	}
 	return nil
 }

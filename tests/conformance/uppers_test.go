@@ -133,3 +133,76 @@ func TestUppers(t *testing.T) {
 		})
 	}
 }
+
+// TestSeveralDevices has two lower layers and an upper on filesystems of their
+// own, whose files have the same inode numbers: those of the mount differ, are
+// the same in listings, and stay, over copies and a remount.
+func TestSeveralDevices(t *testing.T) {
+	need(t)
+	ps := programs(t)
+	for _, w := range []world{{name: "kernel", mount: kernelMount}, {name: "fuse-overlay", mount: ps[len(ps)-1].mount}} {
+		t.Run(w.name, func(t *testing.T) {
+			t.Parallel()
+			w.layers = 2
+			e := newEnv(t, w)
+			up := filepath.Dir(e.upper) + "/up"
+			e.ok(os.Mkdir(up, 0o755))
+			e.upper, e.work = up+"/u", up+"/w"
+			for _, d := range append([]string{up}, e.dirs...) {
+				e.ok(unix.Mount("tmpfs", d, "tmpfs", 0, "mode=755"))
+				t.Cleanup(func() { unmount(t, d) })
+			}
+			e.ok(os.Mkdir(e.upper, 0o755))
+			e.ok(os.Mkdir(e.work, 0o755))
+			for i, d := range e.dirs {
+				for k := range 20 {
+					e.put(fmt.Sprintf("%s/d%d/f%d", d, i, k), "x")
+				}
+			}
+			if a, b := e.stat(e.dirs[0]+"/d0/f7").Ino, e.stat(e.dirs[1]+"/d1/f7").Ino; a != b {
+				t.Skipf("the filesystems give different numbers (%d, %d), so that this shows nothing", a, b)
+			}
+			t.Cleanup(e.unmount)
+			e.mount()
+			for k := range 20 {
+				e.put(e.p(fmt.Sprint("d2/f", k)), "x")
+			}
+			first := e.numbers()
+			for _, n := range []string{"d0/f1", "d1/f1", "d1/f2"} {
+				e.put(e.p(n), "changed")
+			}
+			e.ok(unix.Chmod(e.p("d0"), 0o700))
+			same := func(when string) {
+				for p, ino := range e.numbers() {
+					if ino != first[p] {
+						e.Errorf("%s is %d %s, was %d", p, ino, when, first[p])
+					}
+				}
+			}
+			same("after copies")
+			e.remount()
+			same("after a remount")
+		})
+	}
+}
+
+// numbers returns the inode number of every file of the tree, which are all
+// different, of one device, and the ones in listings.
+func (e *env) numbers() map[string]uint64 {
+	e.Helper()
+	out, seen, dev := map[string]uint64{}, map[uint64]string{}, e.stat(e.root).Dev
+	for _, dir := range []string{".", "d0", "d1", "d2"} {
+		for name, x := range e.dirents(e.p(dir), 1<<16) {
+			if name == "." || name == ".." {
+				continue
+			}
+			p := dir + "/" + name
+			st := e.stat(e.p(p))
+			if other := seen[st.Ino]; other != "" || st.Dev != dev || st.Ino != x[0] {
+				e.Errorf("%s: number %d of device %x, listed as %d; %q has it too; the root is on %x", p, st.Ino, st.Dev, x[0], other, dev)
+			}
+			out[p], seen[st.Ino] = st.Ino, p
+		}
+	}
+	return out
+}

@@ -65,7 +65,7 @@ want='A /srv/added A /srv/dir C /data C /opt C /opt/z C /srv C /srv/one D /data/
 good commit pod commit -q zcon localhost/done
 check committed "changed first 0 1000" run --rm localhost/done sh -c 'echo $(cat /srv/one) $(head -n1 /data/b) $(ls /opt/z | wc -l) $(stat -c %u /srv/added); test ! -e /data/a'
 run --rm localhost/done sh -c "$shown" >> "$D/listing" 2>&1 && ok listing2 || bad listing2 "$(tail -3 "$D/listing")"
-good export sh -c "$(declare -f pod); D='$D' opt='$opt'; pod export zcon | tar -tf - > '$D/exported' && grep -qx srv/added '$D/exported' && ! grep -qx data/a '$D/exported'"
+good export sh -c "$(declare -f pod); D='$D' opt='$opt'; pod export zcon | tar -tf - > '$D/exported' && grep -qx srv/added '$D/exported' && ! grep -qx data/a '$D/exported' && pod export zcon | tar -xOf - srv/one | grep -qx changed"
 good save pod save -q -o "$D/saved.tar" localhost/done
 good cp sh -c "$(declare -f pod); D='$D' opt='$opt'; echo in > '$D/in'; pod cp '$D/in' zcon:/srv/in && pod cp zcon:/srv/in '$D/out' && cmp '$D/in' '$D/out'"
 check read-only "Read-only" run --rm --read-only localhost/app sh -c 'touch /srv/x 2>&1 | grep -o Read-only'
@@ -74,6 +74,8 @@ if [ "$(id -u)" = 0 ]; then
 	good mount sh -c "$(declare -f pod); D='$D' opt='$opt'; m=\$(pod mount zcon) && test -f \"\$m/srv/added\" && pod umount zcon"
 	maps="--uidmap 0:100000:5000 --gidmap 0:100000:5000"
 else
+	good mount pod unshare bash -c "$(declare -f pod); D='$D' opt='$opt'; m=\$(pod mount zcon) && test -f \"\$m/srv/added\" && test ! -e \"\$m/data/a\" && echo x > \"\$m/srv/mounted\" && pod umount zcon"
+	check keep-id "1000 0:0 1000:1000" run --rm --userns=keep-id --user 1000 localhost/app sh -c 'echo $(id -u) $(stat -c %u:%g /srv/one /data/a)'
 	maps="--uidmap 0:1:5000 --gidmap 0:1:5000"
 fi
 check userns "0:0 1000:1000 0:0" run --rm $maps localhost/app sh -c 'echo x > /srv/n; echo $(stat -c %u:%g /srv/one /data/a /srv/n)'
