@@ -248,7 +248,7 @@ func (c change) alter(v *override, typ uint32) {
 	if c.gid != nil {
 		v.gid = *c.gid
 	}
-	if (c.uid != nil || c.gid != nil) && typ == unix.S_IFREG {
+	if (c.uid != nil || c.gid != nil) && typ != unix.S_IFDIR { // chown_common in the kernel
 		v.perm &^= unix.S_ISUID
 		if v.perm&0o010 != 0 {
 			v.perm &^= unix.S_ISGID

@@ -70,6 +70,22 @@ func ownerCases() []c {
 			e.as(1000, 1000, func() { e.is(unix.Lchown(e.p("f"), -1, 1000), nil) })
 			e.mode(e.p("f"), 0o777)
 		}},
+		{name: "set-ids-go-with-chown-of-a-fifo", ids: true, lower: func(e *env) { e.ok(unix.Mkfifo(e.l("lower"), 0o644)) }, run: func(e *env) {
+			e.ok(unix.Mkfifo(e.p("upper"), 0o644))
+			e.mkdir(e.p("dir"))
+			for _, name := range []string{"lower", "upper", "dir"} {
+				e.ok(unix.Chmod(e.p(name), 0o6755))
+				e.ok(unix.Lchown(e.p(name), 12, 34))
+			}
+			check := func() {
+				e.mode(e.p("lower"), 0o755)
+				e.mode(e.p("upper"), 0o755)
+				e.mode(e.p("dir"), 0o6755) // chown(2): a directory keeps them
+			}
+			check()
+			e.remount()
+			check()
+		}},
 		{name: "setuid-stays-with-roots-write", lower: suid, root: true, run: func(e *env) {
 			fd := e.open(e.p("f"), unix.O_WRONLY, 0)
 			e.write(fd, "x")
