@@ -352,6 +352,13 @@ func (h *valueHandle) flush(ctx context.Context, all bool) error {
 // truncated.
 func (h *valueHandle) Fsync(ctx context.Context, _ bool) error { return h.flush(ctx, true) }
 
+// forget drops what is not committed.
+func (h *valueHandle) forget() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.wrote, h.cut = false, false
+}
+
 // Release implements vnode.Handle.
 func (h *valueHandle) Release(ctx context.Context) error {
 	if !h.writing {

@@ -250,8 +250,9 @@ func ReadFile(ctx context.Context, root vnode.Node, path string, w io.Writer) (n
 }
 
 // WriteFile replaces the file at path by what r yields, or with appending set
-// adds it at the end, by the same rules as a write through a mount: what
-// fails before the end of r is not committed where the file is a stream.
+// adds it at the end, by the same rules as a write through a mount, but that
+// nothing is committed when r fails before its end; of a text that is longer than
+// a block (128 KiB), whole lines that came before may have been.
 func WriteFile(ctx context.Context, root vnode.Node, path string, r io.Reader, appending bool) error {
 	flags := os.O_WRONLY | os.O_TRUNC
 	if appending {
@@ -262,6 +263,9 @@ func WriteFile(ctx context.Context, root vnode.Node, path string, r io.Reader, a
 		return err
 	}
 	if err := fill(ctx, h, path, r, appending); err != nil {
+		if v, ok := h.(*valueHandle); ok {
+			v.forget()
+		}
 		return firstOf(err, h.Release(ctx))
 	}
 	if f, ok := h.(vnode.Flusher); ok {
@@ -291,6 +295,9 @@ func fill(ctx context.Context, h vnode.Handle, path string, r io.Reader, appendi
 	buf := make([]byte, 128<<10)
 	for {
 		n, rerr := io.ReadFull(r, buf)
+		if rerr != nil && rerr != io.EOF && rerr != io.ErrUnexpectedEOF {
+			return fmt.Errorf("reading what to write into %s: %w", path, rerr)
+		}
 		for done := 0; done < n; {
 			m, err := w.WriteAt(ctx, buf[done:n], off)
 			if err != nil {
@@ -298,12 +305,8 @@ func fill(ctx context.Context, h vnode.Handle, path string, r io.Reader, appendi
 			}
 			done, off = done+m, off+int64(m)
 		}
-		switch rerr {
-		case nil:
-		case io.EOF, io.ErrUnexpectedEOF:
+		if rerr != nil {
 			return nil
-		default:
-			return fmt.Errorf("reading what to write into %s: %w", path, rerr)
 		}
 	}
 }

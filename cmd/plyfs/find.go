@@ -61,7 +61,7 @@ into one or --trees is given.`,
 
 // each runs do for every argument, and prints what it wrote also when it failed.
 func (a *app) each(args []string, verb string, do func(out io.Writer, arg string) error) error {
-	out := bufio.NewWriter(a.out)
+	out := bufio.NewWriter(a.to)
 	for _, arg := range args {
 		if err := do(out, arg); err != nil {
 			return fmt.Errorf("%s %s: %w", verb, arg, firstOf(err, out.Flush()))

@@ -43,6 +43,8 @@ type app struct {
 	pidWritten bool
 	// args are the program's arguments as they came, for the background.
 	args []string
+	// to is standard output for what withTree runs (pipes.go).
+	to io.Writer
 	// create is --create of the verbs that make something without a mount.
 	create bool
 }

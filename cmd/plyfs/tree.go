@@ -37,7 +37,13 @@ func (a *app) withTreeAs(ctx context.Context, o mountOptions, fn func(root vnode
 		return err
 	}
 	defer func() { err = errors.Join(err, tree.Close(context.WithoutCancel(ctx))) }()
-	return fn(tree.Root())
+	var end func() error
+	a.to, end = writeUntil(ctx, a.out)
+	err = fn(tree.Root())
+	if werr := end(); err == nil { // else it is what fn has said
+		err = werr
+	}
+	return err
 }
 
 // treeCommands are the verbs that walk the tree without a mount.
@@ -100,7 +106,7 @@ all the same.`,
 				return errno.New(errno.ErrBadValue, "--owners %q: use host or container", owners)
 			}
 			return a.withTreeAs(cmd.Context(), o, func(root vnode.Node) error {
-				out := bufio.NewWriter(a.out)
+				out := bufio.NewWriter(a.to)
 				var errs []error
 				for n, path := range args {
 					list, err := fsview.List(cmd.Context(), root, path)
@@ -155,7 +161,7 @@ func (a *app) catCommand() *cobra.Command {
 			return a.withTree(cmd.Context(), func(root vnode.Node) error {
 				var errs []error
 				for _, path := range args {
-					if _, err := fsview.ReadFile(cmd.Context(), root, path, a.out); err != nil {
+					if _, err := fsview.ReadFile(cmd.Context(), root, path, a.to); err != nil {
 						errs = append(errs, fmt.Errorf("cat %s: %w", path, err))
 					}
 				}
@@ -174,11 +180,13 @@ standard input, under the same rules as a write through the mount.`,
 		Example: "  plyfs write containers/web/names web www\n  tar c . | plyfs write layers/new/diff.tar",
 		Args:    wantArgs(1, -1, "a path in the tree, and perhaps a text"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			from := a.in
-			if len(args) > 1 {
-				from = strings.NewReader(strings.Join(args[1:], "\n") + "\n")
-			}
 			return a.withTree(cmd.Context(), func(root vnode.Node) error {
+				var from io.Reader
+				if len(args) > 1 {
+					from = strings.NewReader(strings.Join(args[1:], "\n") + "\n")
+				} else {
+					from = readUntil(cmd.Context(), a.in)
+				}
 				if err := fsview.WriteFile(cmd.Context(), root, args[0], from, appending); err != nil {
 					return fmt.Errorf("write %s: %w", args[0], err)
 				}
