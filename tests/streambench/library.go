@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/plyfs/plyfs/drivers"
@@ -28,6 +29,10 @@ func (s *storage) library() (err error) {
 	}
 	if s.driver == "vfs" {
 		o.DriverName, o.NewDriver = "vfs", func(c drivers.Config) (drivers.Driver, error) { return vfs.New(c) }
+	}
+	for _, opt := range s.options {
+		key, value, _ := strings.Cut(strings.TrimPrefix(opt, o.DriverName+"."), "=")
+		o.DriverOptions = append(o.DriverOptions, drivers.Option{Key: key, Value: value})
 	}
 	st, err := store.Open(ctx, o)
 	if err != nil {

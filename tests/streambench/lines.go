@@ -179,9 +179,6 @@ func (b *bench) changesOn(s *storage) error {
 			return err
 		}
 	}
-	if len(s.options) > 0 { // a mount program's store is as the first one
-		return nil
-	}
 	return s.library()
 }
 
