@@ -374,7 +374,7 @@ func TestVolatileLayers(t *testing.T) {
 	tr := opened(t, Config{Layers: []Layer{{Name: "t", Dir: d[0], Volatile: true}, {Name: "l", Dir: d[1]}}})
 	root := tr.Root()
 	for path, want := range map[string][2]vnode.Validity{
-		"top": {vnode.ValidNone, vnode.ValidNone}, "low": {vnode.ValidNone, vnode.ValidForever},
+		"top": {vnode.ValidNone, vnode.ValidCall}, "low": {vnode.ValidNone, vnode.ValidForever},
 		"nothing": {vnode.ValidNone, vnode.ValidForever}, "sub/x": {vnode.ValidForever, vnode.ValidForever},
 	} {
 		if c := get(t, root, path); c.Entry != want[0] || c.Attr != want[1] {

@@ -111,7 +111,7 @@ func (d *dirNode) Lookup(ctx context.Context, name string) (vnode.Child, error) 
 		return c, nil
 	}
 	if f.hits[0].place.layer.Volatile {
-		c.Attr = vnode.ValidNone
+		c.Attr = vnode.ValidCall
 	}
 	c.Node = d.tree.node(f.hits)
 	return c, nil

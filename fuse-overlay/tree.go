@@ -26,7 +26,7 @@ type Layer struct {
 	// opened when first needed.
 	Dir string
 	// Volatile says that others write to the layer while the tree lives: what
-	// depends on it is told with ValidNone, the rest with ValidForever.
+	// depends on it is told with ValidNone and ValidCall, the rest with ValidForever.
 	Volatile bool
 	// Owners, when set, are the maps from a container's IDs to the owners of
 	// the layer's files: nodes then show the container's (owners.go).

@@ -107,7 +107,11 @@ func (s *Server) fillEntry(ctx context.Context, out *fuse.EntryOut, in *inode, a
 	out.NodeId, out.Generation = in.id, 1
 	out.EntryValid = s.seconds(c.Entry, begin)
 	s.table.setValid(in, c.Attr)
-	if !made {
+	switch {
+	case made:
+	case c.Attr == vnode.ValidCall:
+		out.AttrValidNsec = 1 // the kernel rounds up, to the second tick of its clock from now
+	default:
 		out.AttrValid = s.attrSeconds(in, c.Attr, begin)
 	}
 	s.fill(ctx, &out.Attr, in.node, a)

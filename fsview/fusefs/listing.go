@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"hash/maphash"
 	"slices"
-	"sync"
 	"syscall"
 	"time"
 
@@ -295,66 +294,4 @@ func withhold(out *fuse.DirEntryList, plus bool) {
 	if e := out.AddDirLookupEntry(fuse.DirEntry{Name: "x"}); e != nil {
 		e.NodeId, e.EntryValid = 1, 255 // inode number and length of the name
 	}
-}
-
-// shelf keeps what was read last, and longest what took several answers. It is
-// bounded: who finds no list there reads the directory again.
-type shelf struct {
-	mu      sync.Mutex
-	lists   []shelved // the oldest first; guarded by mu
-	entries int       // in all of them; guarded by mu
-}
-
-type shelved struct {
-	in    *inode
-	l     *listing
-	whole bool // it was one answer: who goes on with it has sought back
-}
-
-// The bounds of a shelf; one list is kept whatever its length.
-const (
-	shelfLists   = 64
-	shelfEntries = 1 << 18
-)
-
-// get returns a list of in that has the entry before a place, best the one that
-// made the place, else the newest; or nil.
-func (s *shelf) get(in *inode, place uint64) (best *listing) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, x := range slices.Backward(s.lists) {
-		if x.in != in || best != nil && !x.l.hasTag(place) {
-			continue
-		}
-		if _, ok := x.l.behind(place); ok {
-			best = x.l
-			if best.hasTag(place) {
-				break
-			}
-		}
-	}
-	return best
-}
-
-// put makes l the newest list of in; one like it goes.
-func (s *shelf) put(in *inode, l *listing, whole bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	like := func(x shelved) bool {
-		return x.in == in && (&x.l.entries[0] == &l.entries[0] || x.l.tag == l.tag && slices.Equal(x.l.entries, l.entries))
-	}
-	if i := slices.IndexFunc(s.lists, like); i >= 0 {
-		l, whole = s.lists[i].l, whole && s.lists[i].whole
-		s.removeLocked(i)
-	}
-	s.lists = append(s.lists, shelved{in, l, whole})
-	s.entries += len(l.entries)
-	for len(s.lists) > 1 && (len(s.lists) > shelfLists || s.entries > shelfEntries) {
-		s.removeLocked(max(0, slices.IndexFunc(s.lists[:len(s.lists)-1], func(x shelved) bool { return x.whole })))
-	}
-}
-
-func (s *shelf) removeLocked(i int) {
-	s.entries -= len(s.lists[i].l.entries)
-	s.lists = slices.Delete(s.lists, i, i+1)
 }

@@ -245,7 +245,7 @@ func TestListingChild(t *testing.T) {
 	})
 }
 
-func namesIn(t *rapid.T, dir string) (names []string) {
+func namesIn(t rapid.TB, dir string) (names []string) {
 	entries, err := os.ReadDir(dir)
 	must(t, err)
 	for _, e := range entries {
@@ -254,7 +254,7 @@ func namesIn(t *rapid.T, dir string) (names []string) {
 	return names
 }
 
-func must(t *rapid.T, err error) {
+func must(t rapid.TB, err error) {
 	if err != nil {
 		t.Helper()
 		t.Fatal(err)

@@ -143,7 +143,9 @@ func (r *raw) readList(ctx context.Context, in *fuse.ReadIn, w *dirWriter) error
 	}
 	first, ok := 0, true
 	if in.Offset != 0 {
-		first, ok = l.behind(in.Offset)
+		if first, ok = l.behind(in.Offset); !ok {
+			first, ok = r.s.shelf.after(w.in, l, in.Offset)
+		}
 	}
 	if !ok {
 		return fmt.Errorf("the entry that was read last is gone, and so is the list that it was in: read the directory again from its beginning: %w", syscall.ESTALE)

@@ -57,6 +57,9 @@ const (
 	ValidStore
 	// ValidForever never changes while the mount lives.
 	ValidForever
+	// ValidCall is ValidNone, but attributes told with it hold for the system call that
+	// looked the file up: that needs not ask for them again.
+	ValidCall
 )
 
 // Child is the answer to a look-up. Entry is how long the name stays bound to
