@@ -3,18 +3,23 @@ package fuseoverlay
 import (
 	"errors"
 	"os"
+	"path/filepath"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/plyfs/plyfs/internal/errno"
 	"github.com/plyfs/plyfs/internal/safefs"
 )
 
-// Filesystems that are mounted inside a lower layer are no part of it, as in the
-// kernel's overlay: one of them may be the overlay itself. So a lower layer's
-// root is opened on a clone of its mount, private and without those below it, as
-// the kernel does, and shows what they cover. Where that is not permitted, what a
-// mount inside the layer covers cannot be seen: such a directory is an empty one,
-// with the attributes of the one that it is in, which is opened in its stead.
+// Filesystems that are mounted inside a layer are no part of it, as in the
+// kernel's overlay: one of them may be the overlay itself. So a layer's root is
+// opened on a clone of its mount, private and without those below it, as the
+// kernel does, and shows what they cover; upper and workdir on one clone, since
+// nothing is renamed or linked from one mount to another. Where that is not
+// permitted, what a mount inside the layer covers cannot be seen: such a directory
+// of a lower layer is an empty one, with the attributes of the one that it is in,
+// which is opened in its stead; of the upper, and for files, it is an error.
 
 // bare returns dir's directory on a clone of its mount, and closes dir; or dir
 // itself where there can be no clone: without CAP_SYS_ADMIN, or in a user
@@ -40,13 +45,63 @@ func bare(dir *safefs.Dir) (*safefs.Dir, error) {
 	return own, dir.Close()
 }
 
-// isBare tells whether no mount inside p's layer is to be seen.
-func (p *place) isBare() bool { return p.tree.pinned && !p.writable() }
+// together opens upper and work, of one mount, on one clone of it; nil where
+// there can be none. Paths are absolute and without symlinks.
+func together(upper, work string) (u, w *safefs.Dir, err error) {
+	above := upper
+	for above != "/" && !strings.HasPrefix(work+"/", above+"/") {
+		above = filepath.Dir(above)
+	}
+	given, err := safefs.OpenRoot(above)
+	if err != nil {
+		return nil, nil, nil //nolint:nilerr // it may be opened through, but not itself
+	}
+	base, err := bare(given)
+	if err != nil {
+		return nil, nil, errors.Join(err, base.Close())
+	}
+	if base != given {
+		if u, err = sameBelow(base, above, upper); u != nil {
+			w, err = sameBelow(base, above, work)
+		}
+	}
+	if err = errors.Join(err, base.Close()); w == nil && u != nil {
+		err, u = errors.Join(err, u.Close()), nil
+	}
+	return u, w, err
+}
+
+// sameBelow opens dir, which is above or in it, below base, the clone of above. Nil
+// when it is not the same directory there: another mount is between them.
+func sameBelow(base *safefs.Dir, above, dir string) (*safefs.Dir, error) {
+	rel, err := filepath.Rel(above, dir)
+	if err != nil {
+		return nil, err
+	}
+	var want unix.Stat_t
+	if err := unix.Stat(dir, &want); err != nil {
+		return nil, err
+	}
+	d, err := base.OpenDirAt(rel, safefs.NoSymlinks)
+	if err != nil {
+		return nil, nil //nolint:nilerr // it is not there
+	}
+	st, err := d.Stat(".")
+	if err != nil || st.Dev != want.Dev || st.Ino != want.Ino {
+		return nil, errors.Join(err, d.Close())
+	}
+	return d, nil
+}
 
 // covered tells whether st, of something in p, is another mount's than the
 // layer's.
 func (p *place) covered(st *safefs.Stat) bool {
-	return p.isBare() && st.Mnt != p.layer.mount
+	return p.tree.pinned && st.Mnt != p.layer.mount
+}
+
+// errCovered says what is in the way of name.
+func (p *place) errCovered(name string) error {
+	return errno.New(errno.ErrInUse, "layer %s: another filesystem is mounted on %q, and what it covers cannot be seen without CAP_SYS_ADMIN: unmount that", p.layer.Name, name)
 }
 
 // likeAbove gives a covered directory the attributes of dir, in which it is, but

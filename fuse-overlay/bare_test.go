@@ -27,6 +27,13 @@ func TestMountsInside(t *testing.T) {
 	if got := r.do(script); got != want {
 		t.Error(difference(t, want, got))
 	}
+	r.stop()
+	r.config.SingleThread = true // whoever comes upon its own mount waits for itself
+	fusetest.Must(t, "cd $1; rm -rf u w; umask 022; mkdir u w", r.dir)
+	r.start()
+	if got := r.do(script); got != want {
+		t.Error(difference(t, want, got))
+	}
 	// A mount that comes later does not come into the layer either.
 	late := filepath.Join(l, "top")
 	fusetest.Must(t, "mount -t tmpfs x $1; touch $1/late", late)
@@ -36,20 +43,75 @@ func TestMountsInside(t *testing.T) {
 	}
 }
 
+// TestMountsInsideUpper: nor is what is mounted inside the upper, and it is not
+// written to.
+func TestMountsInsideUpper(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, "mkdir sub low; echo low > sub/low; echo l > low/f")
+	u := r.config.Upper
+	r.mount = filepath.Join(u, "mnt")
+	covered, file := filepath.Join(u, "sub"), filepath.Join(u, "file")
+	other := filepath.Join(r.dir, "other")
+	fusetest.Must(t, `mkdir $1 $1/d; echo above > $1/f; echo b > $1/inside; mknod $1/d/hidden c 0 0`, other)
+	prepare := func() {
+		fusetest.Must(t, `cd $1; umask 022; rm -rf u w; mkdir u w u/mnt u/sub; echo below > u/sub/f; echo a > u/file
+			mount --bind other u/sub; mount --bind other/inside u/file`, r.dir)
+	}
+	uncover := func() {
+		check(t, unix.Unmount(covered, 0))
+		check(t, unix.Unmount(file, 0))
+	}
+	const script = `find . -printf '%p %y %m\n' | sort; cat sub/* file; echo more >> sub/f; rm sub/low; echo new > sub/new; touch mnt/x; mv low lower; ! mv sub dir 2>&1; ! rm file 2>&1; find . | sort; cat sub/* file; echo c > file; cat file`
+	prepare()
+	want := r.throughKernel("redirect_dir=on", script)
+	uncover()
+	prepare()
+	t.Cleanup(uncover)
+	r.start()
+	if got := r.do(script); got != want {
+		t.Error(difference(t, want, got))
+	}
+	if got := fusetest.Must(t, "cd $1; find . | sort; cat f inside", other); got != ".\n./d\n./d/hidden\n./f\n./inside\nabove\nb\n" {
+		t.Errorf("what is mounted there was written to: %s", got)
+	}
+}
+
+// TestMountsInsideUpperUncloned: where the upper's mount cannot be cloned, what
+// others are mounted on is refused, and what is mounted there is left alone.
+func TestMountsInsideUpperUncloned(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, "mkdir top; echo low > top/low")
+	r.config.MaxBytes = 1 << 30
+	at := filepath.Join(r.dir, "at")
+	r.config.Upper, r.config.Work = at+"/u", at+"/w"
+	fusetest.Must(t, `mkdir $1 && cd $1 && mount -t tmpfs x $1 && mount --make-unbindable $1; mkdir -p $1/u/top/sub $1/w $1/other/d; touch $1/u/top/file
+		mount -t tmpfs x $1/u/top/sub; cd $1/u/top/sub; mkdir d; mknod d/hidden c 0 0; dd if=/dev/zero of=big bs=1M count=4 status=none; mount --bind big ../file`, at)
+	t.Cleanup(func() { check(t, unix.Unmount(at, 0)) })
+	r.start()
+	r.do(`for f in top/sub top/file; do ! ls $f 2>$2/err; grep -q 'busy' $2/err; done; [ "$(ls top | tr '\n' ' ')" = "file low sub " ]; echo new > top/new; rm top/low; ! mv top moved`)
+	if bytes, _ := r.server.o.quota.holds(); bytes >= 1<<20 {
+		t.Errorf("%d bytes are counted", bytes)
+	}
+	r.stop()
+	fusetest.Must(t, `cd $1/u/top; test -c sub/d/hidden; umount file; umount sub`, at)
+}
+
 // TestMountsInsideUncloned: where a layer's mount cannot be cloned, directories
-// that others are mounted on are empty ones.
+// that others are mounted on are empty ones, and files refused.
 func TestMountsInsideUncloned(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, "", "mkdir sub")
 	l := r.lowers[0]
 	covered := filepath.Join(l, "sub")
 	fusetest.Must(t, `mount -t tmpfs x $1; mount --make-unbindable $1; mkdir $1/sub $1/mnt; echo x > $1/f; echo below > $1/sub/g
-		mount -t tmpfs x $1/sub; mkdir $1/sub/d; echo y > $1/sub/d/f`, l)
+		mount -t tmpfs x $1/sub; mkdir $1/sub/d; echo y > $1/sub/d/f; touch $1/file; mount --bind $1/sub/d/f $1/file`, l)
 	t.Cleanup(func() { check(t, unix.Unmount(l, 0)) })
 	t.Cleanup(func() { check(t, unix.Unmount(covered, 0)) })
+	t.Cleanup(func() { check(t, unix.Unmount(filepath.Join(l, "file"), 0)) })
 	r.mount = filepath.Join(l, "mnt")
 	r.start()
-	const list = "find . | sort; cat sub/* 2>/dev/null || true"
+	r.do(`! cat file 2>$2/err; grep -q 'busy' $2/err`)
+	const list = "find . ! -name file | sort; cat sub/* 2>/dev/null || true"
 	if got, want := r.do(list), ".\n./f\n./mnt\n./sub\n"; got != want {
 		t.Errorf("%q, not %q", got, want)
 	}

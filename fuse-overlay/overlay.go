@@ -132,7 +132,8 @@ func (o *Overlay) openWork(layers []Layer) error {
 	if o.work, err = openWork(&o.c, upper, dir); err != nil {
 		return err
 	}
-	o.tree.layers[0].attrWhiteouts, o.tree.loans = o.work.attrWh, o.work.loans
+	o.tree.layers[0].attrWhiteouts, o.tree.layers[0].opened = o.work.attrWh, o.work.upper
+	o.tree.loans = o.work.loans
 	if err := o.work.sweepIndex(); err != nil {
 		return fmt.Errorf("clean the index in workdir %s: %w", o.c.Work, err)
 	}

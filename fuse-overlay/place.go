@@ -304,6 +304,13 @@ func (p *place) openIn(above *held) (*held, error) {
 // openRoot opens the layer itself.
 func (p *place) openRoot() (*safefs.Dir, error) {
 	l := p.layer
+	if l.opened != nil {
+		dir, err := l.opened.Dup()
+		if err == nil {
+			err = p.learnRoot(dir, 0)
+		}
+		return dir, err
+	}
 	dir, err := safefs.OpenRoot(l.Dir)
 	if gone(err) {
 		return nil, errno.New(errno.ErrDamaged, "layer %s: its directory %s is missing: restore it, or delete the layer and pull the image again", l.Name, l.Dir)
@@ -312,7 +319,7 @@ func (p *place) openRoot() (*safefs.Dir, error) {
 		return nil, err
 	}
 	st, err := dir.Stat(".")
-	if err == nil && p.isBare() {
+	if err == nil && p.tree.pinned && !p.writable() {
 		dir, err = bare(dir)
 	}
 	if err == nil {
@@ -325,7 +332,7 @@ func (p *place) openRoot() (*safefs.Dir, error) {
 }
 
 // learnRoot sets the layer's rootFacts, once: later openings find readers at
-// work. given is the mount that the layer's path led to.
+// work. given is the mount that a lower layer's path led to.
 func (p *place) learnRoot(dir *safefs.Dir, given uint64) error {
 	c := p.tree.cache
 	c.mu.Lock()
@@ -360,7 +367,7 @@ type rootFacts struct {
 	opaque bool
 	// xwhiteouts is the mark of that name.
 	xwhiteouts bool
-	// given is the mount that the layer's path led to; mount is the one that it
+	// given is the mount that a lower layer's path led to; mount is the one that it
 	// is read on, perhaps a clone of that.
 	given, mount uint64
 }

@@ -59,7 +59,10 @@ func (p *place) probe(name string, at *hit) error {
 		return p.layer.explain(err)
 	}
 	at.kind = kindOf(&at.st)
-	if at.covered = at.kind == directory && p.covered(&at.st); at.covered {
+	if p.covered(&at.st) {
+		if at.covered = at.kind == directory && !p.writable(); !at.covered {
+			return p.errCovered(name)
+		}
 		return p.layer.explain(at.likeAbove(h.dir))
 	}
 	if !p.tree.last(p) || at.kind == regular { // a metacopy has no data there either

@@ -59,6 +59,7 @@ func (q *quota) count(p *place) error {
 				return nil
 			case err != nil:
 				return err
+			case p.covered(&st):
 			case st.Type() == unix.S_IFDIR:
 				below(e.Name, &st)
 			case !q.work.isWhiteout(d, e.Name, &st):

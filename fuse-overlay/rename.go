@@ -515,11 +515,11 @@ func (o *Overlay) moved(n, to *node, name string, redirected bool) {
 // copied up now, is made opaque first.
 func (o *Overlay) sweepWhiteouts(p *place) error {
 	return p.walk(func(d *safefs.Dir, below func(string, *safefs.Stat)) error {
-		return o.work.loans.during(d.Self(), func() error { return o.sweepWhiteoutsIn(d, below) })
+		return o.work.loans.during(d.Self(), func() error { return o.sweepWhiteoutsIn(p, d, below) })
 	})
 }
 
-func (o *Overlay) sweepWhiteoutsIn(d *safefs.Dir, below func(string, *safefs.Stat)) error {
+func (o *Overlay) sweepWhiteoutsIn(p *place, d *safefs.Dir, below func(string, *safefs.Stat)) error {
 	var gone []string
 	var redirects error
 	err := d.ReadDir(func(e safefs.Entry) error {
@@ -532,6 +532,7 @@ func (o *Overlay) sweepWhiteoutsIn(d *safefs.Dir, below func(string, *safefs.Sta
 				return err
 			}
 			switch {
+			case p.covered(&st):
 			case o.work.isWhiteout(d, e.Name, &st):
 				gone = append(gone, e.Name)
 			case st.IsDir():

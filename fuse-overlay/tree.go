@@ -7,6 +7,7 @@ import (
 	"github.com/plyfs/plyfs/internal/errno"
 	"github.com/plyfs/plyfs/internal/idmap"
 	"github.com/plyfs/plyfs/internal/inomap"
+	"github.com/plyfs/plyfs/internal/safefs"
 	"github.com/plyfs/plyfs/internal/vnode"
 )
 
@@ -102,6 +103,8 @@ type layer struct {
 	// attrWhiteouts: any directory may hold whiteouts that are files with an
 	// attribute; set before there are requests.
 	attrWhiteouts bool
+	// opened, if not nil, is the layer's directory; set before there are requests.
+	opened *safefs.Dir
 }
 
 // Open makes a tree. It reads nothing yet: a layer that is not there shows

@@ -17,8 +17,11 @@ type work struct {
 	// top is the directory given; stage is top/work, index top/index (nil where
 	// attributes cannot be kept).
 	top, stage, index *safefs.Dir
-	claims            claims
-	signed            bool // see holder
+	// upper is the upper directory on the mount of top, a clone; nil where there
+	// is none: see bare.go.
+	upper  *safefs.Dir
+	claims claims
+	signed bool // see holder
 
 	// prefix of the marks' attributes; "": the filesystem takes none.
 	prefix string
@@ -81,6 +84,9 @@ func openWork(c *MountConfig, upper, dir string) (_ *work, err error) {
 	if err := w.claim(dir, upper); err != nil {
 		return nil, err
 	}
+	if err := w.onClone(dir, upper); err != nil {
+		return nil, fmt.Errorf("workdir %s cannot be used: %w", dir, err)
+	}
 	if w.stage, err = subdir(w.top, stageName); err != nil {
 		return nil, fmt.Errorf("workdir %s cannot be used: %w", dir, err)
 	}
@@ -100,6 +106,17 @@ func openWork(c *MountConfig, upper, dir string) (_ *work, err error) {
 		}
 	}
 	return w, nil
+}
+
+// onClone opens top again, and upper, on a clone of their mount.
+func (w *work) onClone(dir, upper string) error {
+	u, top, err := together(upper, dir)
+	if err != nil || u == nil {
+		return err
+	}
+	old := w.top
+	w.upper, w.top = u, top
+	return old.Close()
 }
 
 // subdir opens a directory of the overlay's own, made if need be. Nothing in it
@@ -201,7 +218,7 @@ func (w *work) close() error {
 	if w.signed {
 		_ = w.stage.Unlink(holderName) // swept at the next mount, or workdir has been removed
 	}
-	for _, d := range []*safefs.Dir{w.index, w.stage, w.top} {
+	for _, d := range []*safefs.Dir{w.index, w.stage, w.top, w.upper} {
 		if d != nil {
 			err = errors.Join(err, d.Close())
 		}
