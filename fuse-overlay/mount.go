@@ -6,6 +6,7 @@ import (
 	"io"
 	"log"
 	"os"
+	"path/filepath"
 	"runtime/debug"
 	"syscall"
 
@@ -102,11 +103,52 @@ func (s *Server) start(fs fuse.RawFileSystem, dir string, more uint64) (err erro
 		s.o.tellKernel(w)
 		return nil
 	}
-	g, err := fuse.NewServer(fs, dir, c) // its Init is called
+	g, err := newGoServer(fs, dir, c) // its Init is called
 	if err != nil {
 		return explainMount(dir, err)
 	}
 	s.fuse = g
+	return nil
+}
+
+// goServer is go-fuse's server on a mount of fusewire's.
+type goServer struct {
+	*fuse.Server
+	dir   string
+	o     *fuse.MountOptions
+	ended chan struct{}
+}
+
+func newGoServer(fs fuse.RawFileSystem, dir string, o *fuse.MountOptions) (*goServer, error) {
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return nil, err
+	}
+	fd, err := fusewire.Mount(dir, o)
+	if err != nil {
+		return nil, err
+	}
+	given := *o
+	given.DirectMount, given.DirectMountStrict = false, false // it is mounted
+	srv, err := fuse.NewServer(fs, fmt.Sprintf("/dev/fd/%d", fd), &given)
+	if err != nil {
+		return nil, errors.Join(err, fusewire.Unmount(dir, o))
+	}
+	return &goServer{srv, dir, o, make(chan struct{})}, nil
+}
+
+// Serve answers requests until the mount is gone.
+func (g *goServer) Serve() {
+	defer close(g.ended)
+	g.Server.Serve()
+}
+
+// Unmount unmounts, and waits until Serve returns. EBUSY while files are open.
+func (g *goServer) Unmount() error {
+	if err := fusewire.Unmount(g.dir, g.o); err != nil {
+		return err
+	}
+	<-g.ended
 	return nil
 }
 

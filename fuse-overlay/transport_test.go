@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -127,6 +128,10 @@ func TestTransports(t *testing.T) {
 			r := newRig(t, "echo text > f")
 			r.config.GoFuse = old
 			r.start()
+			// A program that is started meanwhile does not keep the connection.
+			if out := fusetest.Script(t, "exec ls -l /proc/self/fd"); strings.Contains(out.Out, "/dev/fuse") || !strings.Contains(out.Out, "->") {
+				t.Errorf("a child has %+v", out)
+			}
 			r.do("test $(cat f) = text; echo new > f; ls -l; test $(cat f) = new")
 			_, ours := r.server.fuse.(*fusewire.Server)
 			if want := !old && fusewire.Able(r.server.options()); ours != want {

@@ -8,10 +8,36 @@ import (
 	"os/exec"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
 )
+
+// Mount mounts at dir, as New does, for a server that is given the descriptor,
+// which programs that this process starts meanwhile do not inherit (go-fuse's own
+// mount(2) has one that they do). o's MaxWrite becomes what the kernel takes.
+func Mount(dir string, o *fuse.MountOptions) (fd int, err error) {
+	normalize(o)
+	return mount(dir, o)
+}
+
+// Unmount unmounts dir. EBUSY while files are open.
+func Unmount(dir string, o *fuse.MountOptions) (err error) {
+	for pause := 5 * time.Millisecond; ; pause = 2*pause + 5*time.Millisecond {
+		if err = unmount(dir, o); err == nil || pause > 100*time.Millisecond {
+			return err
+		}
+		time.Sleep(pause) // the kernel closes files a while after programs have
+	}
+}
+
+// normalize makes MaxWrite what the kernel takes.
+func normalize(o *fuse.MountOptions) {
+	if top := largest(); o.MaxWrite <= 0 || o.MaxWrite > top {
+		o.MaxWrite = top
+	}
+}
 
 // mount mounts at dir and returns the descriptor.
 func mount(dir string, o *fuse.MountOptions) (fd int, err error) {

@@ -116,9 +116,7 @@ func Attach(fs fuse.RawFileSystem, fd int, o *fuse.MountOptions) (*Server, error
 
 func newServer(fs fuse.RawFileSystem, o *fuse.MountOptions) *Server {
 	s := &Server{opts: *o, readers: map[*reader]struct{}{}, gone: make(chan struct{}), fd: -1, twin: -1}
-	if top := largest(); s.opts.MaxWrite <= 0 || s.opts.MaxWrite > top {
-		s.opts.MaxWrite = top
-	}
+	normalize(&s.opts)
 	s.buffers.New = func() any { return newBuffers(s.opts.MaxWrite) }
 	s.proto = fuse.NewProtocolServer(fs, &s.opts)
 	return s
@@ -374,17 +372,12 @@ func (s *Server) write(fd int, p []byte) syscall.Errno {
 
 // Unmount unmounts, and waits until nobody is at work; Serve then returns. EBUSY
 // while files are open.
-func (s *Server) Unmount() (err error) {
-	for pause := 5 * time.Millisecond; ; pause = 2*pause + 5*time.Millisecond {
-		if err = unmount(s.dir, &s.opts); err == nil {
-			s.loops.Wait()
-			return nil
-		}
-		if pause > 100*time.Millisecond {
-			return err
-		}
-		time.Sleep(pause) // the kernel closes files a while after programs have
+func (s *Server) Unmount() error {
+	if err := Unmount(s.dir, &s.opts); err != nil {
+		return err
 	}
+	s.loops.Wait()
+	return nil
 }
 
 // KernelSettings returns what the kernel offered at the mount's beginning.
