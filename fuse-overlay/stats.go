@@ -24,6 +24,7 @@ type counters struct {
 //	upper_files N M      likewise (inodes=); both only with a bound
 //	dialogues N M        how often the server joined a program's processor, and in
 //	                     how many of those it had to leave since others wanted it
+//	goroutines N         requests at work, and what waits for some
 //	memory N             bytes of the server's heap
 //	degraded no|WHY      whether an internal error made the mount read-only
 func (s *Server) Stats() string {
@@ -54,6 +55,6 @@ func (s *Server) Stats() string {
 	if d := o.degraded.Load(); d != nil {
 		why = strings.ReplaceAll(*d, "\n", " ")
 	}
-	fmt.Fprintf(&b, "memory %d\ndegraded %s\n", m.HeapAlloc, why)
+	fmt.Fprintf(&b, "goroutines %d\nmemory %d\ndegraded %s\n", runtime.NumGoroutine(), m.HeapAlloc, why)
 	return b.String()
 }

@@ -56,7 +56,7 @@ func stress(t *testing.T, lower, run func(e *env, end time.Time)) {
 			e.mount()
 			s := serverOf(t, e.root)
 			run(e, time.Now().Add(long))
-			s.check(t)
+			s.check(e)
 			sameAfterRemount(e)
 		})
 	}
@@ -227,15 +227,47 @@ func (s *server) memory(t *testing.T) int {
 	return n * os.Getpagesize() / 1024
 }
 
-// check fails t when the server holds more than its caches may. The race
+// numbers asks the server, which writes them to the log in its work directory,
+// how many descriptors it keeps and how many goroutines it has.
+func (s *server) numbers(e *env) (cached, goroutines int) {
+	e.Helper()
+	log := filepath.Join(e.work, "fuse-overlay.log")
+	e.ok(unix.Kill(s.pid, unix.SIGUSR1))
+	for range 6000 {
+		b, err := os.ReadFile(log)
+		if err == nil && strings.Contains(string(b), "\ndegraded ") {
+			for line := range strings.Lines(string(b)) {
+				key, value, _ := strings.Cut(strings.TrimSpace(line), " ")
+				switch n, _ := strconv.Atoi(value); key {
+				case "descriptors":
+					cached = n
+				case "goroutines":
+					goroutines = n
+				}
+			}
+			return cached, goroutines
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	e.Fatalf("the server writes no numbers to %s", log)
+	return 0, 0
+}
+
+// check fails e when the server holds more than its caches may. The race
 // detector's own memory is up to ten times that of the program.
-func (s *server) check(t *testing.T) {
-	t.Helper()
+func (s *server) check(e *env) {
+	e.Helper()
 	if s == nil {
 		return
 	}
+	t := e.T
+	cached, goroutines := s.numbers(e)
 	fds, kib := s.open(t), s.memory(t)
-	t.Logf("the server has %d descriptors (%d at the start) and %d KiB", fds, s.fds, kib)
+	t.Logf("the server has %d descriptors (%d at the start), %d of them cached, %d goroutines and %d KiB", fds, s.fds, cached, goroutines, kib)
+	// A few readers, and what they use, come and go.
+	if fds-cached > s.fds+32 || goroutines > 128 {
+		t.Errorf("%d descriptors of which %d are cached, %d at the start; %d goroutines", fds, cached, s.fds, goroutines)
+	}
 	most := 512 << 10
 	if raced(t, s.pid) {
 		most *= 10
