@@ -13,12 +13,15 @@ type childIndex struct {
 	names nameTable
 	// fill, while the index is being made complete, has what was known before.
 	fill *filling
-	// order has the entries by cookie once complete, removed ones too.
-	order    []*entry
-	complete bool
-	next     uint64 // cookie of the next entry
-	gone     int    // removed ones in order
-	kids     int    // entries with a node
+	// order has the entries by cookie once complete, removed ones too. Those are
+	// taken out a piece at a time: what is before packed is done, up to loose there
+	// is nothing, what comes from there on is to be done. Both are 0 at rest.
+	order         []*entry
+	packed, loose int
+	complete      bool
+	next          uint64 // cookie of the next entry
+	gone          int    // removed ones in order
+	kids          int    // entries with a node
 }
 
 // entry is one name. There is one for each name that is known, as there is a
@@ -111,26 +114,42 @@ func (x *childIndex) remove(name string) {
 	if !x.complete {
 		return
 	}
-	if x.gone++; x.gone > 32 && x.gone > len(x.order)/2 {
+	if x.gone++; x.loose > 0 || x.gone > 32 && x.gone > len(x.order)/2 {
 		x.compact()
 	}
 }
 
+// compact takes removed entries out of the next piece of order.
 func (x *childIndex) compact() {
-	x.order = slices.DeleteFunc(x.order, func(e *entry) bool { return e.gone })
-	if x.gone = 0; len(x.order) < cap(x.order)/4 {
+	for to := min(x.loose+piece, len(x.order)); x.loose < to; x.loose++ {
+		e := x.order[x.loose]
+		x.order[x.loose] = nil
+		if e.gone {
+			x.gone--
+			continue
+		}
+		x.order[x.packed] = e
+		x.packed++
+	}
+	if x.loose < len(x.order) {
+		return
+	}
+	x.order = x.order[:x.packed]
+	if x.packed, x.loose = 0, 0; len(x.order) < cap(x.order)/4 {
 		x.order = slices.Clone(x.order)
 	}
 }
 
 // after returns up to len(buf) entries that come after the cookie.
 func (x *childIndex) after(cookie uint64, buf []entry) int {
-	i := sort.Search(len(x.order), func(i int) bool { return x.order[i].cookie > cookie })
 	n := 0
-	for ; i < len(x.order) && n < len(buf); i++ {
-		if !x.order[i].gone {
-			buf[n] = *x.order[i]
-			n++
+	for _, part := range [][]*entry{x.order[:x.packed], x.order[x.loose:]} {
+		i := sort.Search(len(part), func(i int) bool { return part[i].cookie > cookie })
+		for ; i < len(part) && n < len(buf); i++ {
+			if !part[i].gone {
+				buf[n] = *part[i]
+				n++
+			}
 		}
 	}
 	return n

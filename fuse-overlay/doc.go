@@ -133,7 +133,9 @@
 //
 // A directory's first listing, too, is a channel (childIndex.fill): it is put
 // together under the directory's lock for reading, and treeMu is held for pieces
-// of it only. Look-ups in the directory go on, other listings of it wait.
+// of it only. Look-ups in the directory go on, other listings of it wait. Nor does
+// a directory's index grow, or get rid of removed names, in one go under it: names
+// are in parts (nametable.go), and the order is packed a piece at each removal.
 //
 // # The writable overlay: order of steps, and what a kill after each leaves
 //
