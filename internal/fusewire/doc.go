@@ -28,6 +28,7 @@
 // # Files
 //
 //	serve.go    Server: readers, answers, the end      talk.go   the talker
+//	crowd.go    many programs at once                  splice.go large READs
 //	kernel.go   opcodes, notices, backing files        guard.go  the guard
 //	mount.go    mount(2), fusermount3                  threads.go  policies, processors
 //
@@ -38,6 +39,34 @@
 // a slow request never holds up others; more than three do not wait but end.
 // (After a FORGET, which has no answer, nobody is started: a flood of those is
 // taken by one.)
+//
+// # A crowd
+//
+// Where many programs ask at once, three readers wake each other for nothing: each
+// request that comes while one is at work wakes another, of which there are two
+// processors for all of them and the programs. So on no more processors than two, but for an attached server
+// (whose changes may last), one reader answers alone, while requests come quickly (64 in 20 ms) and from one
+// thread and another (16 of them). It is an ordinary thread: it has its turn like
+// the programs.
+//
+//	apart ──row of many, no guard──▶ one alone ──guard, or a dialogue──▶ apart
+//
+// The others take the one request more that they wait for and end. A guard looks
+// each tick, and ends it when the reader is at one request for long, or answers
+// fewer than 100 while more is asked (a disk is waited for, or something else wants
+// the processors; then there is a pause, doubling), or when it is one thread that
+// asks, or none. Requests that wait by nature are given to other threads. Who reads
+// alone is in its loop as long as it is named so: whoever leaves the loop takes its
+// name away and then sees to it that somebody reads, and so does the guard.
+//
+// # Large READs
+//
+// of a filesystem that can name the file that has the data (Files) are answered
+// with splice(2): the file's pages go through two pipes, one to find out how much
+// there is, one with the header before it, and are copied once, by the kernel. Pipes
+// that are not empty after an error are closed. Without pipes (an ordinary user's
+// share of them is bounded), or where the file's filesystem has no splice, READ is
+// what it is for all others.
 //
 // # The talker
 //
@@ -122,7 +151,7 @@
 // # Locks
 //
 //	talk.work (the talker, over its request; Serve, at the end)
-//	  └ Server.mu (the readers), looker.mu
+//	  └ Server.mu (the readers), looker.mu, splicer.mu
 //	Server.closing (read for a notice, written for the descriptor's close)
 //
 // All but the first are leaves, none held over a request.

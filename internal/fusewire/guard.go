@@ -1,10 +1,6 @@
 package fusewire
 
-import (
-	"time"
-
-	"golang.org/x/sys/unix"
-)
+import "time"
 
 const (
 	// tick is how often the guard looks.
@@ -110,7 +106,7 @@ func (s *Server) watch() verdict {
 		}
 		delay := meter.delay(int(t.tid.Load()))
 		now, b, d := time.Now(), t.begun.Load(), t.ended.Load()
-		busy := b != d || s.pending()
+		busy := b != d || s.pending(s.twin)
 		switch {
 		case d-done < few && busy && delay > now.Sub(at)/2:
 			return starved
@@ -125,11 +121,4 @@ func (s *Server) watch() verdict {
 		}
 		at, began, done = now, b, d
 	}
-}
-
-// pending tells whether there is a request that nobody has read.
-func (s *Server) pending() bool {
-	poll := [1]unix.PollFd{{Fd: int32(s.twin), Events: unix.POLLIN}}
-	n, err := unix.Poll(poll[:], 0)
-	return err == nil && n > 0
 }

@@ -37,6 +37,8 @@ type Server struct {
 	loops   sync.WaitGroup
 	buffers sync.Pool // of *buffers
 	talk    talk
+	crowd   crowding
+	splicer splicer
 }
 
 // maxWaiting is how many goroutines wait for a request.
@@ -117,7 +119,9 @@ func Attach(fs fuse.RawFileSystem, fd int, o *fuse.MountOptions) (*Server, error
 func newServer(fs fuse.RawFileSystem, o *fuse.MountOptions) *Server {
 	s := &Server{opts: *o, readers: map[*reader]struct{}{}, gone: make(chan struct{}), fd: -1, twin: -1}
 	normalize(&s.opts)
+	s.crowd.pause, s.crowd.within = pauseFirst, rowTime
 	s.buffers.New = func() any { return newBuffers(s.opts.MaxWrite) }
+	s.splicer.files, _ = fs.(Files)
 	s.proto = fuse.NewProtocolServer(fs, &s.opts)
 	return s
 }
@@ -127,6 +131,7 @@ func (s *Server) begin() error {
 	if s.talk.init(&s.opts) {
 		s.twin = twin(s.fd)
 		s.talk.able.Store(s.twin >= 0)
+		s.crowd.able = s.talk.all.Count() <= crowdMost && !s.readsOnly
 	}
 	if err := s.hello(); err != nil {
 		return err
@@ -163,6 +168,7 @@ func (s *Server) Serve() {
 	s.loops.Done()
 	s.loops.Wait()
 	s.talk.looker.forget()
+	s.splicer.end()
 	s.closing.Lock()
 	defer s.closing.Unlock()
 	s.closed = true
@@ -214,35 +220,44 @@ func (s *Server) spawn() {
 // loop reads and answers, apart.
 func (s *Server) loop(r *reader) {
 	defer s.loops.Done()
-	defer s.end(r)
-	for s.mayWait() {
+	defer func() { s.end(r) }()
+	for s.mayWait(r) {
 		n, err := s.read(r)
 		left := s.waiting.Add(-1)
 		if err != nil {
 			s.lost(err)
 			return
 		}
-		h := r.head()
-		if left == 0 && !silent(h.Opcode) && !s.opts.SingleThreaded && s.talk.phase.Load() != on {
+		if left == 0 && !silent(r.head().Opcode) && !s.opts.SingleThreaded && s.open() {
 			s.spawn()
 		}
-		s.asked(r, n)
+		if s.asked(r, n); s.crowd.alone.Load() == r {
+			r = s.answerCrowd(r, n)
+			continue
+		}
 		s.handle(r, n)
 	}
 }
 
-// mayWait counts one more that waits for a request, unless enough do, or there
-// is a dialogue. Who does not wait sees to it that somebody does: the guard of a
-// dialogue that has just ended may have counted him.
-func (s *Server) mayWait() bool {
+// open tells whether any reader may wait: there is no dialogue, and no crowd.
+func (s *Server) open() bool {
+	return s.talk.phase.Load() != on && s.crowd.alone.Load() == nil
+}
+
+// mayWait counts r as one more that waits for a request, unless enough do, or
+// another reads alone. Who does not wait sees to it that somebody does: the guard
+// of what has just ended may have counted him.
+func (s *Server) mayWait(r *reader) bool {
 	if s.dead.Load() {
 		return false
 	}
-	if n := s.waiting.Add(1); n <= maxWaiting && s.talk.phase.Load() != on {
+	n := s.waiting.Add(1)
+	if n <= maxWaiting && s.open() || s.crowd.alone.Load() == r && s.talk.phase.Load() != on {
 		return true
 	}
 	s.waiting.Add(-1)
-	if s.talk.phase.Load() != on {
+	s.crowd.alone.CompareAndSwap(r, nil)
+	if s.open() {
 		s.ensure()
 	}
 	return false
@@ -295,7 +310,11 @@ func (s *Server) lost(err error) {
 }
 
 // handle answers the request of n bytes that r has read.
-func (s *Server) handle(r *reader, n int) { s.answer(r, s.decode(r, n)) }
+func (s *Server) handle(r *reader, n int) {
+	if !s.spliced(r) {
+		s.answer(r, s.decode(r, n))
+	}
+}
 
 // answer gives the kernel the answer of k bytes.
 func (s *Server) answer(r *reader, k int) {
@@ -385,6 +404,9 @@ func (s *Server) KernelSettings() *fuse.InitIn {
 	k := s.kernel
 	return &k
 }
+
+// Crowds returns how often one reader answered many.
+func (s *Server) Crowds() uint64 { return s.crowd.crowds.Load() }
 
 // Dialogues returns how many there were, and in how many of them the server did
 // not get its processor.

@@ -99,13 +99,18 @@ func (t *talk) init(o *fuse.MountOptions) bool {
 func (t *talk) now() int64 { return int64(time.Since(t.start)) }
 
 // asked comes before a request that was read apart. It begins a dialogue if it
-// completes a quick row of one thread, and no pause is on.
+// completes a quick row of one thread, or a crowd if one of several, and no
+// pause is on.
 func (s *Server) asked(r *reader, n int) {
 	t, tid := &s.talk, r.head().Pid
 	if tid == 0 || !t.able.Load() {
 		return
 	}
-	if t.last.Swap(tid) != tid || bulky(r, n) {
+	turn, large := t.last.Swap(tid) != tid, bulky(r, n)
+	if !large {
+		s.inCrowd(r, turn)
+	}
+	if turn || large {
 		t.streak.Store(0)
 		t.since.Store(t.now())
 		return

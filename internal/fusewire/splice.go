@@ -1,0 +1,181 @@
+package fusewire
+
+import (
+	"errors"
+	"sync"
+	"unsafe"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
+)
+
+// Files may be implemented by a filesystem whose READ is answered with what a
+// file has.
+type Files interface {
+	// File calls use, if it can, with the descriptor of a file that has the node's
+	// content at the same place. It is valid until use returns.
+	File(node uint64, use func(fd int))
+}
+
+const (
+	// spliceLeast is what a READ asks for at least to be worth the system calls.
+	spliceLeast = 1 << 16
+	// pipeRoom is what a pipe is made to hold; spliceMost fits into one, in pages
+	// of which the first and the last are not whole, with a header before it.
+	pipeRoom, spliceMost = 1 << 20, 1<<20 - 2*page
+	// pipesKept is for how many requests at once pipes are kept.
+	pipesKept = 4
+)
+
+// splicer answers large READs with the pages that the file's own filesystem has,
+// so that the data is copied once, by the kernel, from there to where it is read
+// to.
+type splicer struct {
+	files Files // nil: the filesystem has none
+	mu    sync.Mutex
+	free  []*pipes // guarded by mu
+	ended bool     // guarded by mu
+	no    bool     // there can be no more pipes; guarded by mu
+}
+
+// pipes are two: data waits in one until its length is known, which is in the
+// header that goes before it.
+type pipes struct{ data, out pipe }
+
+// pipe has a descriptor to read and one to write, which do not wait.
+type pipe [2]int
+
+func newPipe() (p pipe, err error) {
+	if err := unix.Pipe2(p[:], unix.O_CLOEXEC|unix.O_NONBLOCK); err != nil {
+		return p, err
+	}
+	if _, err := unix.FcntlInt(uintptr(p[1]), unix.F_SETPIPE_SZ, pipeRoom); err != nil {
+		return p, errors.Join(err, p.close())
+	}
+	return p, nil
+}
+
+func (p *pipe) close() error { return errors.Join(unix.Close(p[0]), unix.Close(p[1])) }
+
+func (p *pipes) close() {
+	_ = errors.Join(p.data.close(), p.out.close()) // what is in them is not wanted
+}
+
+// take returns pipes that are empty, nil when there can be none: too many
+// descriptors, or more in pipes than an ordinary user may have.
+func (s *splicer) take() *pipes {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if k := len(s.free); k > 0 {
+		p := s.free[k-1]
+		s.free = s.free[:k-1]
+		return p
+	}
+	if s.no {
+		return nil
+	}
+	var p pipes
+	var err error
+	if p.data, err = newPipe(); err == nil {
+		if p.out, err = newPipe(); err != nil {
+			err = errors.Join(err, p.data.close())
+		}
+	}
+	if s.no = err != nil; s.no {
+		return nil
+	}
+	return &p
+}
+
+// put takes back pipes that are empty again.
+func (s *splicer) put(p *pipes) {
+	s.mu.Lock()
+	keep := !s.ended && len(s.free) < pipesKept
+	if keep {
+		s.free = append(s.free, p)
+	}
+	s.mu.Unlock()
+	if !keep {
+		p.close()
+	}
+}
+
+// end closes all, also those that are put back later.
+func (s *splicer) end() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, p := range s.free {
+		p.close()
+	}
+	s.free, s.ended = nil, true
+}
+
+// spliced answers a large READ; false: it did nothing, and an error, if it is
+// one, is found again by who reads.
+func (s *Server) spliced(r *reader) (done bool) {
+	if s.splicer.files == nil || r.head().Opcode != opRead {
+		return false
+	}
+	in := (*fuse.ReadIn)(unsafe.Pointer(&r.in[0]))
+	if in.Size < spliceLeast || in.Size > spliceMost {
+		return false
+	}
+	p := s.splicer.take()
+	if p == nil {
+		return false
+	}
+	clean := true
+	s.splicer.files.File(in.NodeId, func(fd int) { done, clean = p.answer(in, fd, r.fd) })
+	if clean {
+		s.splicer.put(p)
+	} else {
+		p.close()
+	}
+	return done
+}
+
+// answer gives the kernel, at to, what fd has. clean tells whether the pipes are
+// empty.
+func (p *pipes) answer(in *fuse.ReadIn, fd, to int) (done, clean bool) {
+	n, err := fill(p.data[1], fd, int64(in.Offset), int(in.Size))
+	if err != nil {
+		return false, n == 0
+	}
+	h := fuse.OutHeader{Unique: in.Unique}
+	h.Length = uint32(unsafe.Sizeof(h)) + uint32(n)
+	if _, err := unix.Write(p.out[1], unsafe.Slice((*byte)(unsafe.Pointer(&h)), unsafe.Sizeof(h))); err != nil {
+		return false, n == 0
+	}
+	for left := n; left > 0; {
+		k, err := splice(p.data[0], nil, p.out[1], left)
+		if err != nil || k == 0 {
+			return false, false
+		}
+		left -= k
+	}
+	k, err := splice(p.out[0], nil, to, int(h.Length))
+	// Nobody waits for the answer any more, or there is no mount: it is not taken out.
+	gone := errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENODEV)
+	return gone || err == nil, err == nil && k == int(h.Length)
+}
+
+// fill puts up to n bytes that are at off in fd into a pipe, less where the file
+// ends.
+func fill(pipe, fd int, off int64, n int) (int, error) {
+	for total := 0; ; {
+		k, err := splice(fd, &off, pipe, n-total)
+		if total += k; err != nil || k == 0 || total == n {
+			return total, err
+		}
+	}
+}
+
+// splice is splice(2), again when a signal came.
+func splice(from int, off *int64, to, n int) (int, error) {
+	for {
+		k, err := unix.Splice(from, off, to, nil, n, 0)
+		if !errors.Is(err, unix.EINTR) {
+			return int(max(k, 0)), err
+		}
+	}
+}
