@@ -123,6 +123,7 @@ func (o *Overlay) create(ctx context.Context, c *creation) (*node, safefs.Stat, 
 	if n.isDir() {
 		n.setStack([]*place{{tree: o.tree, layer: o.tree.layers[0], up: c.dir.upper(), name: c.name, dev: st.Dev, ino: st.Ino}})
 		n.dir.acl = c.dir.dir.acl // a default ACL is inherited
+		n.dir.idx.complete = true // it is new, and hides what is below: nobody is asked for what is not in it
 	}
 	n.setIf(c.typ == unix.S_IFREG && c.acl != aclSome, flagBare)
 	st.Ino = n.ino

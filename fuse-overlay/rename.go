@@ -50,7 +50,7 @@ type facts struct {
 	belowSrc, belowDst                   bool // a lower layer has the name
 	mergedTo, mergedFrom                 bool // lower layers have the directory
 	mergedSrc, mergedDst                 bool // what moves was merged
-	whiteoutDst                          bool // the upper has a whiteout at the target
+	whiteoutDst                          bool // the upper has a whiteout at a directory's target
 	dirtyDst                             bool // the target directory holds whiteouts
 	dotWh, attrWh                        bool
 	redirects                            bool // may be written
@@ -327,7 +327,7 @@ func (o *Overlay) renameFacts(ctx context.Context, r *renaming, td *safefs.Dir) 
 		}
 		f.dirtyDst = r.dst.is(flagUp)
 	}
-	if !f.dstExists {
+	if !f.dstExists && f.isDir { // a file replaces a whiteout like anything
 		st, err := td.Stat(r.newName)
 		f.whiteoutDst = err == nil && o.work.isWhiteout(td, r.newName, &st)
 	}

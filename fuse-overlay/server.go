@@ -445,3 +445,22 @@ func (r *raw) StatFs(_ <-chan struct{}, _ *fuse.InHeader, out *fuse.StatfsOut) f
 	out.FromStatfsT(&st)
 	return fuse.OK
 }
+
+// File implements fusewire.Files, for READ.
+func (r *raw) File(id uint64, use func(fd int)) {
+	defer func() {
+		if p := recover(); p != nil {
+			_ = r.o.panicked(p) // READ is then answered with what went wrong, as ever
+		}
+	}()
+	n := r.o.get(id)
+	if n == nil {
+		return
+	}
+	b, err := r.o.open(n, false)
+	if err != nil {
+		return
+	}
+	defer r.o.fds.leave(b)
+	use(b.fd)
+}

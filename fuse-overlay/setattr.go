@@ -163,6 +163,9 @@ func (o *Overlay) dropPrivileges(n *node, fd int) (bool, error) {
 	})
 }
 
+// sector is what reads that are cut short, by a signal say, are whole multiples of.
+const sector = 512
+
 // read reads at off.
 func (o *Overlay) read(n *node, p []byte, off int64) (int, error) {
 	b, err := o.open(n, false)
@@ -179,10 +182,10 @@ func (o *Overlay) read(n *node, p []byte, off int64) (int, error) {
 		if err != nil {
 			return total, err
 		}
-		if k == 0 {
+		// A read that stops within a sector has come to the end.
+		if total += k; k == 0 || (off+int64(total))%sector != 0 {
 			break
 		}
-		total += k
 	}
 	return total, nil
 }

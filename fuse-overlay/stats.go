@@ -24,6 +24,7 @@ type counters struct {
 //	upper_files N M      likewise (inodes=); both only with a bound
 //	dialogues N M        how often the server joined a program's processor, and in
 //	                     how many of those it had to leave since others wanted it
+//	crowds N             how often one thread of it answered many programs
 //	goroutines N         requests at work, and what waits for some
 //	memory N             bytes of the server's heap
 //	degraded no|WHY      whether an internal error made the mount read-only
@@ -49,7 +50,7 @@ func (s *Server) Stats() string {
 	}
 	if w, ok := s.fuse.(*fusewire.Server); ok {
 		all, starved := w.Dialogues()
-		fmt.Fprintf(&b, "dialogues %d %d\n", all, starved)
+		fmt.Fprintf(&b, "dialogues %d %d\ncrowds %d\n", all, starved, w.Crowds())
 	}
 	why := "no"
 	if d := o.degraded.Load(); d != nil {
