@@ -2,6 +2,7 @@ package fuseoverlay
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -269,19 +270,34 @@ func TestDifferential(t *testing.T) {
 // FuzzDifferential lets the fuzzer choose.
 func FuzzDifferential(f *testing.F) {
 	needRoot(f)
+	seed(f)
 	f.Fuzz(rapid.MakeFuzz(cases(f, differentialMode{})))
 }
 
 // FuzzDifferentialMetacopy is the same with redirects and metadata-only copies.
 func FuzzDifferentialMetacopy(f *testing.F) {
 	needRoot(f)
+	seed(f)
 	f.Fuzz(rapid.MakeFuzz(cases(f, differentialModes()["metacopy"])))
 }
 
 // FuzzDifferentialPassthrough is the same in passthrough mode.
 func FuzzDifferentialPassthrough(f *testing.F) {
 	needRoot(f)
+	seed(f)
 	f.Fuzz(rapid.MakeFuzz(cases(f, differentialModes()["passthrough-metacopy"])))
+}
+
+// seed gives the fuzzer inputs that last for whole cases: what it makes of
+// nothing ends in the middle of the first layer.
+func seed(f *testing.F) {
+	f.Helper()
+	for i := range 16 {
+		b := make([]byte, 64<<10)
+		_, err := rand.NewChaCha8([32]byte{byte(i)}).Read(b)
+		check(f, err)
+		f.Add(b)
+	}
 }
 
 // cases returns what runs one case after the other with one driver.
