@@ -45,12 +45,14 @@ func DiffSource(d Driver, id, parent string) (layertar.Source, error) {
 }
 
 // CompareSource is DiffSource by comparison of the whole trees, also where the
-// layer's directory alone tells.
+// layer's directory alone tells. An empty id is an empty tree, too.
 func CompareSource(d Driver, id, parent string) (layertar.Source, error) {
 	s := layertar.Source{UpperStyle: StyleOf(d)}
 	var err error
-	if s.New, err = d.Dirs(id); err != nil {
-		return layertar.Source{}, err
+	if id != "" {
+		if s.New, err = d.Dirs(id); err != nil {
+			return layertar.Source{}, err
+		}
 	}
 	if parent != "" {
 		if s.Old, err = d.Dirs(parent); err != nil {

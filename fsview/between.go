@@ -19,7 +19,7 @@ func betweenRows() []Row {
 	return []Row{
 		{Path: "/diff", Kind: Dir, Mode: modeDir, Valid: vnode.ValidForever, Doc: "Differences between any two objects, by name; lists nothing.",
 			rowOps: rowOps{find: findPair}},
-		{Path: dir, Kind: Dir, Mode: modeDir, Valid: gen, Doc: "From a to b: each is an ID, or `layer:NAME`, `image:NAME` or `container:NAME`, encoded as entries are, with `..` in a name as `%2E%2E`."},
+		{Path: dir, Kind: Dir, Mode: modeDir, Valid: gen, Doc: "From a to b: each is an ID, or `layer:NAME`, `image:NAME` or `container:NAME`, encoded as entries are, with `..` in a name as `%2E%2E`. An image without layers is an empty tree."},
 		{Path: dir + "/changes", Kind: Stream, Mode: modeOwn, Valid: gen, Listed: Sized, Doc: "`Add`, `Modify` or `Delete` and a quoted path a line: what leads from a's tree to b's.",
 			rowOps: rowOps{exports: true, blob: pairBlob(changesBetween)}},
 		{Path: dir + "/tar", Kind: Stream, Mode: modeOwn, Valid: gen, Listed: Sized, Doc: "The same as a layer's tar archive, with whiteouts; where a is b's parent it is b's diff.tar.",
@@ -36,7 +36,7 @@ func findPair(_ context.Context, p place, name string) (entry, error) {
 	return entry{name, where{row: p.row.child("<a>..<b>"), id: name}}, nil
 }
 
-// pair resolves `a..b` to two layers.
+// pair resolves `a..b` to two layers, or store.Nothing for what has none.
 func (p place) pair(name string) (from, to string, err error) {
 	i := strings.Index(name, "..")
 	if i <= 0 || i+2 == len(name) || strings.Contains(name[i+1:], "..") {
@@ -50,7 +50,7 @@ func (p place) pair(name string) (from, to string, err error) {
 }
 
 // pairLayer returns the layer that one half of a pair means: an image's top
-// layer, a container's own.
+// layer, a container's own; store.Nothing for an image of none.
 func (p place) pairLayer(ref string) (string, error) {
 	plain, err := Decode(ref)
 	if err != nil {
@@ -62,10 +62,13 @@ func (p place) pairLayer(ref string) (string, error) {
 	}
 	q := p.at(p.fs.paths["/"+kind.Plural()+"/<"+kind.String()+">"], id, "")
 	layer, ok := q.layerID()
-	if !ok {
-		return "", errno.New(errno.ErrBadValue, "the %s %s has no layer, and so nothing that could be compared", kind, clip(plain))
+	switch {
+	case ok:
+		return layer, nil
+	case kind == store.KindImage:
+		return store.Nothing, nil
 	}
-	return layer, nil
+	return "", errno.New(errno.ErrBadValue, "the %s %s has no layer, and so nothing that could be compared", kind, clip(plain))
 }
 
 // pairObject finds what one half means: an ID of any kind, or a name or ID of
@@ -109,7 +112,7 @@ func changesBetween(_ context.Context, p place, from, to string) (blob, error) {
 // isParent tells whether the difference is b's own diff.
 func (p place) isParent(from, to string) bool {
 	l := p.tx.LayerByID(to)
-	return l != nil && l.Parent == from
+	return l != nil && (l.Parent == from || l.Parent == "" && from == store.Nothing)
 }
 
 func pairTarSize(ctx context.Context, p place) (int64, bool) {

@@ -14,7 +14,7 @@ import (
 )
 
 // members lists an archive, sorted: names, types, contents.
-func members(t *testing.T, data string) []string {
+func members(t testing.TB, data string) []string {
 	t.Helper()
 	var list []string
 	tr := tar.NewReader(strings.NewReader(data))
@@ -86,8 +86,37 @@ func TestDiffBetween(t *testing.T) {
 			}
 			w.same(w.read("diff/layer:base..layer:mid/tar") == w.read("layers/mid/diff.tar"), true, "to the parent: the layer's diff.tar")
 			w.same(w.ls("diff"), []string{}, "ls diff")
+			w.betweenNothing("base", "to%2E%2Ep", "else")
 		})
 	}
+}
+
+// betweenNothing compares layers with an image that has none: everything comes,
+// everything goes, and the archive makes the layer's tree.
+func (w *world) betweenNothing(layers ...string) {
+	w.t.Helper()
+	w.mkdir("images/none")
+	for _, l := range layers {
+		to, from := "diff/image:none..layer:"+l, "diff/layer:"+l+"..image:none"
+		var all, top []string
+		for _, m := range members(w.t, w.read(to+"/tar")) {
+			name := strings.TrimSuffix(strings.Fields(m)[0], "/")
+			all = append(all, `Add "/`+name+`"`)
+			if !strings.Contains(name, "/") {
+				top = append(top, `Delete "/`+name+`"`)
+			}
+		}
+		w.same(sortedLines(w.read(to+"/changes")), all, to+"/changes")
+		w.same(sortedLines(w.read(from+"/changes")), top, from+"/changes")
+		w.same(w.read(from+"/size"), "0\n", from+"/size")
+		copied := strings.ReplaceAll("copy-of-"+l, "%2E", "-")
+		w.mkdir("layers/" + copied)
+		if err := w.write("layers/"+copied+"/diff.tar", w.read(to+"/tar")); err != nil {
+			w.t.Fatal(err)
+		}
+		w.same(w.read("diff/layer:"+l+"..layer:"+copied+"/changes"), "", "what the archive does not hold of "+l)
+	}
+	w.same(w.read("diff/image:none..image:none/changes"), "", "between nothing and nothing")
 }
 
 // TestDiffBetweenNothing: what is no pair is refused, and a pair goes with its
@@ -102,7 +131,7 @@ func TestDiffBetweenNothing(t *testing.T) {
 	for name, want := range map[string]string{
 		"aaaa..aaaa": "ENOENT", "layer:aaaa..layer:a": "ENOENT", // beginnings of an ID
 		"layer:a": "EINVAL", "..": "OK", "layer:a..": "EINVAL", "..layer:a": "EINVAL", "layer:a...layer:b": "EINVAL",
-		"layer:a..layer:b..layer:a": "EINVAL", "layer:a..layer:%zz": "EINVAL", "layer:a..image:empty": "EINVAL",
+		"layer:a..layer:b..layer:a": "EINVAL", "layer:a..layer:%zz": "EINVAL", "layer:a..image:empty": "OK",
 		"layer:a..layer:none": "ENOENT", "a..b": "ENOENT", "layer:a..container:a": "ENOENT",
 	} {
 		_, err := fsview.Walk(w.ctx, w.fs.Root(), "diff/"+name, true)

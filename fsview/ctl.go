@@ -28,7 +28,9 @@ type verbSpec struct {
 	// must says that a word must follow.
 	must bool
 	doc  string
-	run  func(ctx context.Context, p place, arg string) error
+	// check refuses what follows where it is not understood; nil: all is.
+	check func(arg string) error
+	run   func(ctx context.Context, p place, arg string) error
 }
 
 // ctlRow is the row of a ctl file.
@@ -79,7 +81,7 @@ func parseVerbs(v []byte, specs []verbSpec) ([]verb, error) {
 		if err != nil {
 			return nil, err
 		}
-		arg, err := spec.argument(f[1:])
+		arg, err := spec.argument(strings.TrimSpace(strings.TrimSpace(l)[len(f[0]):]))
 		if err != nil {
 			return nil, err
 		}
@@ -99,17 +101,17 @@ func specOf(name string, specs []verbSpec) (verbSpec, error) {
 	return verbSpec{}, errno.New(errno.ErrBadValue, "%q is not a verb of this file: it knows %s", clip(name), strings.Join(known, ", "))
 }
 
-// argument reads the words that follow a verb.
-func (s verbSpec) argument(words []string) (string, error) {
+// argument checks what follows a verb on its line.
+func (s verbSpec) argument(text string) (string, error) {
 	switch {
-	case len(words) == 0 && (s.must || s.rest != "" && !strings.HasPrefix(s.rest, "[")):
+	case text == "" && (s.must || s.rest != "" && !strings.HasPrefix(s.rest, "[")):
 		return "", errno.New(errno.ErrBadValue, "the verb %s wants more: write `%s`", s.name, s.usage())
-	case len(words) == 0:
-		return "", nil
-	case s.rest == "" && (len(words) > 1 || !contains(s.words, words[0])):
-		return "", errno.New(errno.ErrBadValue, "%q does not go with the verb %s: write `%s`", clip(strings.Join(words, " ")), s.name, s.usage())
+	case text != "" && s.rest == "" && !contains(s.words, text):
+		return "", errno.New(errno.ErrBadValue, "%q does not go with the verb %s: write `%s`", clip(text), s.name, s.usage())
+	case text != "" && s.check != nil:
+		return text, s.check(text)
 	}
-	return strings.Join(words, " "), nil
+	return text, nil
 }
 
 // usage is the verb with what may follow it.
@@ -138,7 +140,7 @@ func showVerbs(specs []verbSpec) []byte {
 // dataVerbs are what ctl of every object understands.
 func dataVerbs() []verbSpec {
 	return []verbSpec{
-		{name: "forget-data", rest: "KEY", doc: "drop a data item; KEY is its name in bigdata/", run: forgetData},
+		{name: "forget-data", rest: "KEY", doc: "drop a data item; KEY is its name in bigdata/", check: checkKey, run: forgetData},
 	}
 }
 
@@ -163,6 +165,11 @@ func verbsOf(kind store.Kind) func() []verbSpec {
 		return imageVerbs
 	}
 	return containerVerbs
+}
+
+func checkKey(arg string) error {
+	_, err := Decode(arg)
+	return err
 }
 
 func forgetData(ctx context.Context, p place, arg string) error {

@@ -63,10 +63,11 @@ func runCheck(ctx context.Context, p place, how string) error {
 // it.
 func runRepair(ctx context.Context, p place, how string) error {
 	o := store.CheckOptions{Level: store.CheckFull}
+	of := "store"
 	if kind, ok := p.row.obj.kind(); ok {
-		o.Kind, o.ID = kind, p.id
+		o.Kind, o.ID, of = kind, p.id, kind.String()
 	}
-	return p.fs.run("repair", func(j *job) error {
+	return p.fs.runOn(of, o.ID, "repair", func(j *job) error {
 		o.Progress = func(c store.CheckProgress) {
 			j.at("checking object %d of %d %s %s read %d of %d", c.Object, c.Objects, c.Kind, short(c.ID), c.Read, c.Size)
 		}

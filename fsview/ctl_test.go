@@ -85,6 +85,9 @@ func TestMountOptions(t *testing.T) {
 	w.is(w.write("layers/base/ctl", "mount\n"), "EROFS", "mounting a parent")
 	w.is(w.write("layers/base/ctl", "mount ro,noexec\n"), "OK", "mounting a parent read-only")
 	w.is(w.write("layers/base/ctl", "mount nodev\n"), "EBUSY", "other options while mounted")
+	if s := w.read("layers/base/error"); !strings.HasPrefix(s, "/layers/base is mounted already: ") {
+		t.Errorf("error says %q", s)
+	}
 	w.same(w.ls("layers/base/merged"), []string{}, "ls merged")
 	w.is(w.write("layers/base/merged/x", "y"), "EROFS", "writing below a read-only merged/")
 	w.is(w.write("layers/base/ctl", "umount\n"), "OK", "umount")
@@ -152,6 +155,11 @@ func TestRepairAndWipe(t *testing.T) {
 	w.is(err, "OK", "repair")
 	if text := w.read("progress"); !strings.HasPrefix(text, "repair done ") || !strings.Contains(text, "\nfinding container "+id+": ") {
 		t.Errorf("progress:\n%s", text)
+	}
+	for _, state := range []string{"running", "done"} {
+		if log := w.read("events"); !strings.Contains(log, `"kind":"container","op":"repair","id":"`+id+`","state":"`+state+`"`) {
+			t.Errorf("events do not say of whom the repair is %s:\n%s", state, log)
+		}
 	}
 	w.is(w.write("ctl", "check\n"), "OK", "check after the repair")
 	w.mkdir("images/i/containers/again")

@@ -1,6 +1,8 @@
 package fsview
 
 import (
+	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"unicode/utf8"
@@ -145,24 +147,37 @@ func FuzzParseNames(f *testing.F) {
 }
 
 func FuzzParseVerbs(f *testing.F) {
-	for _, s := range []string{"", "mount\n", "umount force\n", "# x\n", "mount # y", "umount force force", "x", "\x00", "forget-data a%23b", "mount ro,nodev", "delete", "delete force"} {
+	for _, s := range []string{"", "mount\n", "umount force\n", "# x\n", "mount # y", "umount force force", "x", "\x00", "forget-data a%23b", "mount ro,nodev", "mount ro,,x", "delete", "delete force", "import /a  b%23", "import a", "check full", "wipe yes"} {
 		f.Add([]byte(s))
 	}
 	f.Fuzz(func(t *testing.T, v []byte) {
-		verbs, err := parseVerbs(v, containerVerbs())
-		if err != nil && verbs != nil {
-			t.Fatal("an error and verbs")
-		}
-		for _, x := range verbs {
-			again, err := parseVerbs([]byte(x.spec.name+" "+x.arg), containerVerbs())
-			if err != nil || len(again) != 1 || again[0].arg != x.arg || again[0].spec.name != x.spec.name {
-				t.Fatalf("%q gives the verb %s %q, which gives %v, %v", v, x.spec.name, x.arg, again, err)
+		for _, specs := range [][]verbSpec{storeVerbs(), importVerbs(), layerVerbs(), imageVerbs(), containerVerbs()} {
+			verbs, err := parseVerbs(v, specs)
+			if err != nil && verbs != nil {
+				t.Fatal("an error and verbs")
 			}
-			if x.spec.must && x.arg == "" || x.spec.rest == "" && x.arg != "" && !contains(x.spec.words, x.arg) {
-				t.Fatalf("%q gives the verb %s with %q", v, x.spec.name, x.arg)
+			for _, x := range verbs {
+				again, err := parseVerbs([]byte(x.spec.name+" "+x.arg), specs)
+				if err != nil || len(again) != 1 || again[0].arg != x.arg || again[0].spec.name != x.spec.name {
+					t.Fatalf("%q gives the verb %s %q, which gives %v, %v", v, x.spec.name, x.arg, again, err)
+				}
+				if x.spec.must && x.arg == "" || x.spec.rest == "" && x.arg != "" && !contains(x.spec.words, x.arg) {
+					t.Fatalf("%q gives the verb %s with %q", v, x.spec.name, x.arg)
+				}
+				if path, err := importedPath(x.arg); x.spec.name == "import" && (err != nil || !filepath.IsAbs(path)) {
+					t.Fatalf("%q imports %q, %v", v, path, err)
+				}
+				o, err := parseMount(x.arg)
+				if x.spec.name == "mount" && (err != nil || !subset(o.Options, mountWords())) {
+					t.Fatalf("%q mounts with %q, %v", v, o.Options, err)
+				}
 			}
 		}
 	})
+}
+
+func subset(words, of []string) bool {
+	return !slices.ContainsFunc(words, func(w string) bool { return !slices.Contains(of, w) })
 }
 
 func FuzzParseIDMap(f *testing.F) {

@@ -74,8 +74,9 @@ type eventCache struct {
 	text []byte // never changed, only replaced; guarded by mu
 }
 
-// eventLine is the form of one line of events. Kind and Op of a verb of ctl
-// are "store" and the verb, and State is how far it is.
+// eventLine is the form of one line of events. Op of a verb of ctl is the verb,
+// Kind and ID are those of the object that it is about, or "store" and none,
+// and State is how far it is.
 type eventLine struct {
 	Generation uint64    `json:"generation"`
 	Time       time.Time `json:"time"`
@@ -133,7 +134,7 @@ func renderEvents(events []store.Event, verbs []jobEvent, gap, verbGap bool) ([]
 		lines = append(lines, eventLine{Generation: e.Generation, Time: e.Time.UTC(), Kind: e.Kind.String(), Op: string(e.Op), ID: e.ID, Names: e.Names, Fields: e.Fields})
 	}
 	for _, v := range verbs {
-		lines = append(lines, eventLine{Generation: v.gen, Time: v.when.UTC(), Kind: "store", Op: v.op, State: v.text, verb: true})
+		lines = append(lines, eventLine{Generation: v.gen, Time: v.when.UTC(), Kind: v.kind, Op: v.op, ID: v.id, State: v.text, verb: true})
 	}
 	slices.SortStableFunc(lines, func(a, b eventLine) int { return cmp.Compare(a.Generation, b.Generation) })
 	var b bytes.Buffer

@@ -26,6 +26,8 @@ const (
 type job struct {
 	jobs  *jobs
 	verb  string // with its word: "check-full"
+	kind  string // of the object that it is about; "store": all of it
+	id    string // of the object
 	began time.Time
 
 	ended    time.Time // zero while it runs; guarded by jobs.mu
@@ -51,14 +53,21 @@ type jobEvent struct {
 	seq  uint64
 	gen  uint64
 	when time.Time
+	kind string
+	id   string
 	op   string
 	text string
 }
 
 // run carries fn out as the verb, one of its name at a time, but for imports.
 func (f *FS) run(verb string, fn func(j *job) error) error {
+	return f.runOn("store", "", verb, fn)
+}
+
+// runOn is run for a verb about one object, of a kind.
+func (f *FS) runOn(kind, id, verb string, fn func(j *job) error) error {
 	name, _, _ := strings.Cut(verb, "-")
-	j := &job{jobs: &f.jobs, verb: verb, began: time.Now()}
+	j := &job{jobs: &f.jobs, verb: verb, kind: kind, id: id, began: time.Now()}
 	gen := f.generation()
 	f.jobs.mu.Lock()
 	for _, o := range f.jobs.running {
@@ -68,7 +77,7 @@ func (f *FS) run(verb string, fn func(j *job) error) error {
 		}
 	}
 	f.jobs.running = append(f.jobs.running, j)
-	f.jobs.tellLocked(jobEvent{gen: gen, when: j.began, op: verb, text: "running"})
+	f.jobs.tellLocked(jobEvent{gen: gen, when: j.began, kind: kind, id: id, op: verb, text: "running"})
 	f.jobs.mu.Unlock()
 	err := fn(j)
 	gen = f.generation()
@@ -98,7 +107,7 @@ func (s *jobs) endLocked(j *job, err error, gen uint64) {
 	if s.over = append(s.over, j); len(s.over) > jobLines {
 		s.over = append(s.over[:0:0], s.over[1:]...)
 	}
-	s.tellLocked(jobEvent{gen: gen, when: j.ended, op: j.verb, text: j.stateLocked()})
+	s.tellLocked(jobEvent{gen: gen, when: j.ended, kind: j.kind, id: j.id, op: j.verb, text: j.stateLocked()})
 }
 
 func (s *jobs) tellLocked(e jobEvent) {

@@ -22,7 +22,7 @@ import (
 // mountVerbs are what ctl of what can be mounted understands.
 func mountVerbs() []verbSpec {
 	return []verbSpec{
-		{name: "mount", rest: "[OPTION,...]", doc: "mount for writing; the tree is merged/; options: " + strings.Join(mountWords(), ", "), run: runMount},
+		{name: "mount", rest: "[OPTION,...]", doc: "mount for writing; the tree is merged/; options: " + strings.Join(mountWords(), ", "), check: checkMount, run: runMount},
 		{name: "umount", words: []string{"force"}, doc: "let go of the mount; with force whoever else counts on it", run: func(ctx context.Context, p place, arg string) error {
 			return p.fs.let(ctx, p, arg == "force")
 		}},
@@ -40,6 +40,11 @@ func runMount(ctx context.Context, p place, arg string) error {
 		return err
 	}
 	_, err = p.fs.take(ctx, p, o)
+	return err
+}
+
+func checkMount(arg string) error {
+	_, err := parseMount(arg)
 	return err
 }
 
@@ -155,7 +160,7 @@ func (f *FS) stillMounted(p place) error {
 	case err != nil:
 		return fmt.Errorf("looking at the mount of %s: %w", p.label(), err)
 	case !on:
-		return errno.New(errno.ErrInUse, "%s is counted as mounted at %s, but somebody unmounted that without the count: `echo 'umount force' > ctl` sets the count to zero, then it can be mounted again", p.label(), h.path)
+		return errno.New(errno.ErrInUse, "%s is counted as mounted at %s, but somebody unmounted that without the count: `echo 'umount force' > ctl` sets the count to zero, then it can be mounted again", p.object(), h.path)
 	}
 	return nil
 }
@@ -240,7 +245,7 @@ func (f *FS) take(ctx context.Context, p place, o drivers.MountOptions) (string,
 	case ok && plain(o):
 		return path, nil
 	case ok:
-		return "", errno.New(errno.ErrInUse, "%s is mounted already: `echo umount > ctl` before it is mounted with other options", p.label())
+		return "", errno.New(errno.ErrInUse, "%s is mounted already: `echo umount > ctl` before it is mounted with other options", p.object())
 	}
 	if err := p.checkMountable(id, o.ReadOnly); err != nil {
 		return "", err
@@ -311,13 +316,13 @@ func (p place) checkMountable(id string, readOnly bool) error {
 	l := p.tx.LayerByID(id)
 	switch {
 	case l == nil:
-		return errno.New(errno.ErrDamaged, "the layer %s of %s is missing: nothing can be mounted", short(id), p.label())
+		return errno.New(errno.ErrDamaged, "the layer %s of %s is missing: nothing can be mounted", short(id), p.object())
 	case readOnly:
 		return nil
 	case l.ReadOnly:
-		return errno.New(errno.ErrReadOnly, "%s has no merged/: the layer is in a read-only store; make a child layer", p.label())
+		return errno.New(errno.ErrReadOnly, "%s has no merged/: the layer is in a read-only store; make a child layer", p.object())
 	case len(p.tx.Children(id)) > 0 || len(p.tx.ImagesOn(id)) > 0 || len(p.tx.MappedBy(id)) > 0:
-		return errno.New(errno.ErrReadOnly, "%s has no merged/: other layers or images are built on it; read tree/, or make a container of the image and write there", p.label())
+		return errno.New(errno.ErrReadOnly, "%s has no merged/: other layers or images are built on it; read tree/, or make a container of the image and write there", p.object())
 	}
 	return nil
 }

@@ -72,7 +72,7 @@ func TestCtlIsAllOrNothing(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, "vfs")
 	w.mkdir("containers/web")
-	for _, bad := range []string{"bogus\n", "mount\nbogus\n", "mount force\n", "umount hard\n"} {
+	for _, bad := range []string{"bogus\n", "mount\nbogus\n", "mount force\n", "umount hard\n", "mount\nmount loud\n", "mount\nforget-data %zz\n"} {
 		w.is(w.write("containers/web/ctl", bad), "EINVAL", bad)
 		w.same(w.count("containers/web"), "0", "count after "+bad)
 	}

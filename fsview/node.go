@@ -297,3 +297,13 @@ func (p place) checkSetattr(s vnode.SetAttr) error {
 
 // label is the path of p as sentences quote it.
 func (p place) label() string { return p.fs.pathOf(p.tx, p.where) }
+
+// object is label for the directory of the object that the place belongs to.
+func (p place) object() string {
+	w := p.where
+	for w.row.parent != nil && w.row.parent.obj == w.row.obj {
+		w.row = w.row.parent
+	}
+	w.arg = ""
+	return p.fs.pathOf(p.tx, w)
+}

@@ -27,10 +27,13 @@ func transferRows() []Row {
 			rowOps: rowOps{create: createImport, find: findImport, unlink: unlinkImport, rename: renameImport}},
 		{Path: "/images/import/<file>", Kind: Stream, Mode: modeWrite, Valid: none, Doc: "An archive on its way in. Closing it imports it, when it is whole; a file that is not is dropped with its last descriptor, and nothing changes.",
 			rowOps: rowOps{has: func(p place) bool { return p.fs.arrivals.has(p.id) }, blob: noRead, take: openImport}},
-		ctlRow("/images/ctl", "Verbs for all images", func() []verbSpec {
-			return []verbSpec{{name: "import", rest: "PATH", doc: "take all images of an OCI layout folder, or of an archive, of the host", run: importPath}}
-		}),
+		ctlRow("/images/ctl", "Verbs for all images", importVerbs),
 	}
+}
+
+// importVerbs are what images/ctl understands.
+func importVerbs() []verbSpec {
+	return []verbSpec{{name: "import", rest: "PATH", doc: "take all images of an OCI layout folder, or of an archive, of the host", check: checkImportPath, run: importPath}}
 }
 
 // exportRows are the rows of an image that goes out.
@@ -78,18 +81,29 @@ func (f *FS) temp() (*os.File, error) {
 	return file, nil
 }
 
+// importedPath reads what follows the verb import.
+func importedPath(arg string) (string, error) {
+	path, err := Decode(arg)
+	if err == nil && !filepath.IsAbs(path) {
+		err = errno.New(errno.ErrBadValue, "%q is not a path from the root of the host: the server knows no other", clip(path))
+	}
+	return path, err
+}
+
+func checkImportPath(arg string) error {
+	_, err := importedPath(arg)
+	return err
+}
+
 // importPath is the verb import. The files are opened by this process, with its
 // rights: so it is for who has those, the user that it runs as.
 func importPath(ctx context.Context, p place, path string) error {
-	path, err := Decode(path)
+	path, err := importedPath(path)
 	if err != nil {
 		return err
 	}
 	if who, ok := vnode.CallerOf(ctx); ok && who.UID != uint32(os.Geteuid()) {
 		return errno.New(errno.ErrForbidden, "import opens files with the rights of whoever mounted the control filesystem, and so only for that user: copy an archive into images/import/ instead")
-	}
-	if !filepath.IsAbs(path) {
-		return errno.New(errno.ErrBadValue, "%q is not a path from the root of the host: the server knows no other", clip(path))
 	}
 	return p.fs.run("import", func(j *job) (err error) {
 		var ids []string

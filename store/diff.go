@@ -15,8 +15,12 @@ import (
 	"github.com/plyfs/plyfs/internal/layertar"
 )
 
+// Nothing is an empty tree in place of a layer in Diff, Changes and DiffSize.
+const Nothing = "\x00"
+
 // Diff says what the difference between two layers is made from. from and to
-// name layers; an empty from is the parent of to (nothing, for a base layer).
+// name layers, or are Nothing; an empty from is the parent of to (nothing, for a
+// base layer).
 func (s *Store) Diff(ctx context.Context, from, to string) (src layertar.Source, err error) {
 	if s.driver == nil {
 		return src, s.writable()
@@ -24,36 +28,51 @@ func (s *Store) Diff(ctx context.Context, from, to string) (src layertar.Source,
 	var layer, old *Layer
 	var maps, oldMaps idmap.Maps
 	err = s.View(ctx, func(t *Tx) error {
-		if layer, err = t.Layer(to); err != nil {
+		if layer, maps, err = t.diffEnd(to); err != nil {
 			return err
 		}
 		if from == "" {
-			from = layer.Parent
-		} else if from, err = t.Resolve(KindLayer, from); err != nil {
-			return err
+			from = Nothing
+			if layer != nil && layer.Parent != "" {
+				from = layer.Parent
+			}
 		}
-		maps = t.ownerMaps(layer)
-		if from == "" {
-			return nil
-		}
-		if old, err = t.Layer(from); err == nil {
-			oldMaps = t.ownerMaps(old)
-		}
+		old, oldMaps, err = t.diffEnd(from)
 		return err
 	})
 	if err != nil {
 		return src, err
 	}
+	var id, below string
 	source := drivers.DiffSource
-	if old != nil && !sameMaps(layer.Maps, old.Maps) {
+	if layer == nil || old != nil && !sameMaps(layer.Maps, old.Maps) {
 		source = drivers.CompareSource // every file has another owner there
 	}
-	src, err = source(s.driver, layer.ID, from)
+	if layer != nil {
+		id = layer.ID
+	}
+	if old != nil {
+		below = old.ID
+	}
+	src, err = source(s.driver, id, below)
 	if err != nil {
-		return src, fmt.Errorf("diff of layer %s: %w", layer.ID, err)
+		return src, fmt.Errorf("diff of layer %s: %w", id, err)
 	}
 	src.Maps, src.OldMaps, src.OverrideStat = maps, oldMaps, SingleID()
 	return src, nil
+}
+
+// diffEnd returns one of the layers of a Diff with the maps of its owners; none
+// for Nothing.
+func (t *Tx) diffEnd(ref string) (*Layer, idmap.Maps, error) {
+	if ref == Nothing {
+		return nil, idmap.Maps{}, nil
+	}
+	l, err := t.Layer(ref)
+	if err != nil {
+		return nil, idmap.Maps{}, err
+	}
+	return l, t.ownerMaps(l), nil
 }
 
 // Changes yields the differences between two layers (see Diff), in the order
