@@ -87,6 +87,14 @@ func (a *app) eachCommand(verb, short, long, example string, do func(context.Con
 	}
 }
 
+// listOf is fsview.List, but for the empty path, which names nothing, as to ls(1).
+func listOf(ctx context.Context, root vnode.Node, path string) ([]fsview.Entry, error) {
+	if path == "" {
+		return nil, errno.New(errno.ErrUnknown, "an empty path names nothing: leave it out for the root")
+	}
+	return fsview.List(ctx, root, path)
+}
+
 func (a *app) lsCommand() *cobra.Command {
 	var long bool
 	var owners string
@@ -109,7 +117,7 @@ all the same.`,
 				out := bufio.NewWriter(a.to)
 				var errs []error
 				for n, path := range args {
-					list, err := fsview.List(cmd.Context(), root, path)
+					list, err := listOf(cmd.Context(), root, path)
 					if err != nil {
 						errs = append(errs, cannotList{fmt.Errorf("ls %s: %w", path, err)})
 						continue
