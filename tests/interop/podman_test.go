@@ -73,3 +73,67 @@ func TestPodmansContainer(t *testing.T) {
 	}
 	e.podman("images")
 }
+
+// TestPodmanRunsWhatIsMounted: one container whose merged/ is used before podman
+// runs it, meanwhile, and afterwards, also from another mount namespace.
+func TestPodmanRunsWhatIsMounted(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t, "overlay", "buildah", "skopeo", "podman", "runc", "setfattr", "setfacl", "unshare", "pgrep")
+	e.makeApp()
+	mnt := e.mount()
+	c := filepath.Join(mnt, "containers/run")
+	e.podman("create", "--name", "run", "--network=none", "--ulimit", "nofile=4096:4096", "--ulimit", "nproc=4096:4096",
+		app, "/bin/busybox", "sleep", "1000")
+	t.Cleanup(func() { // what podman starts when a container ends has the store open
+		e.try(nil, "podman", append(e.podmanArgs(), "rm", "-f", "-t", "0", "run")...)
+		e.sh(mnt, "for i in $(seq 600); do pgrep -f '([p]odman|[c]onmon) .*"+e.dir+"' >/dev/null || exit 0; sleep 0.1; done")
+	})
+	want := func(got, want, doing string) {
+		t.Helper()
+		if got != want {
+			t.Errorf("%s: %q, want %q", doing, got, want)
+		}
+	}
+	count := func(n, doing string) {
+		t.Helper()
+		got, _, _ := strings.Cut(e.read(c, "mount"), "\n")
+		want(got, "count "+n, "mount "+doing)
+	}
+	inside := func(file string) string {
+		t.Helper()
+		return e.podman("exec", "run", "/bin/busybox", "cat", file)
+	}
+
+	e.mustSh(mnt, "echo before > $M/containers/run/merged/before")
+	count("1", "before it runs")
+	e.podman("start", "run")
+	count("2", "while it runs")
+	want(inside("/before"), "before\n", "what was written before it ran")
+	e.mustSh(mnt, "echo during > $M/containers/run/merged/during")
+	want(inside("/during"), "during\n", "what is written while it runs")
+	e.podman("exec", "run", "/bin/busybox", "sh", "-c", "echo inside > /inside")
+	want(e.read(c, "merged/inside"), "inside\n", "what it writes")
+	want(e.mustSh(mnt, "$M/containers/run/merged/bin/busybox echo executed"), "executed\n", "a program in merged/")
+	if err := syscall.Rmdir(c); !errors.Is(err, syscall.EBUSY) {
+		t.Errorf("rmdir of what runs: %v, want EBUSY", err)
+	}
+
+	elsewhere := []string{"-m", "--propagation", "private"}
+	want(e.run("unshare", append(elsewhere, "cat", filepath.Join(c, "merged/inside"))...), "inside\n", "merged/ in another mount namespace")
+	want(e.run("unshare", append(append(elsewhere, "podman"), append(e.podmanArgs(), "exec", "run", "/bin/busybox", "cat", "/during")...)...),
+		"during\n", "podman in another mount namespace")
+
+	e.mustSh(mnt, "echo umount > $M/containers/run/ctl")
+	count("1", "when we let go of it")
+	want(inside("/inside"), "inside\n", "it goes on")
+	e.ls(c, "merged")
+	e.podman("stop", "-t", "0", "run")
+	count("1", "when it has ended")
+	want(e.read(c, "merged/inside"), "inside\n", "merged/ of what has ended")
+	e.podman("start", "run")
+	e.podman("stop", "-t", "0", "run")
+	e.mustSh(mnt, "echo after > $M/containers/run/merged/after; echo umount > $M/containers/run/ctl")
+	count("0", "after all")
+	e.podman("start", "run")
+	want(inside("/before")+inside("/during")+inside("/inside")+inside("/after"), "before\nduring\ninside\nafter\n", "what it has when it runs again")
+}
