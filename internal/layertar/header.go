@@ -207,7 +207,13 @@ func (b *block) goPrefix() bool {
 		if b[off] == 0 {
 			continue
 		}
-		if _, ok := number(b.field(off, lenMtime)); !ok {
+		f := b.field(off, lenMtime)
+		_, ok := number(f)
+		if f[0]&0x80 == 0 && ok { // no space after its digits is forgiven, as there
+			s := str(bytes.Trim(f, " \x00"))
+			ok = strings.Trim(s, " ") == s
+		}
+		if !ok {
 			text := str(b.field(offPrefix, lenPrefix))
 			return strings.IndexFunc(text, func(r rune) bool { return r >= 0x80 || r == 0 }) < 0
 		}
