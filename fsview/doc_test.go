@@ -7,6 +7,7 @@ import (
 	"go/parser"
 	"go/token"
 	"os"
+	"path/filepath"
 	"regexp"
 	"sort"
 	"strconv"
@@ -241,4 +242,42 @@ func sampleOf(w *world, pattern string) string {
 	}
 	return strings.NewReplacer("<a>..<b>", "layer:base..layer:top", "<N>", "0", "<n>", "1", "<file>", "f", "<layer>", "top", "<image>", "app", "<container>", "web", "<draft>", "d", "<key>", "k",
 		"by-name/<folder>", "by-name/folder", "by-name/<name>", "by-name/folder/other").Replace(pattern)
+}
+
+// TestProofDoc: the tests that docs/controlfs-proof.md names are there.
+func TestProofDoc(t *testing.T) {
+	t.Parallel()
+	raw, err := os.ReadFile("../docs/controlfs-proof.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var source strings.Builder
+	for _, dir := range []string{".", "fusefs", "../cmd/plyfs", "../tests/interop", "../internal/doctor", "../internal/layertar", "../store", "../store/archive"} {
+		files, err := filepath.Glob(dir + "/*_test.go")
+		if err != nil || len(files) == 0 {
+			t.Fatal(dir, err)
+		}
+		for _, f := range files {
+			text, err := os.ReadFile(f)
+			if err != nil {
+				t.Fatal(err)
+			}
+			source.Write(text)
+		}
+	}
+	names := regexp.MustCompile("`(?:Test|Fuzz)\\w+`").FindAllString(string(raw), -1)
+	scripts := regexp.MustCompile(`[a-z-]{2,}\.txtar`).FindAllString(string(raw), -1)
+	if len(names) < 50 || len(scripts) < 15 {
+		t.Errorf("it names %d tests and %d scripts", len(names), len(scripts))
+	}
+	for _, n := range names {
+		if !strings.Contains(source.String(), "\nfunc "+strings.Trim(n, "`")+"(") {
+			t.Errorf("there is no %s", n)
+		}
+	}
+	for _, s := range scripts {
+		if _, err := os.Stat("../tests/scripts/" + s); err != nil {
+			t.Error(err)
+		}
+	}
 }

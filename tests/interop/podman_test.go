@@ -137,3 +137,33 @@ func TestPodmanRunsWhatIsMounted(t *testing.T) {
 	e.podman("start", "run")
 	want(inside("/before")+inside("/during")+inside("/inside")+inside("/after"), "before\nduring\ninside\nafter\n", "what it has when it runs again")
 }
+
+// TestPodmanArchives: podman loads what oci.tar and docker.tar give, and what it
+// saves is taken, both with the same image ID.
+func TestPodmanArchives(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t, "overlay", "buildah", "skopeo", "podman", "setfattr", "setfacl")
+	e.makeApp()
+	mnt := e.mount()
+	id := e.line(mnt, "images", appDir, "id")
+	other := *e // podman's own store for what it loads, and ours for what it saves
+	other.root, other.runroot = filepath.Join(e.dir, "o"), filepath.Join(e.dir, "p")
+	other.podman("images")
+	to := other.mount()
+	for _, form := range []struct{ file, save string }{{"oci.tar", "oci-archive"}, {"docker.tar", "docker-archive"}} {
+		archive := filepath.Join(e.dir, form.file)
+		e.run("cp", filepath.Join(mnt, "images", appDir, form.file), archive)
+		other.podman("load", "-q", "-i", archive)
+		if got := trim(other.podman("images", "-q", "--no-trunc", app)); got != "sha256:"+id {
+			t.Errorf("podman loads %s as %s, want %s", form.file, got, id)
+		}
+		other.podman("rmi", app)
+		saved := filepath.Join(e.dir, form.save)
+		e.podman("save", "-q", "--format", form.save, "-o", saved, app)
+		e.run("cp", saved, filepath.Join(to, "images/import/x"))
+		if got := other.line(to, "images", appDir, "id"); got != id {
+			t.Errorf("%s of podman is taken as %s, want %s", form.save, got, id)
+		}
+		e.must(syscall.Rmdir(filepath.Join(to, "images", appDir)))
+	}
+}
