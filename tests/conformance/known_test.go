@@ -63,6 +63,7 @@ var knownPeer = map[string]string{
 	"times-kept-by-copy-up":                     "the copy-up of a child changes a directory's mtime",
 	"inode-numbers-over-copy-up":                "a copied-up directory's number changes with a remount",
 	"fifos":                                     "EIO when a FIFO is copied up",
+	"set-ids-go-with-chown-of-a-fifo":           "EIO when a FIFO is copied up",
 	"tree-persists":                             "mtimes and inode numbers differ after a remount",
 	"xattr-of-symlink-out-of-the-layers":        "set on the target, by its path on the host",
 	"birth-time":                                "none",

@@ -47,6 +47,7 @@ func disks() []disk {
 		}},
 		{name: "ours", long: true, mount: nested, known: map[string]string{
 			"bug-kernel-lists-ghosts": "the kernel takes no FUSE mount as an upper",
+			"wh-files-are-not-seen":   "no .wh. file can be made on ours",
 		}},
 		{name: "xfs", long: true, mount: image("mkfs.xfs", "-q"), known: map[string]string{"statfs": "it is the upper's", "symlink-long": "xfs has symlinks of up to 1024 bytes"}},
 		{name: "btrfs", long: true, mount: image("mkfs.btrfs", "-q"), known: map[string]string{"statfs": "it is the upper's"}},
