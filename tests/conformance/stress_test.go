@@ -15,7 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// stressTime is how long each of the stresses lasts: 6 s, with PLYFS_LONG 200,
+// stressTime is how long each of the stresses lasts: 7 s, with PLYFS_LONG 200,
 // which is ten minutes for the three of them, or what PLYFS_STRESS says.
 func stressTime(t *testing.T) time.Duration {
 	t.Helper()
@@ -29,7 +29,7 @@ func stressTime(t *testing.T) time.Duration {
 	if os.Getenv("PLYFS_LONG") != "" {
 		return 200 * time.Second
 	}
-	return 6 * time.Second
+	return 7 * time.Second
 }
 
 // stressWorlds are ours and, when there is time, what the stress is proved by.
