@@ -19,7 +19,9 @@ import (
 // nothing is renamed or linked from one mount to another. Where that is not
 // permitted, what a mount inside the layer covers cannot be seen: such a directory
 // of a lower layer is an empty one, with the attributes of the one that it is in,
-// which is opened in its stead; of the upper, and for files, it is an error.
+// which is opened in its stead; of the upper, and for files, it is an error. Nobody
+// is asked then for what is mounted there: it may be the overlay itself, which would
+// wait for itself.
 
 // bare returns dir's directory on a clone of its mount, and closes dir; or dir
 // itself where there can be no clone: without CAP_SYS_ADMIN, or in a user
@@ -99,6 +101,19 @@ func (p *place) covered(st *safefs.Stat) bool {
 	return p.tree.pinned && st.Mnt != p.layer.mount
 }
 
+// stat returns the attributes of name in d, p's directory. Of what is covered they
+// are what the kernel knows of it.
+func (p *place) stat(d *safefs.Dir, name string) (safefs.Stat, error) {
+	if !p.tree.pinned || p.layer.cloned {
+		return d.Stat(name)
+	}
+	st, err := d.Known(name)
+	if err != nil || p.layer.exact || p.covered(&st) { // exact: a local filesystem, where known is true
+		return st, err
+	}
+	return d.Stat(name)
+}
+
 // errCovered says what is in the way of name.
 func (p *place) errCovered(name string) error {
 	return errno.New(errno.ErrInUse, "layer %s: another filesystem is mounted on %q, and what it covers cannot be seen without CAP_SYS_ADMIN: unmount that", p.layer.Name, name)
@@ -111,4 +126,12 @@ func (h *hit) likeAbove(dir *safefs.Dir) error {
 	st.Dev, st.Ino = h.st.Dev, h.st.Ino
 	h.st = st
 	return err
+}
+
+// shownBy is where the file is that has the attributes of h.
+func (h *hit) shownBy() spot {
+	if h.covered {
+		return spot{h.place, "."}
+	}
+	return h.spot
 }

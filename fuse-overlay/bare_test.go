@@ -1,8 +1,10 @@
 package fuseoverlay
 
 import (
+	"fmt"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -123,5 +125,37 @@ func TestMountsInsideUncloned(t *testing.T) {
 	r.start()
 	if got, want := r.do(list), ".\n./f\n./mnt\n./mnt/x\n./sub\n./sub/f\nnew\n"; got != want {
 		t.Errorf("after a remount %q, not %q", got, want)
+	}
+}
+
+// TestOwnMountUncloned: where mounts cannot be cloned the overlay may lie inside one
+// of its layers as well. One thread answers, so whatever asked the own mount for
+// anything would wait for itself.
+func TestOwnMountUncloned(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct{ name, mount, script string }{
+		{"lower", "l/top/mnt", `echo new > top/mnt/x; chmod 700 top; mv top/mnt/x top/y; [ "$(find . -printf '%p %y\n' | sort | tr '\n' ' ')" = ". d ./pure d ./top d ./top/f f ./top/mnt d ./top/y f " ]`},
+		{"lower-root", "l/mnt", `[ "$(ls -la mnt | wc -l)" = 3 ]; mkdir -p mnt/a; touch mnt/a/x; rm -r mnt; ! ls mnt 2>/dev/null`},
+		{"upper", "u/top/mnt", `! ls -la top/mnt 2>$2/err; grep -q busy $2/err; ! mv top/mnt top/m 2>/dev/null; ! rmdir top/mnt 2>/dev/null; ! mkdir top/mnt 2>/dev/null; mv top/f top/g`},
+		{"upper-pure", "u/pure/mnt", `! ls -la pure/mnt 2>$2/err; grep -q busy $2/err; ! mv pure/mnt pure/m 2>/dev/null; ! mkdir pure/mnt 2>/dev/null; mv pure moved; ! stat moved/mnt 2>/dev/null; touch moved/x; mv moved pure`},
+	} {
+		for _, aside := range []Aside{AsideNone, AsideUser} {
+			t.Run(fmt.Sprint(c.name, aside), func(t *testing.T) {
+				t.Parallel()
+				r := newRig(t)
+				at := filepath.Join(r.dir, "at")
+				fusetest.Must(t, `mkdir $1 && mount -t tmpfs x $1 && mount --make-unbindable $1; cd $1; umask 022; mkdir -p u/pure l/top w; echo f > l/top/f; mkdir -p $2`, at, c.mount)
+				t.Cleanup(func() { check(t, unix.Unmount(at, 0)) })
+				r.config.Lower, r.config.Upper, r.config.Work = []string{at + "/l"}, at+"/u", at+"/w"
+				r.config.SingleThread, r.config.MaxBytes, r.config.Aside = true, 1<<30, aside
+				r.mount = filepath.Join(at, c.mount)
+				r.start()
+				// Who waits for himself cannot be killed: the mount is given up then, and the test fails.
+				gaveUp := time.AfterFunc(2*time.Minute, func() { _ = unix.Unmount(r.mount, unix.MNT_FORCE) })
+				defer gaveUp.Stop()
+				r.do("ls -laR . >/dev/null 2>&1 || true; mv top/f f; mv f top/f")
+				r.do(c.script)
+			})
+		}
 	}
 }

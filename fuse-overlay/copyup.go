@@ -194,6 +194,9 @@ func (o *Overlay) wantsData(n *node, size int64) bool {
 
 // planMarks decides on what the copy says of where it comes from.
 func (o *Overlay) planMarks(n *node, p *copyPlan, size int64) {
+	if n.isDir() && n.stack()[0].empty {
+		return // p.from is not the directory itself
+	}
 	if p.src != nil {
 		p.origin = o.originAt(p.src.ref.Fd(), ".", p.st.Dev)
 	} else {

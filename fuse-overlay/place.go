@@ -61,11 +61,15 @@ type spot struct {
 	name  string
 }
 
-// spot returns p as seen from the place above it.
+// spot returns p as seen from the place above it; of one that another filesystem
+// is mounted on, what has its attributes.
 func (p *place) spot() spot {
 	up, name := p.loc()
 	if up == nil {
 		return spot{p, "."}
+	}
+	if p.empty {
+		name = "."
 	}
 	return spot{up, name}
 }
@@ -307,7 +311,7 @@ func (p *place) openRoot() (*safefs.Dir, error) {
 	if l.opened != nil {
 		dir, err := l.opened.Dup()
 		if err == nil {
-			err = p.learnRoot(dir, 0)
+			err = p.learnRoot(dir, 0, true)
 		}
 		return dir, err
 	}
@@ -319,11 +323,12 @@ func (p *place) openRoot() (*safefs.Dir, error) {
 		return nil, err
 	}
 	st, err := dir.Stat(".")
+	given := dir
 	if err == nil && p.tree.pinned && !p.writable() {
 		dir, err = bare(dir)
 	}
 	if err == nil {
-		err = p.learnRoot(dir, st.Mnt)
+		err = p.learnRoot(dir, st.Mnt, dir != given)
 	}
 	if err != nil {
 		return nil, errors.Join(err, dir.Close())
@@ -332,8 +337,9 @@ func (p *place) openRoot() (*safefs.Dir, error) {
 }
 
 // learnRoot sets the layer's rootFacts, once: later openings find readers at
-// work. given is the mount that a lower layer's path led to.
-func (p *place) learnRoot(dir *safefs.Dir, given uint64) error {
+// work. given is the mount that a lower layer's path led to; cloned tells whether
+// dir is on a clone.
+func (p *place) learnRoot(dir *safefs.Dir, given uint64, cloned bool) error {
 	c := p.tree.cache
 	c.mu.Lock()
 	known := p.layer.known
@@ -349,7 +355,7 @@ func (p *place) learnRoot(dir *safefs.Dir, given uint64) error {
 	if err != nil {
 		return err
 	}
-	facts.given, facts.mount = given, st.Mnt
+	facts.given, facts.mount, facts.cloned = given, st.Mnt, cloned
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if !p.layer.known {
@@ -370,6 +376,8 @@ type rootFacts struct {
 	// given is the mount that a lower layer's path led to; mount is the one that it
 	// is read on, perhaps a clone of that.
 	given, mount uint64
+	// cloned: mount is a clone, on which nothing is covered.
+	cloned bool
 }
 
 func (p *place) readRoot(dir *safefs.Dir) (rootFacts, error) {

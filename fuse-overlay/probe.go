@@ -47,9 +47,9 @@ func (p *place) probe(name string, at *hit) error {
 	defer p.tree.cache.leave(h)
 	*at = hit{spot: spot{p, name}}
 	if p.writable() {
-		at.st, err = p.tree.loans.seen(func() (safefs.Stat, error) { return h.dir.Stat(name) })
+		at.st, err = p.tree.loans.seen(func() (safefs.Stat, error) { return p.stat(h.dir, name) })
 	} else {
-		at.st, err = h.dir.Stat(name)
+		at.st, err = p.stat(h.dir, name)
 	}
 	if absent(err) {
 		at.kind, err = p.absentKind(h.dir, name)

@@ -53,7 +53,7 @@ func (q *quota) count(p *place) error {
 		}
 		q.set(&st)
 		return d.ReadDir(func(e safefs.Entry) error {
-			st, err := d.Stat(e.Name)
+			st, err := p.stat(d, e.Name)
 			switch {
 			case absent(err):
 				return nil

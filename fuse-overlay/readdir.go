@@ -96,7 +96,7 @@ func (l *listing) add(p *place, dir *safefs.Dir, e safefs.Entry) error {
 			d.Ino = p.number(&safefs.Stat{Dev: p.dev, Ino: e.Ino})
 		}
 	} else {
-		st, err := dir.Stat(e.Name)
+		st, err := p.stat(dir, e.Name)
 		if absent(err) { // gone since: a volatile layer
 			return nil
 		}
@@ -120,7 +120,10 @@ func (l *listing) add(p *place, dir *safefs.Dir, e safefs.Entry) error {
 }
 
 func (l *listing) isWhiteout(p *place, dir *safefs.Dir, name string, st *safefs.Stat) (bool, error) {
-	if kindOf(st) == whiteout {
+	switch {
+	case p.covered(st):
+		return false, nil
+	case kindOf(st) == whiteout:
 		return true, nil
 	}
 	if !p.mayHoldWhiteouts() || st.Type() != unix.S_IFREG || st.Size != 0 || l.tree.last(p) {

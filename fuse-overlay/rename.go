@@ -527,7 +527,7 @@ func (o *Overlay) sweepWhiteoutsIn(p *place, d *safefs.Dir, below func(string, *
 		case o.c.Formats.isMarkFile(e.Name) && e.Name != opaqueFile:
 			gone = append(gone, e.Name)
 		case e.Type != unix.S_IFREG || o.work.attrWh:
-			st, err := d.Stat(e.Name)
+			st, err := p.stat(d, e.Name)
 			if err != nil {
 				return err
 			}

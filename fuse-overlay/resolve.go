@@ -57,8 +57,11 @@ func (o *Overlay) search(ctx context.Context, dir *node, name string) ([]hit, er
 	if dir.pure() {
 		h := hit{spot: spot{dir.upper(), name}}
 		err := h.place.with(func(d *safefs.Dir) (err error) {
-			if h.st, err = d.Stat(name); err == nil {
+			if h.st, err = h.place.stat(d, name); err == nil {
 				h.kind = kindOf(&h.st)
+			}
+			if err == nil && h.place.covered(&h.st) {
+				return h.place.errCovered(name)
 			}
 			if err == nil && o.work != nil && o.work.attrWh && o.work.isWhiteout(d, name, &h.st) {
 				h.kind = whiteout // left by a mount that was killed as it moved the directory
@@ -82,7 +85,7 @@ func (o *Overlay) search(ctx context.Context, dir *node, name string) ([]hit, er
 func (o *Overlay) intern(dir *node, name string, hits []hit) (*node, safefs.Stat, error) {
 	n, err := o.nodeOf(dir, hits)
 	if err == nil {
-		err = o.findAside(n, hits[0].spot)
+		err = o.findAside(n, hits[0].shownBy())
 	}
 	if err != nil {
 		return nil, safefs.Stat{}, err

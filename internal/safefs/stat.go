@@ -23,6 +23,19 @@ func (d *Dir) Stat(name string) (Stat, error) {
 	return statAt(d.fd, name, unix.AT_SYMLINK_NOFOLLOW)
 }
 
+// Known is Stat without a question to who serves the file, of a FUSE or network
+// filesystem: its attributes there may be old ones, but for Dev, Mnt and the type. On
+// others it is Stat. Without statx(2), which has Mnt, it is Stat everywhere.
+func (d *Dir) Known(name string) (Stat, error) {
+	if err := check("stat", name); err != nil {
+		return Stat{}, err
+	}
+	if !statxWorks() {
+		return oldStat(d.fd, name, unix.AT_SYMLINK_NOFOLLOW)
+	}
+	return statAt(d.fd, name, unix.AT_SYMLINK_NOFOLLOW|unix.AT_STATX_DONT_SYNC)
+}
+
 // statAt works on (fd, name), or on fd itself with an empty name.
 func statAt(fd int, name string, flags int) (Stat, error) {
 	if name == "" {
