@@ -23,7 +23,7 @@ func TestBackingLeavesAccessTimes(t *testing.T) {
 	needRoot(t)
 	dir := t.TempDir()
 	check(t, unix.Mount("strict", dir, "tmpfs", unix.MS_STRICTATIME, "size=64m"))
-	t.Cleanup(func() { check(t, unix.Unmount(dir, 0)) })
+	t.Cleanup(func() { check(t, unix.Unmount(dir, unix.MNT_DETACH)) })
 	data := bytes.Repeat([]byte("0123456789abcdef"), passFrom/16)
 	long := time.Unix(1_000_000, 0)
 	for name, content := range map[string][]byte{"large": data, "small": data[1:]} {

@@ -139,6 +139,9 @@ func describe(ops []op) string {
 func (a *arena) ours(volatile bool, f func(root string)) {
 	a.t.Helper()
 	c := MountConfig{Lower: a.lowers, Upper: a.path("u"), Work: a.path("w"), Volatile: volatile}
+	if volatile {
+		c.missed = 1 // what a layer lacks is remembered at once; else hardly ever
+	}
 	if a.mode.config != nil {
 		a.mode.config(&c)
 	}

@@ -21,7 +21,8 @@
 //	tree.go     Config, Open, the root, what all nodes share
 //	marks.go    decoding of marks (names, attribute values): pure
 //	merge.go    the search through the layers, as decisions: pure
-//	probe.go    what one layer has under one name: the system calls for merge
+//	probe.go    what one layer has under one name: the system calls for merge;
+//	            absences.go what a layer is known not to have
 //	lookup.go   the search carried out: places → spots → nodes
 //	bare.go     mounts inside layers are not seen
 //	place.go    places and the bounded cache of their descriptors; walk.go all below one
@@ -35,7 +36,10 @@
 // mark or a file ends the search. A directory of which one layer knows has a
 // stack of one, and so has everything below it: a file deep in one layer of
 // 500 costs a statx and (but in the bottom layer) a listxattr, like one in a
-// single layer. No directory is listed to find one name in it.
+// single layer. No directory is listed to find one name in it; but a mount lists
+// a layer's directory that was asked in vain often, once, and asks it no more for
+// what it lacks (absences.go). That is done under the locks of the look-up, so it
+// is bounded: at most 2^19 names, and 19 for each look-up in vain.
 //
 // # Descriptors
 //

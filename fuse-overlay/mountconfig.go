@@ -52,6 +52,8 @@ type MountConfig struct {
 	// EntryTimeout and AttrTimeout say how long the kernel may believe names
 	// and attributes; 0 is for good, since nobody else changes the layers.
 	EntryTimeout, AttrTimeout time.Duration
+	// missed is Tree.often, 0: oftenMissed.
+	missed uint32
 	// MaxWrite is the largest read or write request in bytes; 0: 1 MiB.
 	MaxWrite int
 	// NoACL switches POSIX ACLs off, NoXattrs all extended attributes: they
@@ -166,4 +168,12 @@ func (c *MountConfig) fill() {
 	if c.FsName == "" {
 		c.FsName = Subtype
 	}
+}
+
+// often returns Tree.often.
+func (c *MountConfig) often() uint32 {
+	if c.missed > 0 {
+		return c.missed
+	}
+	return oftenMissed
 }

@@ -91,6 +91,9 @@ func newOverlay(c MountConfig) (_ *Overlay, err error) {
 		return nil, err
 	}
 	o.tree.writable, o.tree.pinned = c.Upper != "", true
+	if c.EntryTimeout == 0 && !c.AllowRoot {
+		o.tree.often = c.often()
+	}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, o.close())
@@ -132,8 +135,11 @@ func (o *Overlay) openWork(layers []Layer) error {
 	if o.work, err = openWork(&o.c, upper, dir); err != nil {
 		return err
 	}
+	if o.tree.written, err = idsOf(upper, dir); err != nil {
+		return err
+	}
 	o.tree.layers[0].attrWhiteouts, o.tree.layers[0].opened = o.work.attrWh, o.work.upper
-	o.tree.loans = o.work.loans
+	o.tree.loans, o.tree.dotWh = o.work.loans, o.work.dotWh
 	if err := o.work.sweepIndex(); err != nil {
 		return fmt.Errorf("clean the index in workdir %s: %w", o.c.Work, err)
 	}
@@ -147,6 +153,18 @@ func (o *Overlay) openWork(layers []Layer) error {
 		}
 	}
 	return nil
+}
+
+// idsOf says which files dirs are.
+func idsOf(dirs ...string) (ids []fileID, err error) {
+	for _, d := range dirs {
+		var st unix.Stat_t
+		if err := unix.Stat(d, &st); err != nil {
+			return nil, fmt.Errorf("stat %s: %w", d, err)
+		}
+		ids = append(ids, fileID{st.Dev, st.Ino})
+	}
+	return ids, nil
 }
 
 // layerDir returns the absolute path of a layer or the work directory (what),

@@ -38,6 +38,8 @@ type place struct {
 	moved atomic.Pointer[spot]
 
 	open *held // guarded by Cache.mu
+
+	absences absences
 }
 
 // pinned tells whether p stays open from its first opening on.

@@ -40,6 +40,10 @@ func (p *place) probe(name string, at *hit) error {
 		*at = hit{spot: spot{p, name}}
 		return nil
 	}
+	if p.lacks(name) {
+		*at = hit{spot: spot{p, name}, mark: mark{kind: missing}}
+		return nil
+	}
 	h, err := p.enter()
 	if err != nil {
 		return err
@@ -53,6 +57,7 @@ func (p *place) probe(name string, at *hit) error {
 	}
 	if absent(err) {
 		at.kind, err = p.absentKind(h.dir, name)
+		p.missed(h.dir)
 		return p.layer.explain(err)
 	}
 	if err != nil {
@@ -105,7 +110,7 @@ func (p *place) absentKind(dir *safefs.Dir, name string) (kind, error) {
 
 // hasMarkFile tells whether `.wh.NAME` is in p.
 func (p *place) hasMarkFile(dir *safefs.Dir, name string) (bool, error) {
-	if p.tree.formats&Files == 0 || len(whiteoutPrefix)+len(name) > maxName {
+	if p.tree.formats&Files == 0 || len(whiteoutPrefix)+len(name) > maxName || p.lacksMark(name) {
 		return false, nil
 	}
 	_, err := dir.Stat(whiteoutPrefix + name)

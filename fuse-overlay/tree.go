@@ -86,6 +86,12 @@ type Tree struct {
 	recorded bool
 	// writable: layer 0 is an Overlay's upper, whose directories it moves.
 	writable bool
+	// often is how many look-ups in vain make a place be listed, 0: any number;
+	// see absences. dotWh: the writable layer's whiteouts are `.wh.` files. written
+	// are the upper and the work directory. Set before there are requests.
+	often   uint32
+	dotWh   bool
+	written []fileID
 	// pinned: the layers' roots stay open.
 	pinned bool
 }
