@@ -15,9 +15,10 @@ ok() { echo "ok $1"; }
 bad() { echo "FAIL $1: $(echo "$2" | tail -5 | tr '\n' '~' | head -c 1500)"; }
 # check NAME WANT COMMAND...: the command succeeds and prints WANT.
 check() {
-	local name=$1 want=$2 out
+	local name=$1 want=$2 out status=0
 	shift 2
-	if out=$("$@" 2>&1) && [ "$out" = "$want" ]; then ok "$name"; else bad "$name" "$out"; fi
+	out=$("$@" 2>&1) || status=$?
+	if [ $status = 0 ] && [ "$out" = "$want" ]; then ok "$name"; else bad "$name" "status $status, printed: $out"; fi
 }
 # good NAME COMMAND...: the command succeeds.
 good() {
