@@ -9,16 +9,14 @@ import (
 	"os/exec"
 	"path/filepath"
 	"testing"
-
-	"github.com/plyfs/plyfs/internal/fusetest"
 )
 
 // Main builds the program of the working directory, named name, into a
 // temporary directory that ordinary users may read, tells built where it is,
-// runs the tests, apart from the machine's mounts (fusetest.Apart), and returns
+// runs the tests, apart from the machine's mounts (apart), and returns
 // the exit status.
 func Main(m *testing.M, name string, built func(path string), ldflags string) int {
-	if err := fusetest.Apart(); err != nil {
+	if err := apart(); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
