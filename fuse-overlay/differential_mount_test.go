@@ -191,7 +191,7 @@ func differential(t *rapid.T, d *driver, dir string, mode differentialMode) {
 	volatile := rapid.Bool().Draw(t, "volatile")
 	var want, last reply
 	for range rapid.IntRange(1, 2).Draw(t, "mounts") {
-		ops := drawOps(t, 1, 40)
+		ops := mode.able(drawOps(t, 1, 40))
 		want = d.ask(t, batchOf{Root: a.path("plain"), Ops: ops, List: true, Done: true})
 		a.ours(volatile, func(root string) {
 			last = d.ask(t, batchOf{Root: root, Ops: ops, List: true, Done: true})
@@ -231,6 +231,26 @@ type differentialMode struct {
 	foreign bool
 	// nested: the upper is on another mount of ours.
 	nested bool
+	// sizes: truncate(2) to the size that a file has may keep its time.
+	sizes bool
+}
+
+// able returns ops without what the mode cannot do as others do: a truncation
+// goes through another size.
+func (m differentialMode) able(ops []op) []op {
+	if !m.sizes {
+		return ops
+	}
+	var able []op
+	for _, o := range ops {
+		if o.Do == "truncate" {
+			other := o
+			other.N++
+			able = append(able, other)
+		}
+		able = append(able, o)
+	}
+	return able
 }
 
 func differentialModes() map[string]differentialMode {
@@ -242,7 +262,7 @@ func differentialModes() map[string]differentialMode {
 		"passthrough": {config: func(c *MountConfig) { c.Passthrough = PassthroughOnly }},
 		"passthrough-metacopy": {config: func(c *MountConfig) { c.Redirects, c.Metacopy, c.Passthrough = true, true, PassthroughOnly },
 			kernel: []string{"redirect_dir=on", "metacopy=on"}},
-		"writeback":        {config: func(c *MountConfig) { c.Writeback = true }},
+		"writeback":        {config: func(c *MountConfig) { c.Writeback = true }, sizes: true},
 		"aside":            {config: func(c *MountConfig) { c.Aside = AsideSecurity }, foreign: true},
 		"nested":           {nested: true, foreign: true},
 		"nested-redirects": {config: func(c *MountConfig) { c.Redirects, c.Metacopy = true, true }, nested: true, foreign: true},

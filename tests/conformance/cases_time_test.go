@@ -54,6 +54,18 @@ func timeCases() []c {
 				e.Errorf("%v %v", st.Atim, st.Mtim)
 			}
 		}},
+		{name: "truncate-to-same-size", lower: old, run: func(e *env) {
+			e.ok(unix.Truncate(e.p("d/f"), 4))
+			if st := e.stat(e.p("d/f")); st.Mtim.Sec < 1700000000 {
+				e.Errorf("truncate(2) kept the time of a lower file: %v", st.Mtim)
+			}
+			e.put(e.p("empty"), "")
+			e.utimens(e.p("empty"), 1, 0, 2, 0)
+			e.ok(unix.Truncate(e.p("empty"), 0))
+			if st := e.stat(e.p("empty")); st.Mtim.Sec < 1700000000 {
+				e.Errorf("truncate(2) kept the time of an upper file: %v", st.Mtim)
+			}
+		}},
 		{name: "times-before-1970", lower: old, run: func(e *env) {
 			e.utimens(e.p("d/f"), -100, 0, -200, 5)
 			e.remount()

@@ -60,6 +60,7 @@ var knownPeer = map[string]string{
 	"lower-device-is-no-whiteout":               "EIO when a device is copied up",
 	"xattr-of-symlinks":                         "set on the target, by its path on the host",
 	"xattr-that-looks-like-a-mark":              "EPERM",
+	"truncate-to-same-size":                     "the time is kept (writeback)",
 	"times-kept-by-copy-up":                     "the copy-up of a child changes a directory's mtime",
 	"inode-numbers-over-copy-up":                "a copied-up directory's number changes with a remount",
 	"fifos":                                     "EIO when a FIFO is copied up",

@@ -207,7 +207,8 @@ var knownAside = map[string]string{
 
 // knownWriteback is what differs where the kernel gathers writes.
 var knownWriteback = map[string]string{
-	"seek-in-lower": "holes that the kernel has not written yet cannot be told",
+	"seek-in-lower":         "holes that the kernel has not written yet cannot be told",
+	"truncate-to-same-size": "the kernel keeps the time that it has",
 }
 
 // knownMapped is what differs with owners mapped.
