@@ -102,6 +102,14 @@ func serve(t *testing.T) (*tree, *Server, string) {
 	return f, s, dir
 }
 
+// unmounted unmounts dir and waits until its server, which closes ended then,
+// has ended.
+func unmounted(t *testing.T, dir string, ended <-chan struct{}) {
+	t.Helper()
+	fusetest.Script(t, "umount $1 2>/dev/null || umount -l $1 2>/dev/null || true", dir)
+	<-ended
+}
+
 // serveUntil is serve; served is closed when Serve has returned.
 func serveUntil(t *testing.T, begin maker) (_ *tree, _ *Server, dir string, served <-chan struct{}) {
 	t.Helper()
@@ -120,8 +128,7 @@ func serveUntil(t *testing.T, begin maker) (_ *tree, _ *Server, dir string, serv
 	ended := make(chan struct{})
 	go func() { s.Serve(); close(ended) }()
 	t.Cleanup(func() {
-		fusetest.Script(t, "umount $1 2>/dev/null || umount -l $1 2>/dev/null || true", dir)
-		<-ended
+		unmounted(t, dir, ended)
 		if st := s.InodeNotify(1, 0, 0); st != fuse.EBADF {
 			t.Errorf("a notice after the end: %v", st)
 		}

@@ -86,11 +86,10 @@ func serveContent(t *testing.T, data []byte, size int, withFD bool) (*content, s
 	if err != nil {
 		t.Fatal(err)
 	}
-	served := make(chan struct{})
-	go func() { s.Serve(); close(served) }()
+	ended := make(chan struct{})
+	go func() { s.Serve(); close(ended) }()
 	t.Cleanup(func() {
-		fusetest.Script(t, "umount $1 2>/dev/null || umount -l $1 2>/dev/null || true", dir)
-		<-served
+		unmounted(t, dir, ended)
 		if err := file.Close(); err != nil {
 			t.Error(err)
 		}
