@@ -9,9 +9,9 @@ import (
 	"io"
 
 	"github.com/klauspost/compress/gzip"
-	"github.com/klauspost/compress/zstd"
 
 	"github.com/plyfs/plyfs/internal/errno"
+	"github.com/plyfs/plyfs/internal/longzstd"
 )
 
 // Compression is a stream's outer format, with the numbers that the store's
@@ -47,10 +47,6 @@ func (c Compression) String() string {
 const (
 	// sniffLen bytes tell every compression apart.
 	sniffLen = 10
-	// zstdMaxWindow is the largest window that is decoded: what zstd takes without
-	// an option, all of its levels (RFC 8878 advises 8 MiB at least). The window is
-	// held in memory; that of the containers tools' best level is 32 MiB.
-	zstdMaxWindow = 128 << 20
 	// zstdSkippable is the magic number of skippable frames but its lowest
 	// four bits.
 	zstdSkippableHigh = "\x2a\x4d\x18"
@@ -92,15 +88,14 @@ type decoder struct {
 	kind Compression
 	in   *bufio.Reader
 	out  io.Reader
-	end  func()
+	end  func() error
 	// between is true while nothing of the frame that would be next has been
 	// read. It belongs to the reading goroutine; only gzip and xz keep it.
 	between bool
-	window  uint64 // bytes that the first zstd frame asks for
 }
 
 func newDecoder(r io.Reader) (*decoder, error) {
-	d := &decoder{in: bufio.NewReaderSize(r, 64<<10), end: func() {}}
+	d := &decoder{in: bufio.NewReaderSize(r, 64<<10), end: func() error { return nil }}
 	head, err := d.in.Peek(sniffLen)
 	if err != nil && !errors.Is(err, io.EOF) {
 		return nil, err
@@ -116,15 +111,8 @@ func newDecoder(r io.Reader) (*decoder, error) {
 	case Xz:
 		d.out = &xzStreams{d: d}
 	case Zstd:
-		var first zstd.Header
-		if first.Decode(head) == nil {
-			d.window = first.WindowSize
-		}
-		var z *zstd.Decoder
-		z, err = zstd.NewReader(d.in, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxWindow(zstdMaxWindow))
-		if err == nil {
-			d.out, d.end = z, z.Close
-		}
+		z := &zstdFrames{in: d.in}
+		d.out, d.end = z, z.Close
 	}
 	if err != nil && d.kind != None && d.out == nil {
 		return nil, d.fail(err)
@@ -142,10 +130,7 @@ func (d *decoder) Read(b []byte) (int, error) {
 }
 
 // Close gives the decoder's memory back.
-func (d *decoder) Close() error {
-	d.end()
-	return nil
-}
+func (d *decoder) Close() error { return d.end() }
 
 // fail keeps errors that came from the source and turns the format's into an
 // ErrBadStream.
@@ -158,13 +143,8 @@ func (d *decoder) fail(err error) error {
 		return err
 	case errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, io.EOF):
 		return errno.New(errno.ErrBadStream, "unexpected EOF: the %s stream ends inside a frame", d.kind)
-	case errors.Is(err, zstd.ErrWindowSizeExceeded):
-		window := "a larger window"
-		if d.window > zstdMaxWindow {
-			window = fmt.Sprintf("a window of %d MiB", d.window>>20)
-		}
-		return errno.New(errno.ErrBadStream, "the zstd stream needs %s to be unpacked, and the limit is %d MiB: pack it again, with `zstd --long=27` at the most",
-			window, zstdMaxWindow>>20)
+	case errors.Is(err, longzstd.ErrWindow):
+		return errno.New(errno.ErrBadStream, "%s, and the limit is %d MiB: pack it again, with `zstd --long=31` at the most", err, longzstd.MaxWindow>>20)
 	}
 	return errno.New(errno.ErrBadStream, "invalid tar header: the %s stream is damaged: %s", d.kind, err)
 }

@@ -93,8 +93,9 @@ func TestPushBoundaryOfFrames(t *testing.T) {
 	t.Parallel()
 	stream := makeTar(t, member{typ: tar.TypeReg, name: "a", data: strings.Repeat("x", 70000)}, member{typ: tar.TypeReg, name: "b", data: "b"})
 	first := 512 + 70144 // the end of member a
-	for _, comp := range []string{"gzip", "bzip2", "xz", "zstd"} {
-		one, two := run(t, bytes.NewReader(stream[:first]), comp, "-c"), run(t, bytes.NewReader(stream[first:]), comp, "-c")
+	for _, comp := range []string{"gzip -c", "bzip2 -c", "xz -c", "zstd -c", "zstd -c --long=27"} {
+		pack := strings.Fields(comp)
+		one, two := run(t, bytes.NewReader(stream[:first]), pack[0], pack[1:]...), run(t, bytes.NewReader(stream[first:]), pack[0], pack[1:]...)
 		p, _ := newPush(t, context.Background(), layertar.ApplyOptions{})
 		for i, b := range append(append([]byte(nil), one...), two...) {
 			at, err := p.Boundary()
@@ -128,8 +129,9 @@ func TestPushInAnyPieces(t *testing.T) {
 	for _, comp := range []string{"gzip", "zstd", "bzip2"} {
 		packed[comp] = run(t, bytes.NewReader(stream), comp, "-c")
 	}
+	packed["long"] = run(t, bytes.NewReader(stream), "zstd", "-c", "--long=31")
 	rapid.Check(t, func(rt *rapid.T) {
-		b := packed[rapid.SampledFrom([]string{"", "gzip", "zstd", "bzip2"}).Draw(rt, "compression")]
+		b := packed[rapid.SampledFrom([]string{"", "gzip", "zstd", "long", "bzip2"}).Draw(rt, "compression")]
 		p, _ := newPush(t, context.Background(), layertar.ApplyOptions{})
 		for len(b) > 0 {
 			n := min(len(b), rapid.IntRange(1, 20000).Draw(rt, "n"))

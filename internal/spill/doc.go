@@ -2,6 +2,6 @@
 // rest in unlinked temporary files ($TMPDIR), which a kill leaves nothing of.
 // There are no locks: each value is used by one goroutine.
 //
-// [Spool] is a run of bytes, [Set] one of hashes, [Links] the names of
-// hard-linked files.
+// [Spool] is a run of bytes, [Window] the end of one, [Set] a set of hashes,
+// [Links] the names of hard-linked files.
 package spill

@@ -1,0 +1,69 @@
+package spill
+
+import (
+	"bytes"
+	"math/rand/v2"
+	"testing"
+
+	"pgregory.net/rapid"
+)
+
+// TestWindow: what a Window repeats is what a slice of the whole run holds, near
+// and far, across the end of its file and where the repeated reaches into itself.
+func TestWindow(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		size := rapid.Int64Range(1, 3*windowMemory).Draw(t, "size")
+		w := NewWindow(rapid.SampledFrom([]int64{1, size}).Draw(t, "first size"))
+		w.Append(nil)
+		if err := w.Reset(size); err != nil {
+			t.Fatal(err)
+		}
+		defer func() {
+			if err := w.Close(); err != nil {
+				t.Error(err)
+			}
+		}()
+		random := rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "seed"), 0))
+		var whole []byte
+		for range rapid.IntRange(1, 90).Draw(t, "blocks") {
+			const block = 128 << 10
+			if err := w.Room(block); err != nil {
+				t.Fatal(err)
+			}
+			before := len(whole)
+			for left := block; left > 0; {
+				n := 1 + random.IntN(min(left, 20_000))
+				left -= n
+				if w.Len() != min(size, int64(len(whole))) {
+					t.Fatalf("Len is %d after %d of %d", w.Len(), len(whole), size)
+				}
+				if len(whole) == 0 || random.IntN(3) == 0 {
+					b := make([]byte, n)
+					for i := range b {
+						b[i] = byte(random.Uint32())
+					}
+					w.Append(b)
+					whole = append(whole, b...)
+					continue
+				}
+				off := w.Len() - random.Int64N(w.Len())
+				if random.IntN(4) == 0 {
+					off = 1 + random.Int64N(min(w.Len(), 9))
+				}
+				if err := w.Repeat(off, n); err != nil {
+					t.Fatal(err)
+				}
+				for range n {
+					whole = append(whole, whole[len(whole)-int(off)])
+				}
+			}
+			if !bytes.Equal(w.Last(len(whole)-before), whole[before:]) {
+				t.Fatalf("block at %d differs", before)
+			}
+		}
+		if cap(w.buf) > 2*windowMemory {
+			t.Fatalf("%d bytes in memory", cap(w.buf))
+		}
+	})
+}
