@@ -40,6 +40,7 @@ type Header struct {
 	summed  bool
 	length  int // of the header itself, with the magic number
 	hasDict bool
+	other   bool // the reserved bit is set
 }
 
 // Peek tells what the frame that r stands at asks for, and consumes nothing. It
@@ -56,7 +57,7 @@ func Peek(r *bufio.Reader) (h Header, ok bool) {
 	if !windowed && size == 0 {
 		size = 1
 	}
-	h.length, h.sized, h.summed = 5+dict+size, size > 0, d&4 != 0
+	h.length, h.sized, h.summed, h.other = 5+dict+size, size > 0, d&4 != 0, d&8 != 0
 	if windowed {
 		h.length++
 	}
@@ -154,6 +155,8 @@ func (r *Reader) begin() error {
 		return damaged("no frame begins here")
 	case h.Window > MaxWindow:
 		return fmt.Errorf("%w of %d MiB", ErrWindow, h.Window>>20)
+	case h.other:
+		return damaged("a bit is set that has no meaning yet")
 	case h.hasDict:
 		return damaged("it was made with a dictionary")
 	}

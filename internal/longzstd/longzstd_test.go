@@ -228,7 +228,10 @@ func FuzzReader(f *testing.F) {
 		if len(got) == 1<<23 {
 			return
 		}
-		used := len(b) - in.Buffered()
+		used := len(b)
+		if err == nil {
+			used -= in.Buffered()
+		}
 		if err := lib.Reset(bytes.NewReader(b[:used])); err != nil {
 			t.Fatal(err)
 		}
