@@ -14,7 +14,8 @@ const (
 	// MaxWindow is the largest window that is decoded: the largest that `zstd
 	// --ultra --long=31` makes.
 	MaxWindow = 2 << 30
-	// maxBlock is the most that a block holds (RFC 8878, 3.1.1.2.3).
+	// maxBlock is the most that a block holds (RFC 8878, 3.1.1.2.3); that it is
+	// less where the window is less is not held against a frame.
 	maxBlock = 128 << 10
 
 	magic     = 0xfd2fb528
@@ -181,8 +182,7 @@ func (r *Reader) next() error {
 	}
 	v := int(head[0]) | int(head[1])<<8 | int(head[2])<<16
 	kind, size := v>>1&3, v>>3
-	limit := int(min(r.h.Window, maxBlock))
-	if size > limit {
+	if size > maxBlock {
 		return damaged("a block of %d bytes", size)
 	}
 	if err := r.win.Room(maxBlock); err != nil {
@@ -210,7 +210,7 @@ func (r *Reader) next() error {
 			err = r.repeat(size - 1)
 		}
 	case 2:
-		n, err = r.block.decode(r.win, b, limit)
+		n, err = r.block.decode(r.win, b, maxBlock)
 	default:
 		err = damaged("a block of the reserved type")
 	}

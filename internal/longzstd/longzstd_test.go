@@ -205,9 +205,9 @@ func FuzzReader(f *testing.F) {
 		for _, level := range []zstd.EncoderLevel{zstd.SpeedFastest, zstd.SpeedBestCompression} {
 			f.Add(pack(f, b, zstd.WithEncoderLevel(level)))
 			f.Add(pack(f, b, zstd.WithEncoderLevel(level), zstd.WithEncoderCRC(false)))
-			f.Add(pack(f, b, zstd.WithEncoderLevel(level), zstd.WithSingleSegment(true)))
 		}
 	}
+	f.Add(pack(f, bytes.Repeat([]byte("abcd"), 33<<10), zstd.WithSingleSegment(true)))
 	f.Add(slices.Concat(header(20), []byte{0x83, 0x3e, 0, 7}))
 	lib, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(1<<24), zstd.WithDecoderMaxWindow(1<<24))
 	if err != nil {
@@ -217,7 +217,7 @@ func FuzzReader(f *testing.F) {
 	f.Fuzz(func(t *testing.T, b []byte) {
 		in := bufio.NewReader(bytes.NewReader(b))
 		h, ok := longzstd.Peek(in)
-		if !ok || h.Window > 1<<24 {
+		if !ok || h.Window > 1<<24 || h.Window < 128<<10 { // below, a block has another limit
 			return
 		}
 		r := longzstd.NewReader(in)
