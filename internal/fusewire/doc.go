@@ -1,8 +1,8 @@
 // Package fusewire mounts a fuse.RawFileSystem (New), or takes a mount that is there
 // (Attach), and serves it, and answers, while
 // one program asks one thing after the other, on that program's processor.
-// Decoding is go-fuse's (ProtocolServer); what is here is mounting, reading,
-// threads and waiting.
+// Decoding is go-fuse's (ProtocolServer), but for the requests that there are most
+// of; what is here is mounting, reading, threads and waiting.
 //
 // # Why
 //
@@ -31,6 +31,7 @@
 //	crowd.go    many programs at once                  splice.go large READs
 //	kernel.go   opcodes, notices, backing files        guard.go  the guard
 //	mount.go    mount(2), fusermount3                  threads.go  policies, processors
+//	inplace.go  what is decoded here
 //
 // # Apart
 //
@@ -67,6 +68,18 @@
 // that are not empty after an error are closed. Without pipes (an ordinary user's
 // share of them is bounded), or where the file's filesystem has no splice, READ is
 // what it is for all others.
+//
+// # What is decoded here
+//
+// go-fuse makes a kilobyte of memory for each request, and takes 1.2 µs. What untars, walks
+// and removals consist of (LOOKUP, FORGET, GETATTR, SETATTR, MKNOD, MKDIR, UNLINK,
+// RMDIR, RENAME, READ, WRITE, GETXATTR) is decoded where it was read and answered
+// where the answer is written from, with no memory but for names: 0.03 µs. Whatever is
+// not as it should be (too short, a name without its end, an extension, more asked for
+// than there is room) is left to go-fuse, which refuses it or not. A test has both
+// answer the same requests. The filesystem may keep none of the memory it is given
+// after it has answered. After Attach all is go-fuse's, whose filesystems of nodes
+// keep contexts.
 //
 // # The talker
 //
@@ -151,7 +164,7 @@
 // # Locks
 //
 //	talk.work (the talker, over its request; Serve, at the end)
-//	  └ Server.mu (the readers), looker.mu, splicer.mu
+//	  └ Server.mu (the readers) └ reader.own.mu, looker.mu, splicer.mu
 //	Server.closing (read for a notice, written for the descriptor's close)
 //
 // All but the first are leaves, none held over a request.

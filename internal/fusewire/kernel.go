@@ -9,7 +9,9 @@ import (
 
 // Opcodes and notices of linux/fuse.h.
 const (
+	opLookup        = 1
 	opForget        = 2
+	opGetAttr       = 3
 	opSetAttr       = 4
 	opSymlink       = 6
 	opMknod         = 8
@@ -24,6 +26,7 @@ const (
 	opRelease       = 18
 	opFsync         = 20
 	opSetXattr      = 21
+	opGetXattr      = 22
 	opRemoveXattr   = 24
 	opFlush         = 25
 	opReadDir       = 28

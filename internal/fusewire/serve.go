@@ -17,11 +17,14 @@ import (
 // Server is a mounted filesystem. Its methods may be called by any goroutine.
 type Server struct {
 	opts   fuse.MountOptions
+	fs     fuse.RawFileSystem
 	proto  *fuse.ProtocolServer
 	dir    string // where New mounted
 	kernel fuse.InitIn
 	// readsOnly: the talker answers no request that changes something.
 	readsOnly bool
+	// ownDecoding: what there is most of is decoded here (inplace.go).
+	ownDecoding bool
 	// fd is the connection; twin one more descriptor of it that does not wait,
 	// for dialogues, -1 where there are none. What is read of one is answered there.
 	fd, twin int
@@ -77,6 +80,7 @@ type reader struct {
 	*buffers
 	fd     int           // where the request was read
 	unique atomic.Uint64 // of the request that it is at work on, 0: none
+	own    inPlace
 }
 
 // head is the request's header.
@@ -92,7 +96,7 @@ func New(fs fuse.RawFileSystem, dir string, o *fuse.MountOptions) (*Server, erro
 		return nil, err
 	}
 	s := newServer(fs, o)
-	s.dir = dir
+	s.dir, s.ownDecoding = dir, decodable(&s.opts)
 	if s.fd, err = mount(dir, &s.opts); err != nil {
 		return nil, err
 	}
@@ -117,7 +121,7 @@ func Attach(fs fuse.RawFileSystem, fd int, o *fuse.MountOptions) (*Server, error
 }
 
 func newServer(fs fuse.RawFileSystem, o *fuse.MountOptions) *Server {
-	s := &Server{opts: *o, readers: map[*reader]struct{}{}, gone: make(chan struct{}), fd: -1, twin: -1}
+	s := &Server{opts: *o, fs: fs, readers: map[*reader]struct{}{}, gone: make(chan struct{}), fd: -1, twin: -1}
 	normalize(&s.opts)
 	s.crowd.pause, s.crowd.within = pauseFirst, rowTime
 	s.buffers.New = func() any { return newBuffers(s.opts.MaxWrite) }
@@ -336,6 +340,12 @@ func (s *Server) decode(r *reader, n int) int {
 	if want := wanted(r, len(r.in)); want+room > len(r.out) {
 		r.out = answerOf(want)
 	}
+	if op == opInterrupt && s.interrupt((*fuse.InterruptIn)(unsafe.Pointer(h)).Unique) {
+		return 0
+	}
+	if k, ok := s.carryOutInPlace(r, n); ok {
+		return k
+	}
 	k, st := s.proto.HandleRequest([][]byte{r.in[:n]}, [][]byte{r.out})
 	out := (*fuse.OutHeader)(unsafe.Pointer(&r.out[0]))
 	if op == opInterrupt && k != 0 && out.Status == -int32(syscall.EAGAIN) {
@@ -360,6 +370,9 @@ func (s *Server) interruptLater(in fuse.InterruptIn) {
 		out := make([]byte, room)
 		for i := 0; i < tries || s.atWork(in.Unique); i++ {
 			time.Sleep(time.Millisecond)
+			if s.interrupt(in.Unique) {
+				return
+			}
 			again := in
 			if k, _ := s.proto.HandleRequest([][]byte{unsafe.Slice((*byte)(unsafe.Pointer(&again)), unsafe.Sizeof(again))}, [][]byte{out}); k == 0 {
 				return
