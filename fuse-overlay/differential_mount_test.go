@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 	"pgregory.net/rapid"
@@ -20,6 +21,7 @@ func drawOp(t *rapid.T, i int) op {
 		"write", "write", "append", "pwrite", "mmap", "truncate", "punch", "mkdir", "mkdir", "mkdirs", "rmdir", "unlink", "unlink",
 		"rmtree", "rename", "rename", "rename", "link", "link", "symlink", "mkfifo", "mknod", "chmod", "chown", "utimes", "setxattr",
 		"removexattr", "copy", "open", "fwrite", "ftruncate", "fchmod", "fstat", "close", "unnamed",
+		"list", "list",
 	}
 	o := op{Do: rapid.SampledFrom(kinds).Draw(t, "do"), P: drawPath(t), Slot: rapid.IntRange(0, 1).Draw(t, "slot")}
 	switch o.Do {
@@ -64,6 +66,7 @@ type arena struct {
 	d      *driver
 	dir    string
 	lowers []string
+	server *Server // the last one mounted
 }
 
 func (a *arena) path(name string) string { return filepath.Join(a.dir, name) }
@@ -141,6 +144,7 @@ func (a *arena) ours(volatile bool, f func(root string)) {
 	c := MountConfig{Lower: a.lowers, Upper: a.path("u"), Work: a.path("w"), Volatile: volatile}
 	if volatile {
 		c.missed = 1 // what a layer lacks is remembered at once; else hardly ever
+		c.row, c.patience = 1, time.Minute
 	}
 	if a.mode.config != nil {
 		a.mode.config(&c)
@@ -164,6 +168,7 @@ func (a *arena) serve(c MountConfig, at string, f func(root string)) {
 	check(a.t, err)
 	served := make(chan error, 1)
 	go func() { served <- s.Serve() }()
+	a.server = s
 	defer func() {
 		if err := unix.Unmount(a.path(at), unix.MNT_DETACH); err != nil {
 			a.t.Errorf("unmount: %v", err)
@@ -194,6 +199,7 @@ func differential(t *rapid.T, d *driver, dir string, mode differentialMode) {
 		ops := mode.able(drawOps(t, 1, 40))
 		want = d.ask(t, batchOf{Root: a.path("plain"), Ops: ops, List: true, Done: true})
 		a.ours(volatile, func(root string) {
+			a.goAhead(root)
 			last = d.ask(t, batchOf{Root: root, Ops: ops, List: true, Done: true})
 			a.same("ours against a plain directory", ops, want, last)
 		})

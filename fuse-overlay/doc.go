@@ -96,7 +96,8 @@
 //	table.go        nodes by number (nodepages.go), FORGET; giveback.go memory
 //	                goes back to the system
 //	resolve.go      look-ups: search → nodes; dirindex.go listings with cookies,
-//	                dirfill.go how they come to be, nametable.go their names
+//	                dirfill.go how they come to be, nametable.go their names;
+//	                ahead.go directories that are read ahead of a walk
 //	origin.go       file handles, origin and nlink records, index names: pure
 //	index.go        hard links of lowers: work/index
 //	copyup.go       plan and execution of a copy-up; copyfile.go of a regular
@@ -125,6 +126,7 @@
 //	      └ node.copyMu (the step from lower to upper; never held over a copy)
 //	          └ treeMu (table, names, links, indexes of directories; no system call under it)
 //	fds.mu, Cache.mu, quota.mu  leaves
+//	ahead.mu                    a leaf; who reads ahead holds no lock meanwhile
 //	lending.mu                  a leaf; chmod and stat of upper files under it
 //	passing.mu                  a leaf; only ioctls of /dev/fuse under it, which wait for nothing
 //

@@ -54,6 +54,10 @@ type MountConfig struct {
 	EntryTimeout, AttrTimeout time.Duration
 	// missed is Tree.often, 0: oftenMissed.
 	missed uint32
+	// row is ahead.row, 0: walkRow; negative: nothing is read ahead. patience is
+	// ahead.patience, 0: forsaken.
+	row      int
+	patience time.Duration
 	// MaxWrite is the largest read or write request in bytes; 0: 1 MiB.
 	MaxWrite int
 	// NoACL switches POSIX ACLs off, NoXattrs all extended attributes: they

@@ -34,6 +34,7 @@ type Overlay struct {
 	quota  *quota       // nil: no bound
 	mapped mappedMounts // of lower layers, by their IDs; see idmapped.go
 	aside  string       // the attribute that keeps owners and modes; "": none does
+	ahead  ahead        // of walks; see ahead.go
 	counters
 
 	maxOrphans int64 // files without a name that live by a descriptor; see orphan.go
@@ -94,6 +95,7 @@ func newOverlay(c MountConfig) (_ *Overlay, err error) {
 	if c.EntryTimeout == 0 && !c.AllowRoot {
 		o.tree.often = c.often()
 	}
+	o.ahead.init(o)
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, o.close())
@@ -276,6 +278,7 @@ func (o *Overlay) makeRoot() error {
 
 // close gives everything back that is open.
 func (o *Overlay) close() error {
+	o.ahead.stop()
 	o.fds.closeAll()
 	o.treeMu.Lock()
 	nodes := o.table.nodes

@@ -33,6 +33,8 @@ type place struct {
 	xwhiteouts bool
 	// empty: another filesystem is mounted on it; see bare.go.
 	empty bool
+	// listed: whoever reads ahead of a walk comes too late.
+	listed atomic.Bool
 	// moved, once set, is where an upper directory is now, instead of up and
 	// name. It is set with renameMu held for writing.
 	moved atomic.Pointer[spot]

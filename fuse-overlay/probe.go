@@ -19,10 +19,14 @@ type hit struct {
 	naked bool
 	// covered: a directory on which another filesystem is mounted.
 	covered bool
+	made    *place // what enter returns; nil: a new one
 }
 
 // enter makes a hit that is a directory a place.
 func (h *hit) enter() *place {
+	if h.made != nil {
+		return h.made
+	}
 	p := &place{
 		tree: h.place.tree, layer: h.place.layer, up: h.place, name: h.name,
 		dev: h.st.Dev, ino: h.st.Ino, xwhiteouts: h.opacity == xwhiteouts, empty: h.covered,

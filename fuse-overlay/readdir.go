@@ -2,6 +2,7 @@ package fuseoverlay
 
 import (
 	"context"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 
@@ -24,6 +25,9 @@ type listing struct {
 	// plain leaves numbers as the layer's filesystem gives them, 0 where that
 	// is not what stat says.
 	plain bool
+	// most is how many names there may be before it is given up (E2BIG); 0: any
+	// number.
+	most int
 }
 
 // ReadDir implements vnode.Directory: each name where it is found first, in
@@ -73,6 +77,9 @@ func (l *listing) read(ctx context.Context, p *place, dir *safefs.Dir) error {
 	return dir.ReadDir(func(e safefs.Entry) error {
 		if n++; n%checkEvery == 0 && ctx.Err() != nil {
 			return ctx.Err()
+		}
+		if l.most > 0 && max(n, len(l.entries), len(l.seen)) > l.most {
+			return syscall.E2BIG
 		}
 		if l.tree.formats.isMarkFile(e.Name) {
 			if hidden := whitedOut(e.Name); hidden != "" && !l.tree.last(p) {

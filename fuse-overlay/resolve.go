@@ -76,7 +76,11 @@ func (o *Overlay) search(ctx context.Context, dir *node, name string) ([]hit, er
 		}
 		return []hit{h}, nil
 	}
-	f, err := o.tree.find(ctx, dir.stack(), name)
+	stack := dir.stack()
+	if hits := o.ahead.hits(stack, name); hits != nil {
+		return hits, nil
+	}
+	f, err := o.tree.find(ctx, stack, name)
 	return f.hits, err
 }
 
@@ -254,6 +258,10 @@ func (o *Overlay) complete(ctx context.Context, dir *node) error {
 	}
 	dir.dir.mu.RLock()
 	defer dir.dir.mu.RUnlock()
+	if d := o.ahead.take(dir); d != nil {
+		o.fill(dir, d.names)
+		return nil
+	}
 	names, err := o.list(ctx, dir)
 	if err != nil {
 		return err
@@ -289,8 +297,17 @@ func (o *Overlay) fill(dir *node, names []dirName) {
 // list reads the names from the layers, with dir's lock held. Inode numbers
 // are filled in where they need no look at the file.
 func (o *Overlay) list(ctx context.Context, dir *node) ([]dirName, error) {
-	stack := dir.stack()
-	l := listing{tree: o.tree, plain: true}
+	names, err := o.names(ctx, dir.stack(), dir.pure(), 0)
+	if errors.Is(err, syscall.ESTALE) && dir.orphan() != nil {
+		return nil, nil
+	}
+	return names, err
+}
+
+// names is list by a stack, which is pure or not, with an error if there are more
+// than most names; 0: any number.
+func (o *Overlay) names(ctx context.Context, stack []*place, pure bool, most int) ([]dirName, error) {
+	l := listing{tree: o.tree, plain: true, most: most}
 	if len(stack) > 1 {
 		l.seen = map[string]struct{}{}
 	}
@@ -298,12 +315,9 @@ func (o *Overlay) list(ctx context.Context, dir *node) ([]dirName, error) {
 	for _, p := range stack {
 		from := len(l.entries)
 		if err := p.with(func(d *safefs.Dir) error { return l.layer(ctx, p, d) }); err != nil {
-			if r := dir.orphan(); r != nil && errors.Is(err, syscall.ESTALE) {
-				return nil, nil
-			}
 			return nil, err
 		}
-		own := o.ownNumbers(dir, p)
+		own := o.ownNumbers(p, pure)
 		for _, e := range l.entries[from:] {
 			d := dirName{name: e.Name, typ: e.Type}
 			if d.typ == unix.S_IFREG && o.c.Formats&Override != 0 {
@@ -321,13 +335,13 @@ func (o *Overlay) list(ctx context.Context, dir *node) ([]dirName, error) {
 	return out, nil
 }
 
-// ownNumbers tells whether d_ino of the files in p, one of dir's places, is
-// what the tree shows.
-func (o *Overlay) ownNumbers(dir *node, p *place) bool {
+// ownNumbers tells whether d_ino of the files in p, a place of a directory that
+// is pure or not, is what the tree shows.
+func (o *Overlay) ownNumbers(p *place, pure bool) bool {
 	if !p.exact() {
 		return false
 	}
-	return o.work == nil || p.layer.index != 0 || dir.pure()
+	return o.work == nil || p.layer.index != 0 || pure
 }
 
 // children returns up to len(buf) names of dir that come after the cookie.

@@ -147,6 +147,9 @@ func (r *raw) readDir(cancel <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntr
 	var buf [batch]entry
 	for {
 		k, err := r.o.children(ctx, dir, off, buf[:])
+		if err == nil && k == 0 {
+			r.o.wasListed(dir)
+		}
 		if err != nil || k == 0 {
 			return r.status("readdir", err)
 		}

@@ -24,6 +24,8 @@ type counters struct {
 //	upper_files N M      likewise (inodes=); both only with a bound
 //	dialogues N M        how often the server joined a program's processor, and in
 //	                     how many of those it had to leave since others wanted it
+//	read_ahead N M       directories that were read before a walk came to them, and
+//	                     how many of them were used
 //	crowds N             how often one thread of it answered many programs
 //	goroutines N         requests at work, and what waits for some
 //	memory N             bytes of the server's heap
@@ -52,6 +54,9 @@ func (s *Server) Stats() string {
 		all, starved := w.Dialogues()
 		fmt.Fprintf(&b, "dialogues %d %d\ncrowds %d\n", all, starved, w.Crowds())
 	}
+	o.ahead.mu.Lock()
+	fmt.Fprintf(&b, "read_ahead %d %d\n", o.ahead.read, o.ahead.used)
+	o.ahead.mu.Unlock()
 	why := "no"
 	if d := o.degraded.Load(); d != nil {
 		why = strings.ReplaceAll(*d, "\n", " ")
