@@ -9,7 +9,6 @@
 //	block   literals (Huffman codes by package huff0) and sequences, executed
 //	        while they are decoded (block.go, literals.go, sequences.go)
 //	table   finite state entropy codes (fse.go), read from both ends (bits.go)
-//	sum     xxHash of 64 bits (xxhash.go)
 //
 // Nothing of a frame's end is read before it is needed, and nothing beyond it.
 // Dictionaries are refused: they are never in a stream. There are no locks and

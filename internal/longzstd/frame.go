@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"io"
 
+	"github.com/cespare/xxhash/v2"
+
 	"github.com/plyfs/plyfs/internal/spill"
 )
 
@@ -96,7 +98,7 @@ type Reader struct {
 	last     bool // the last block has been decoded
 	produced uint64
 	unread   int // of the window's last bytes
-	sum      digest
+	sum      xxhash.Digest
 	err      error
 
 	block decoder
@@ -169,7 +171,8 @@ func (r *Reader) begin() error {
 	} else if err := r.win.Reset(int64(h.Window)); err != nil {
 		return err
 	}
-	r.h, r.inFrame, r.last, r.produced, r.sum = h, true, false, 0, newDigest()
+	r.h, r.inFrame, r.last, r.produced = h, true, false, 0
+	r.sum.Reset()
 	r.block.reset()
 	return nil
 }
@@ -224,7 +227,7 @@ func (r *Reader) next() error {
 		return damaged("more content than the %d bytes that it says", r.h.size)
 	}
 	if r.h.summed {
-		r.sum.write(r.win.Last(n))
+		_, _ = r.sum.Write(r.win.Last(n)) // never fails
 	}
 	return nil
 }
@@ -251,7 +254,7 @@ func (r *Reader) end() error {
 		}
 		return err
 	}
-	if binary.LittleEndian.Uint32(b[:]) != uint32(r.sum.sum()) {
+	if binary.LittleEndian.Uint32(b[:]) != uint32(r.sum.Sum64()) {
 		return damaged("the checksum is another")
 	}
 	return nil
