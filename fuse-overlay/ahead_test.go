@@ -48,9 +48,9 @@ func (r *rig) begun() uint64 {
 
 const (
 	// manyDirs makes directories in t with all kinds of files.
-	manyDirs = `for k in sub/deep none; do seq -f t/%g/$k 60; done | xargs mkdir -p; for k in $(seq 30); do seq -f t/%g/file-$k 60; done | xargs touch
-		for d in $(seq 60); do echo $d >t/$d/sub/x; ln t/$d/sub/x t/$d/y; ln -s ../sub t/$d/sub/z; done; mkfifo t/3/sub/deep/p; chmod 700 t/*/sub
-		ln t/1/sub/x t/30/sub/other; ln t/1/sub/x t/45/first; mkdir t/50/large; seq -f t/50/large/n%g 3000 | xargs touch; mkdir -p t/51/$(seq -s / 300)
+	manyDirs = `for k in sub/deep none; do seq -f t/%g/$k 40; done | xargs mkdir -p; for k in $(seq 15); do seq -f t/%g/file-$k 40; done | xargs touch
+		for d in $(seq 40); do echo $d >t/$d/sub/x; ln t/$d/sub/x t/$d/y; ln -s ../sub t/$d/sub/z; done; mkfifo t/3/sub/deep/p; chmod 700 t/*/sub
+		ln t/1/sub/x t/30/sub/other; ln t/1/sub/x t/35/first; mkdir t/36/large; seq -f t/36/large/n%g 2100 | xargs touch; mkdir -p t/37/$(seq -s / 100)
 	`
 	// overThem is a layer over that with marks of all kinds.
 	overThem = `mkdir -p t/5/sub t/6 t/7/new/new t/8 t/300/sub t/301; echo top >t/5/sub/x; mknod t/5/y c 0 0; mknod t/6/sub c 0 0; touch t/7/.wh.sub; mkdir t/8/sub; touch t/8/sub/.wh..wh..opq
@@ -104,13 +104,13 @@ func TestAhead(t *testing.T) {
 func TestAheadOfChanges(t *testing.T) {
 	t.Parallel()
 	for name, script := range map[string]string{
-		"files":       "for d in t/*; do echo new >$d/new; rm $d/file-1; echo x >>$d/file-2; chmod 600 $d/file-3; mv $d/file-4 $d/moved; mkdir $d/made; ln $d/file-5 $d/linked; done",
-		"below":       "for d in t/*/sub; do echo new >$d/new; rm $d/z; chmod 600 $d/x; echo more >>$d/x; mv $d/x $d/moved; mkdir $d/made; done",
+		"files":       "for d in t/[12]*; do echo new >$d/new; rm $d/file-1; echo x >>$d/file-2; chmod 600 $d/file-3; mv $d/file-4 $d/moved; mkdir $d/made; ln $d/file-5 $d/linked; done",
+		"below":       "for d in t/[12]*/sub; do echo new >$d/new; rm $d/z; chmod 600 $d/x; echo more >>$d/x; mv $d/x $d/moved; mkdir $d/made; done",
 		"gone":        "rm -r t/*/sub t/*/none t/1?; mkdir t/20/sub t/11",
-		"moved":       "for d in t/*; do mv $d/sub $d/other; mv $d/none $d/sub; done; mv t/30 t/new; mv t/31 t/30",
-		"hard links":  "chmod 600 t/*/y; for d in t/*; do echo more >>$d/sub/x; done; rm t/1/y; mv t/30/sub/other t/30/sub/x",
+		"moved":       "for d in t/[12]*; do mv $d/sub $d/other; mv $d/none $d/sub; done; mv t/30 t/new; mv t/31 t/30",
+		"hard links":  "chmod 600 t/*/y; for d in t/[12]*; do echo more >>$d/sub/x; done; rm t/1/y; mv t/30/sub/other t/30/sub/x",
 		"attributes":  "chmod 711 t/* t/*/sub t/*/sub/deep; touch -d @1000000000 t/*/none; setfattr -n user.x -v y t/*/sub/x",
-		"in its turn": "find t -mindepth 2 -name sub -prune -exec sh -c 'echo new >$1/new; mv $1/deep $1/shallow; rm -rf $1/../../59' - {} \\; 2>/dev/null || true",
+		"in its turn": "find t -mindepth 2 -name sub -prune -exec sh -c 'echo new >$1/new; mv $1/deep $1/shallow; rm -rf $1/../../39' - {} \\; 2>/dev/null || true",
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -168,7 +168,7 @@ func TestAheadIsBounded(t *testing.T) {
 	a := &r.server.o.ahead
 	r.begun()
 	a.mu.Lock()
-	if a.running == nil || a.weight <= aheadMost || a.weight > aheadMost+aheadMost/2 {
+	if a.running == nil || a.weight <= aheadMost/2 || a.weight > aheadMost+aheadMost/2 {
 		t.Errorf("it went on to %d", a.weight)
 	}
 	weight := 0
