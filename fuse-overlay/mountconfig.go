@@ -58,7 +58,8 @@ type MountConfig struct {
 	// ahead.patience, 0: forsaken.
 	row      int
 	patience time.Duration
-	// MaxWrite is the largest read or write request in bytes; 0: 1 MiB.
+	// MaxWrite is the largest read or write request in bytes; 0: 512 KiB, which with its
+	// header fits into the largest pipe of an ordinary user (internal/fusewire).
 	MaxWrite int
 	// NoACL switches POSIX ACLs off, NoXattrs all extended attributes: they
 	// are neither shown nor taken; what is in the layers stays.
@@ -166,7 +167,7 @@ func (c *MountConfig) fill() {
 		c.NoACL = true // they would say another mode than the attribute
 	}
 	if c.MaxWrite == 0 {
-		c.MaxWrite = 1 << 20
+		c.MaxWrite = 1 << 19
 	}
 	c.Writeback = c.Writeback && c.MaxBytes == 0 && c.MaxFiles == 0
 	if c.FsName == "" {

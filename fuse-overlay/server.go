@@ -380,6 +380,25 @@ func (r *raw) Write(cancel <-chan struct{}, in *fuse.WriteIn, data []byte) (uint
 	return uint32(k), r.status("write", err)
 }
 
+// WriteFrom implements fusewire.Sinks, for files that are in the upper: a copy-up
+// may have to be interrupted.
+func (r *raw) WriteFrom(in *fuse.WriteIn, move func(fd int, off int64) (int, error)) (k uint32, s fuse.Status, done bool) {
+	defer func() {
+		if p := recover(); p != nil {
+			k, s, done = 0, fuse.ToStatus(r.o.panicked(p)), true
+		}
+	}()
+	n := r.o.get(in.NodeId)
+	if n == nil || !n.is(flagUp) || n.is(flagDataBelow) {
+		return 0, fuse.OK, false
+	}
+	w, err := r.o.writeBy(request(nil, &in.InHeader), n, int(in.Size), int64(in.Offset), in.WriteFlags&fuse.WRITE_KILL_SUIDGID != 0, move)
+	if w == 0 && errors.Is(err, syscall.EINVAL) {
+		return 0, fuse.OK, false // its filesystem has no splice
+	}
+	return uint32(w), r.status("write", err), true
+}
+
 // Lseek answers SEEK_DATA and SEEK_HOLE.
 func (r *raw) Lseek(_ <-chan struct{}, in *fuse.LseekIn, out *fuse.LseekOut) fuse.Status {
 	if r.o.c.Writeback {

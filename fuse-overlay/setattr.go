@@ -192,18 +192,28 @@ func (o *Overlay) read(n *node, p []byte, off int64) (int, error) {
 
 // write writes at off.
 func (o *Overlay) write(ctx context.Context, n *node, p []byte, off int64, killPriv bool) (int, error) {
+	return o.writeBy(ctx, n, len(p), off, killPriv, func(fd int, off int64) (k int, err error) {
+		k, err = unix.Pwrite(fd, p, off)
+		p = p[max(k, 0):]
+		return k, err
+	})
+}
+
+// writeBy writes size bytes, which put puts, maybe fewer at a time, at a place in
+// a file.
+func (o *Overlay) writeBy(ctx context.Context, n *node, size int, off int64, killPriv bool, put func(fd int, off int64) (int, error)) (int, error) {
 	b, err := o.openWrite(ctx, n)
 	if err != nil {
 		return 0, err
 	}
 	defer o.fds.leave(b)
-	if err := o.quota.roomAt(b.fd, off, int64(len(p))); err != nil {
+	if err := o.quota.roomAt(b.fd, off, int64(size)); err != nil {
 		return 0, err
 	}
 	defer o.quota.settle(b.fd)
 	total := 0
-	for total < len(p) {
-		k, err := unix.Pwrite(b.fd, p[total:], off+int64(total))
+	for total < size {
+		k, err := put(b.fd, off+int64(total))
 		if errors.Is(err, unix.EINTR) {
 			continue
 		}

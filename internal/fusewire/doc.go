@@ -31,7 +31,7 @@
 //	crowd.go    many programs at once                  splice.go large READs
 //	kernel.go   opcodes, notices, backing files        guard.go  the guard
 //	mount.go    mount(2), fusermount3                  threads.go  policies, processors
-//	inplace.go  what is decoded here
+//	inplace.go  what is decoded here                   pour.go   large WRITEs
 //
 // # Apart
 //
@@ -68,6 +68,26 @@
 // that are not empty after an error are closed. Without pipes (an ordinary user's
 // share of them is bounded), or where the file's filesystem has no splice, READ is
 // what it is for all others.
+//
+// # Large WRITEs
+//
+// come in rows, one after the other, and the program waits for each. So after one
+// the reader has its next request come through a pipe (splice(2) of the connection):
+//
+//	1 splice /dev/fuse → pipe: the kernel's own pages, not copied
+//	2 read the header. What is no large WRITE is read whole, and the next request is read
+//	3 the filesystem does all that it does before a write, and splices pipe → file
+//	  (Sinks): the data is copied once, by the kernel
+//	4 the answer, with as many bytes as were written
+//
+// A filesystem that does not take the data (the file is to be copied up; its own
+// filesystem has no splice) has taken nothing: the pipe is read into the buffer, and
+// the WRITE is carried out like all others. What is left in a pipe after 3 is closed
+// with it. The kernel loses a request for which a pipe has no room, so a pipe must have
+// it for the largest there can be, or none is used: data of 512 KiB, a header's page
+// and one more fit into what an ordinary user may have, 1 MiB. Data of O_DIRECT would be
+// copied into the pipe, so it is read. WRITEs do not end a dialogue: there is one at
+// a time.
 //
 // # What is decoded here
 //

@@ -101,11 +101,12 @@ func wanted(r *reader, most int) int {
 	return attrMost
 }
 
-// bulky tells whether a request of n bytes moves much data: then what a wake-up
-// costs matters little, and several threads go faster than one.
-func bulky(r *reader, n int) bool {
+// bulky tells whether a request is one of those for much data that the kernel has
+// several of at once: reader and server can work at the same time, and several
+// threads go faster than one. Of WRITEs a program has one, and waits for it.
+func bulky(r *reader) bool {
 	const much = 1 << 16
-	return n > much || r.head().Opcode == opRead && (*fuse.ReadIn)(unsafe.Pointer(&r.in[0])).Size > much
+	return r.head().Opcode == opRead && (*fuse.ReadIn)(unsafe.Pointer(&r.in[0])).Size > much
 }
 
 // copyMost is how much the talker copies in one request.

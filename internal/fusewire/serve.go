@@ -81,6 +81,10 @@ type reader struct {
 	fd     int           // where the request was read
 	unique atomic.Uint64 // of the request that it is at work on, 0: none
 	own    inPlace
+	// pipes are what the next request comes through, nil where it is read. Of the
+	// request at hand have bytes are in the buffer and the rest, piped, in a pipe.
+	pipes       *pipes
+	have, piped int
 }
 
 // head is the request's header.
@@ -126,6 +130,8 @@ func newServer(fs fuse.RawFileSystem, o *fuse.MountOptions) *Server {
 	s.crowd.pause, s.crowd.within = pauseFirst, rowTime
 	s.buffers.New = func() any { return newBuffers(s.opts.MaxWrite) }
 	s.splicer.files, _ = fs.(Files)
+	s.splicer.sinks, _ = fs.(Sinks)
+	s.splicer.most = s.opts.MaxWrite + 2*page
 	s.proto = fuse.NewProtocolServer(fs, &s.opts)
 	return s
 }
@@ -205,6 +211,7 @@ func (s *Server) end(r *reader) {
 	s.mu.Lock()
 	delete(s.readers, r)
 	s.mu.Unlock()
+	s.unpipe(r)
 	s.buffers.Put(r.buffers)
 }
 
@@ -270,7 +277,7 @@ func (s *Server) mayWait(r *reader) bool {
 // read reads the next request, waiting for it.
 func (s *Server) read(r *reader) (int, error) {
 	for {
-		n, no := readRequest(r)
+		n, no := s.readRequest(r)
 		switch no {
 		case 0:
 			return n, nil
@@ -279,6 +286,20 @@ func (s *Server) read(r *reader) (int, error) {
 			return 0, no
 		}
 	}
+}
+
+// readRequest reads the next request, of n bytes with what is in r's pipe.
+func (s *Server) readRequest(r *reader) (n int, no syscall.Errno) {
+	r.have, r.piped = 0, 0
+	if r.pipes != nil {
+		n, no = s.readPiped(r)
+	} else {
+		n, no = readRequest(r)
+	}
+	if no == 0 {
+		s.prepare(r, n)
+	}
+	return n, no
 }
 
 func readRequest(r *reader) (int, syscall.Errno) {
@@ -337,6 +358,11 @@ func (s *Server) decode(r *reader, n int) int {
 	unique, op := h.Unique, h.Opcode
 	r.unique.Store(unique)
 	defer r.unique.Store(0)
+	if r.piped > 0 {
+		if k := s.pour(r); k > 0 {
+			return k
+		}
+	}
 	if want := wanted(r, len(r.in)); want+room > len(r.out) {
 		r.out = answerOf(want)
 	}

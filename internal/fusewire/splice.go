@@ -20,8 +20,9 @@ type Files interface {
 const (
 	// spliceLeast is what a READ asks for at least to be worth the system calls.
 	spliceLeast = 1 << 16
-	// pipeRoom is what a pipe is made to hold; spliceMost fits into one, in pages
-	// of which the first and the last are not whole, with a header before it.
+	// pipeRoom is what a pipe holds at most that an ordinary user makes; spliceMost
+	// fits into one, in pages of which the first and the last are not whole, with a
+	// header before it.
 	pipeRoom, spliceMost = 1 << 20, 1<<20 - 2*page
 	// pipesKept is for how many requests at once pipes are kept.
 	pipesKept = 4
@@ -32,6 +33,8 @@ const (
 // to.
 type splicer struct {
 	files Files // nil: the filesystem has none
+	sinks Sinks // nil: the filesystem takes no data from pipes
+	most  int   // how long a request is at most
 	mu    sync.Mutex
 	free  []*pipes // guarded by mu
 	ended bool     // guarded by mu
@@ -40,19 +43,41 @@ type splicer struct {
 
 // pipes are two: data waits in one until its length is known, which is in the
 // header that goes before it.
-type pipes struct{ data, out pipe }
+type pipes struct {
+	data, out pipe
+	room      int // what data holds, in bytes of whole pages
+}
 
 // pipe has a descriptor to read and one to write, which do not wait.
 type pipe [2]int
 
-func newPipe() (p pipe, err error) {
+// newPipe makes one that holds most bytes, or pipeRoom where that is too much for
+// an ordinary user, and says how many.
+func newPipe(most int) (p pipe, room int, err error) {
 	if err := unix.Pipe2(p[:], unix.O_CLOEXEC|unix.O_NONBLOCK); err != nil {
-		return p, err
+		return p, 0, err
 	}
-	if _, err := unix.FcntlInt(uintptr(p[1]), unix.F_SETPIPE_SZ, pipeRoom); err != nil {
-		return p, errors.Join(err, p.close())
+	room, err = unix.FcntlInt(uintptr(p[1]), unix.F_SETPIPE_SZ, most)
+	if err != nil && most > pipeRoom {
+		room, err = unix.FcntlInt(uintptr(p[1]), unix.F_SETPIPE_SZ, pipeRoom)
 	}
-	return p, nil
+	if err != nil {
+		return p, 0, errors.Join(err, p.close())
+	}
+	return p, room, nil
+}
+
+// newPipes makes two, for requests of up to most bytes.
+func newPipes(most int) (*pipes, error) {
+	var p pipes
+	var err error
+	if p.data, p.room, err = newPipe(max(most, pipeRoom)); err != nil {
+		return nil, err
+	}
+	if p.out, _, err = newPipe(pipeRoom); err != nil {
+		return nil, errors.Join(err, p.data.close())
+	}
+	return &p, nil
 }
 
 func (p *pipe) close() error { return errors.Join(unix.Close(p[0]), unix.Close(p[1])) }
@@ -74,17 +99,11 @@ func (s *splicer) take() *pipes {
 	if s.no {
 		return nil
 	}
-	var p pipes
-	var err error
-	if p.data, err = newPipe(); err == nil {
-		if p.out, err = newPipe(); err != nil {
-			err = errors.Join(err, p.data.close())
-		}
-	}
+	p, err := newPipes(s.most)
 	if s.no = err != nil; s.no {
 		return nil
 	}
-	return &p
+	return p
 }
 
 // put takes back pipes that are empty again.
@@ -170,10 +189,13 @@ func fill(pipe, fd int, off int64, n int) (int, error) {
 	}
 }
 
-// splice is splice(2), again when a signal came.
-func splice(from int, off *int64, to, n int) (int, error) {
+// splice is splice(2) from off in a file, again when a signal came.
+func splice(from int, off *int64, to, n int) (int, error) { return spliceAt(from, off, to, nil, n) }
+
+// spliceAt is splice also to a place in a file.
+func spliceAt(from int, off *int64, to int, at *int64, n int) (int, error) {
 	for {
-		k, err := unix.Splice(from, off, to, nil, n, 0)
+		k, err := unix.Splice(from, off, to, at, n, 0)
 		if !errors.Is(err, unix.EINTR) {
 			return int(max(k, 0)), err
 		}

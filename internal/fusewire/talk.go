@@ -106,7 +106,7 @@ func (s *Server) asked(r *reader, n int) {
 	if tid == 0 || !t.able.Load() {
 		return
 	}
-	turn, large := t.last.Swap(tid) != tid, bulky(r, n)
+	turn, large := t.last.Swap(tid) != tid, bulky(r)
 	if !large {
 		s.inCrowd(r, turn)
 	}
@@ -208,7 +208,7 @@ func (s *Server) reply(r *reader) (*reader, syscall.Errno) {
 	if t.left {
 		return r, syscall.ENODEV
 	}
-	n, no := readRequest(r)
+	n, no := s.readRequest(r)
 	switch no {
 	case 0:
 	case syscall.EAGAIN, syscall.EINTR, syscall.ENOENT:
@@ -248,7 +248,7 @@ func (t *talk) heard(r *reader, n int) {
 	if tid == 0 {
 		return
 	}
-	if t.last.Swap(tid) != tid || bulky(r, n) {
+	if t.last.Swap(tid) != tid || bulky(r) {
 		t.score.Add(strange)
 		t.settled = 0
 	} else if t.score.Load() > 0 {
