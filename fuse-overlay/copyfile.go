@@ -11,39 +11,73 @@ import (
 	"github.com/plyfs/plyfs/internal/safefs"
 )
 
+// fileCopy is a staged copy of a regular file.
+type fileCopy struct {
+	p    *copyPlan
+	r    *safefs.Ref
+	name string // in work; "": it has none
+	made safefs.Stat
+}
+
+// discard gives a copy without a name back, if there is one; nothing is lost.
+func (c *fileCopy) discard() {
+	if c != nil {
+		_ = c.r.Close()
+	}
+}
+
 // copyRegular copies a regular file up. The copy stays open: whoever asked for
 // it goes on with it.
-func (o *Overlay) copyRegular(ctx context.Context, n *node, p *copyPlan) (err error) {
+func (o *Overlay) copyRegular(ctx context.Context, n *node, p *copyPlan) error {
+	c, err := o.stageCopy(ctx, n, p)
+	if err != nil {
+		return err
+	}
+	return o.placeCopy(n, c)
+}
+
+// stageCopy makes a copy that only lacks its place, synced as it has to be.
+func (o *Overlay) stageCopy(ctx context.Context, n *node, p *copyPlan) (_ *fileCopy, err error) {
 	r, name, err := o.stageFile(p)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	kept := false
-	defer func() {
-		if !kept {
-			err = errors.Join(err, r.Close())
-		}
-		if name != "" {
-			err = errors.Join(err, removeTree(o.work.stage, name))
-		}
-	}()
-	made, err := r.Stat()
-	if err == nil {
-		err = o.fillCopy(ctx, n, p, r, &made)
+	c := &fileCopy{p: p, r: r, name: name}
+	if c.made, err = r.Stat(); err == nil {
+		err = o.fillCopy(ctx, n, p, r, &c.made)
 	}
 	if err != nil {
-		return err
+		return nil, errors.Join(err, o.unstage(c))
 	}
+	return c, nil
+}
+
+// unstage gives back what is left of a copy in work.
+func (o *Overlay) unstage(c *fileCopy) (err error) {
+	if c.r != nil {
+		err = c.r.Close()
+	}
+	if c.name != "" {
+		err = errors.Join(err, removeTree(o.work.stage, c.name))
+	}
+	return err
+}
+
+// placeCopy puts a staged copy of n in its place.
+func (o *Overlay) placeCopy(n *node, c *fileCopy) (err error) {
+	defer func() { err = errors.Join(err, o.unstage(c)) }()
+	r, p := c.r, c.p
 	return o.publish(n, func(d *safefs.Dir, to string) error {
-		if err := o.linkCopy(n, p, r, &made, d, to); err != nil {
+		if err := o.linkCopy(n, p, r, &c.made, d, to); err != nil {
 			return err
 		}
-		if kept = !p.meta; kept {
+		if !p.meta {
+			c.r = nil
 			o.fds.put(n, &backing{fd: r.Fd(), write: true, upper: true})
 		}
 		return nil
 	}, func() error {
-		kept = true
+		c.r = nil
 		o.holdOrphan(n, r)
 		o.becomeUpper(n, p)
 		return nil

@@ -84,22 +84,13 @@ func (o *Overlay) copyUpAlone(ctx context.Context, n *node, size int64) error {
 	if err := o.parentsUp(ctx, n); err != nil {
 		return err
 	}
-	p, err := o.planCopy(n, size)
-	if err != nil {
-		return err
-	}
-	if p.src != nil {
-		defer p.src.close()
-	}
-	err = o.copyRoom(ctx, p)
+	c, err := o.takeEarly(ctx, n, size)
 	switch {
 	case err != nil:
-	case n.isDir():
-		err = o.copyDir(n, p)
-	case n.typ != unix.S_IFREG:
-		err = o.copySpecial(n, p)
+	case c != nil:
+		err = o.placeCopy(n, c)
 	default:
-		err = o.copyRegular(ctx, n, p)
+		err = o.copyNow(ctx, n, size)
 	}
 	if err == nil {
 		o.copyUps.Add(1)
@@ -107,6 +98,25 @@ func (o *Overlay) copyUpAlone(ctx context.Context, n *node, size int64) error {
 		o.settleNode(n)
 	}
 	return err
+}
+
+// copyNow makes a copy, and puts it in its place.
+func (o *Overlay) copyNow(ctx context.Context, n *node, size int64) error {
+	p, err := o.planCopy(n, size)
+	if err != nil {
+		return err
+	}
+	defer p.close()
+	if err := o.copyRoom(ctx, p); err != nil {
+		return err
+	}
+	switch {
+	case n.isDir():
+		return o.copyDir(n, p)
+	case n.typ != unix.S_IFREG:
+		return o.copySpecial(n, p)
+	}
+	return o.copyRegular(ctx, n, p)
 }
 
 // parentsUp copies up the directories above n, top first.
@@ -141,6 +151,13 @@ type copyPlan struct {
 	aside   *override
 	meta    bool // none of the data
 	standIn bool // a regular file that stands for a device
+}
+
+// close gives back what the plan has open.
+func (p *copyPlan) close() {
+	if p.src != nil {
+		p.src.close()
+	}
 }
 
 type xattr struct {

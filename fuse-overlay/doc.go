@@ -101,7 +101,8 @@
 //	origin.go       file handles, origin and nlink records, index names: pure
 //	index.go        hard links of lowers: work/index
 //	copyup.go       plan and execution of a copy-up; copyfile.go of a regular
-//	                file, copydata.go its content
+//	                file, copydata.go its content; early.go copies made before
+//	                they are asked for
 //	orphan.go       files without a name
 //	create.go       create, mkdir, mknod, symlink, link, unnamed files
 //	remove.go       unlink, rmdir; whiteout.go the forms of whiteouts
@@ -125,7 +126,7 @@
 //	      └ seldom.recording (while a link count is written down)
 //	      └ node.copyMu (the step from lower to upper; never held over a copy)
 //	          └ treeMu (table, names, links, indexes of directories; no system call under it)
-//	fds.mu, Cache.mu, quota.mu  leaves
+//	fds.mu, Cache.mu, quota.mu, earlyCopies.mu  leaves
 //	ahead.mu                    a leaf; who reads ahead holds no lock meanwhile
 //	lending.mu                  a leaf; chmod and stat of upper files under it
 //	passing.mu                  a leaf; only ioctls of /dev/fuse under it, which wait for nothing
@@ -136,6 +137,11 @@
 // go on reading below, and no directory is blocked by data being copied. Who
 // copies, and who waits for that, stops when its caller is being killed, and for
 // no other signal.
+//
+// What a row of changes of attributes will ask for next is staged by others before
+// (early.go): steps 2 and 3 below, of files without a name, with no lock held. Who
+// then asks takes the copy off the table, waits for it as for a copy-up, and does 1
+// and 4. Who asks for something else, or nobody, leaves it: it is closed.
 //
 // A directory's first listing, too, is a channel (childIndex.fill): it is put
 // together under the directory's lock for reading, and treeMu is held for pieces
@@ -151,6 +157,7 @@
 //	copy-up of a file   1 parents are copied up, top first      2 unnamed file in work: data, owner, xattrs, mode, times
 //	                    3 settled (not if volatile; settle.go)  4 link into the upper directory
 //	                    (of several names: 4a link into work/index, 4b link into the directory)
+//	                    2 and 3 may come before 1 and before they are asked for (early.go).
 //	                    A kill before 4 leaves nothing, after it the whole copy; after 4a the file by its index, all names see it.
 //	                    Of a metadata-only copy 2 is without data and 3 does not happen.
 //	link counts         of a file in the index: recorded as of 4a, and again after 4b. What takes a name of a lower layer

@@ -22,19 +22,20 @@ import (
 // without an upper, the read-only union of the lower ones. Its methods may be
 // called from many goroutines; see doc.go for its locks.
 type Overlay struct {
-	c      MountConfig
-	log    *logrus.Entry
-	tree   *Tree
-	work   *work // nil: read-only
-	volume []volume
-	hash   inomap.Space
-	root   *node
-	fds    fds
-	pass   *passing     // nil: not in passthrough mode; set before there are requests
-	quota  *quota       // nil: no bound
-	mapped mappedMounts // of lower layers, by their IDs; see idmapped.go
-	aside  string       // the attribute that keeps owners and modes; "": none does
-	ahead  ahead        // of walks; see ahead.go
+	c           MountConfig
+	log         *logrus.Entry
+	tree        *Tree
+	work        *work // nil: read-only
+	volume      []volume
+	hash        inomap.Space
+	root        *node
+	fds         fds
+	pass        *passing     // nil: not in passthrough mode; set before there are requests
+	quota       *quota       // nil: no bound
+	mapped      mappedMounts // of lower layers, by their IDs; see idmapped.go
+	aside       string       // the attribute that keeps owners and modes; "": none does
+	ahead       ahead        // of walks; see ahead.go
+	earlyCopies earlyCopies  // copies; see early.go
 	counters
 
 	maxOrphans int64 // files without a name that live by a descriptor; see orphan.go
@@ -80,6 +81,7 @@ func newOverlay(c MountConfig) (_ *Overlay, err error) {
 	}
 	perKind := descriptors(c.Descriptors, len(dirs))
 	o.fds.max, o.maxOrphans = perKind, int64(perKind)
+	o.earlyCopies.prepare(perKind / 4)
 	cfg := Config{Key: "mount", Formats: c.Formats, Cache: NewCache(perKind)}
 	for _, d := range dirs {
 		abs, err := layerDir("layer", d)
@@ -279,6 +281,7 @@ func (o *Overlay) makeRoot() error {
 // close gives everything back that is open.
 func (o *Overlay) close() error {
 	o.ahead.stop()
+	o.earlyCopies.stop()
 	o.fds.closeAll()
 	o.treeMu.Lock()
 	nodes := o.table.nodes

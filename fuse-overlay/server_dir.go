@@ -135,6 +135,9 @@ func (r *raw) readDir(cancel <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntr
 	}
 	ctx := request(cancel, &in.InHeader)
 	off := in.Offset
+	if off == 0 {
+		defer r.o.stageListed(ctx, dir)
+	}
 	how := namesOnly
 	if plus {
 		how = r.attributes(dir, off)

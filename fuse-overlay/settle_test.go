@@ -53,6 +53,49 @@ func TestCopyUpOutlivesPowerLoss(t *testing.T) {
 	}
 }
 
+// TestEarlyOutlivesPowerLoss copies files up before they are asked for, and takes
+// the disk as it is once their names are on it: each is whole, with a journal and
+// without.
+func TestEarlyOutlivesPowerLoss(t *testing.T) {
+	t.Parallel()
+	for name, made := range map[string][2]string{"journal": {"mkfs.ext4 -q", "commit=1000"}, "none": {"mkfs.ext4 -q -O ^has_journal", ""}} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t, `for i in $(seq 100); do head -c 50000 /dev/urandom >f$i; done`)
+			disk, at := fusetest.Loop(t, r.dir, 64, made[0], made[1])
+			fusetest.Must(t, "mkdir $1/u $1/w", at)
+			r.config.Upper, r.config.Work = at+"/u", at+"/w"
+			r.start()
+			r.server.o.earlyCopies.patient()
+			r.do("chmod -R go= .")
+			if r.server.o.earlyCopies.taken() == 0 {
+				t.Error("no copy was made before it was asked for: the test shows nothing")
+			}
+			for _, d := range []string{"/u", ""} { // names, and where there is a journal all before them
+				f, err := os.Open(at + d)
+				check(t, err)
+				check(t, f.Sync())
+				check(t, f.Close())
+			}
+			lost := filepath.Join(r.dir, "later")
+			fusetest.Must(t, "mkdir $2; cp --sparse=always $1 $1-lost; e2fsck -fy $1-lost || test $? -lt 4; mount -o loop $1-lost $2", disk, lost)
+			defer fusetest.Must(t, "umount $1", lost)
+			found := namesIn(t, lost+"/u")
+			for _, name := range found {
+				want, err := os.ReadFile(filepath.Join(r.lowers[0], name))
+				check(t, err)
+				got, err := os.ReadFile(filepath.Join(lost, "u", name))
+				if err != nil || string(got) != string(want) {
+					t.Errorf("%s was copied up, and is not whole: %d of %d bytes, or others: %v", name, len(got), len(want), err)
+				}
+			}
+			if len(found) == 0 {
+				t.Error("no name is on the disk: the test shows nothing")
+			}
+		})
+	}
+}
+
 // TestSyncedOutlivesPowerLoss takes the disk as it is after each kind of
 // synchronisation of a file through the mount: all of it is there.
 func TestSyncedOutlivesPowerLoss(t *testing.T) {

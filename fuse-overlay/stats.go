@@ -20,6 +20,8 @@ type counters struct {
 //	descriptors N        open for directories, and for files
 //	passed_through N     files that the kernel reads and writes itself (passthrough)
 //	copied_up N          files and directories copied up since the mount
+//	copied_early N M     of these, files whose copies were made before they were
+//	                     asked for, and copies made so that nobody wanted
 //	upper_bytes N M      what the upper holds, and its bound (size=, or 0)
 //	upper_files N M      likewise (inodes=); both only with a bound
 //	dialogues N M        how often the server joined a program's processor, and in
@@ -42,6 +44,9 @@ func (s *Server) Stats() string {
 	runtime.ReadMemStats(&m)
 	var b strings.Builder
 	fmt.Fprintf(&b, "nodes %d\ndescriptors %d\ncopied_up %d\n", nodes, files+o.tree.cache.Len(), o.copyUps.Load())
+	o.earlyCopies.mu.Lock()
+	fmt.Fprintf(&b, "copied_early %d %d\n", o.earlyCopies.used, o.earlyCopies.lost)
+	o.earlyCopies.mu.Unlock()
 	if o.pass != nil {
 		fmt.Fprintf(&b, "passed_through %d\n", o.pass.count())
 	}

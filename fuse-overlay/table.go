@@ -94,6 +94,7 @@ func (o *Overlay) shrinkLocked() {
 
 // release gives back what a node that left the table had open.
 func (o *Overlay) release(n *node) {
+	o.earlyCopies.drop(n)
 	o.fds.drop(n)
 	o.pass.drop(n)
 	if err := o.fds.takeLost(n); err != nil {

@@ -1,0 +1,353 @@
+package fuseoverlay
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// earlyCopies are copies that are made before they are asked for. What changes the attributes of
+// a whole tree (chmod -R, chown -R) goes from file to file and waits for the copy,
+// and the sync, of each. So once a program has had some copied up in a row, those
+// that come next in the directory's listing are staged while it is told of the
+// ones before: files without a name, complete and synced, that only have to be
+// linked. Nobody sees them, a kill leaves nothing of them, and those that nobody
+// wants are let go.
+type earlyCopies struct {
+	mu   sync.Mutex
+	pid  uint32    // the thread whose row it is; guarded by mu, as all below
+	row  int       // how many it had copied up for a change of attributes, one after the other
+	last time.Time // when that was
+	need int       // how long a row has to be
+	most int       // how many may be staged
+	// pause is what ends a row, and waits how long copies are kept when nobody
+	// takes any.
+	pause, waits time.Duration
+
+	// used and lost are how many were taken, and let go of for nothing.
+	used, lost uint64
+
+	early   map[*node]*early // staged, or to be
+	queue   []*early         // of these, those that nobody has begun
+	workers int
+	timer   *time.Timer // lets go of what nobody wants
+	ended   bool
+
+	working sync.WaitGroup
+}
+
+// early is a copy that is made before it is asked for.
+type early struct {
+	n     *node
+	begun bool          // guarded by earlyCopies.mu
+	last  bool          // more of the directory's files are to be staged when this one is taken
+	away  bool          // nobody wants it any more; guarded by earlyCopies.mu
+	done  chan struct{} // closed when copy is what it will be
+	copy  *fileCopy     // nil: it came to nothing. Whoever took it off the table has it.
+}
+
+const (
+	// rowShort and rowLong are how long a row must be at first, and at most: with
+	// each time that copies were made for nothing twice as long.
+	rowShort, rowLong = 8, 1 << 12
+	rowPause          = 100 * time.Millisecond
+	// earlyFiles of a directory are staged at a time, earlyMost in all, or as many
+	// as a quarter of the files that may be open, and none of more than earlyBytes.
+	earlyFiles, earlyMost, earlyBytes = 32, 128, 256 << 10
+	// earlyWorkers make them at a time.
+	earlyWorkers = 4
+	earlyWaits   = time.Second
+)
+
+// prepare makes it ready; at most most are staged.
+func (a *earlyCopies) prepare(most int) {
+	a.need, a.most, a.pause, a.waits = rowShort, min(earlyMost, most), rowPause, earlyWaits
+	a.early = map[*node]*early{}
+}
+
+// stagesEarly tells whether copies are staged before they are asked for: not where
+// they would have names, or no data, or where what the upper holds is counted.
+func (o *Overlay) stagesEarly() bool {
+	return o.work != nil && o.work.unnamed && o.quota == nil && !o.c.Metacopy
+}
+
+// takeEarly returns the copy of n, about to be copied up to size, if it was made
+// already, or is being made.
+func (o *Overlay) takeEarly(ctx context.Context, n *node, size int64) (*fileCopy, error) {
+	if !o.stagesEarly() {
+		return nil, nil
+	}
+	e, more := o.earlyCopies.take(callerOf(ctx), n, size)
+	if more {
+		o.stageAfter(n)
+	}
+	if e == nil {
+		return nil, nil
+	}
+	if err := await(ctx, e.done); err != nil {
+		o.earlyCopies.leave(e)
+		return nil, err
+	}
+	if size >= 0 { // less than all of it is wanted
+		e.copy.discard()
+		return nil, nil
+	}
+	return e.copy, nil
+}
+
+// callerOf returns the thread whose request ctx is, 0 when that is not known.
+func callerOf(ctx context.Context) uint32 {
+	if a, ok := ctx.(asked); ok {
+		return a.pid
+	}
+	return 0
+}
+
+// take takes n's copy off the table, if it has been begun, and tells whether more
+// are to be staged. The row goes on or ends.
+func (a *earlyCopies) take(pid uint32, n *node, size int64) (_ *early, more bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	now := time.Now()
+	switch {
+	case size != metaOnly:
+		if !n.isDir() { // directories are copied up for what is in them
+			a.row = 0
+		}
+	case pid != a.pid || now.Sub(a.last) > a.pause:
+		a.pid, a.row = pid, 1
+	default:
+		a.row++
+	}
+	a.last = now
+	more = a.row >= a.need
+	e := a.early[n]
+	if e == nil {
+		return nil, more
+	}
+	delete(a.early, n)
+	a.timer.Reset(a.waits)
+	more = more && e.last
+	if !e.begun {
+		a.unqueueLocked(e)
+		return nil, more
+	}
+	a.used++
+	return e, more
+}
+
+// leave gives back what was taken off the table, and may not be done.
+func (a *earlyCopies) leave(e *early) {
+	a.mu.Lock()
+	e.away = true
+	c := e.copy
+	a.mu.Unlock()
+	c.discard()
+}
+
+func (a *earlyCopies) unqueueLocked(e *early) {
+	for i, q := range a.queue {
+		if q == e {
+			a.queue = append(a.queue[:i], a.queue[i+1:]...)
+			return
+		}
+	}
+}
+
+// rowOf tells whether the thread is in a row.
+func (a *earlyCopies) rowOf(pid uint32) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.pid == pid && a.row >= a.need && time.Since(a.last) < a.pause
+}
+
+// stageAfter stages files that come after n in its directory.
+func (o *Overlay) stageAfter(n *node) {
+	var buf [earlyFiles]entry
+	k := 0
+	o.treeMu.Lock()
+	if dir := n.home.dir; dir != nil && dir.dir.idx.complete {
+		if e := dir.dir.idx.get(n.home.name); e != nil {
+			k = dir.dir.idx.after(e.cookie, buf[:])
+		}
+	}
+	o.treeMu.Unlock()
+	o.stageEntries(buf[:k])
+}
+
+// stageListed stages the first files of a directory that is listed by a thread in
+// a row.
+func (o *Overlay) stageListed(ctx context.Context, dir *node) {
+	if !o.stagesEarly() || !o.earlyCopies.rowOf(callerOf(ctx)) {
+		return
+	}
+	var buf [earlyFiles]entry
+	o.treeMu.Lock()
+	k := dir.dir.idx.after(0, buf[:])
+	o.treeMu.Unlock()
+	o.stageEntries(buf[:k])
+}
+
+func (o *Overlay) stageEntries(entries []entry) {
+	var wanted []*node
+	for i := range entries {
+		n := entries[i].node
+		if n != nil && n.typ == unix.S_IFREG && !n.is(flagUp) {
+			wanted = append(wanted, n)
+		}
+	}
+	for range o.earlyCopies.add(wanted) {
+		go o.stageEarly()
+	}
+}
+
+// add puts files on the table that are not there, and tells how many more are to
+// work on it.
+func (a *earlyCopies) add(nodes []*node) (workers int) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.ended {
+		return 0
+	}
+	from := len(a.queue)
+	for _, n := range nodes {
+		if a.early[n] == nil && len(a.early) < a.most {
+			e := &early{n: n, done: make(chan struct{})}
+			a.early[n] = e
+			a.queue = append(a.queue, e)
+		}
+	}
+	added := a.queue[from:]
+	if len(added) == 0 {
+		return 0
+	}
+	added[len(added)/2].last = true
+	if a.timer == nil {
+		a.timer = time.AfterFunc(a.waits, a.dropAll)
+	} else {
+		a.timer.Reset(a.waits)
+	}
+	for a.workers < min(earlyWorkers, len(a.queue)) {
+		a.workers++
+		workers++
+		a.working.Add(1)
+	}
+	return workers
+}
+
+// stageEarly makes what is on the table.
+func (o *Overlay) stageEarly() {
+	a := &o.earlyCopies
+	defer a.working.Done()
+	for e := a.begin(); e != nil; e = a.begin() {
+		a.finish(e, o.makeEarly(e.n))
+	}
+}
+
+// begin returns the next to be made, nil when the worker is to end.
+func (a *earlyCopies) begin() *early {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if len(a.queue) == 0 {
+		a.workers--
+		return nil
+	}
+	e := a.queue[0]
+	a.queue = a.queue[1:]
+	e.begun = true
+	return e
+}
+
+func (a *earlyCopies) finish(e *early, c *fileCopy) {
+	a.mu.Lock()
+	away := e.away
+	if !away {
+		e.copy = c
+	}
+	close(e.done)
+	a.mu.Unlock()
+	if away {
+		c.discard()
+	}
+}
+
+// makeEarly stages a copy of n, nil where that is not to be or cannot be: whoever
+// asks for it then finds out why.
+func (o *Overlay) makeEarly(n *node) (c *fileCopy) {
+	defer func() {
+		if p := recover(); p != nil {
+			_ = o.panicked(p)
+		}
+	}()
+	if n.is(flagUp) || o.mayWrite() != nil {
+		return nil
+	}
+	p, err := o.planCopy(n, allData)
+	if err != nil {
+		return nil
+	}
+	defer p.close()
+	if p.st.Nlink != 1 || p.size > earlyBytes || p.standIn || p.meta {
+		return nil
+	}
+	c, err = o.stageCopy(context.Background(), n, p)
+	if err != nil {
+		o.log.Debugf("a copy of %q could not be made before it was asked for: %v", p.from.name, err)
+		return nil
+	}
+	return c
+}
+
+// drop lets go of the copy of a file that the kernel has forgotten.
+func (a *earlyCopies) drop(n *node) {
+	a.mu.Lock()
+	c := a.dropLocked(n)
+	a.mu.Unlock()
+	c.discard()
+}
+
+// dropLocked takes n's copy off the table, and returns it if there is one.
+func (a *earlyCopies) dropLocked(n *node) *fileCopy {
+	e := a.early[n]
+	if e == nil {
+		return nil
+	}
+	delete(a.early, n)
+	a.lost++
+	if !e.begun {
+		a.unqueueLocked(e)
+		return nil
+	}
+	e.away = true
+	return e.copy // nil as long as it is being made
+}
+
+// dropAll lets go of what nobody took.
+func (a *earlyCopies) dropAll() {
+	var dead []*fileCopy
+	a.mu.Lock()
+	if len(a.early) > 0 {
+		a.need, a.row = min(2*a.need, rowLong), 0
+	}
+	for n := range a.early {
+		dead = append(dead, a.dropLocked(n))
+	}
+	a.mu.Unlock()
+	for _, c := range dead {
+		c.discard()
+	}
+}
+
+// stop ends it; nothing is staged any more when it returns.
+func (a *earlyCopies) stop() {
+	a.mu.Lock()
+	a.ended = true
+	if a.timer != nil {
+		a.timer.Stop()
+	}
+	a.mu.Unlock()
+	a.dropAll()
+	a.working.Wait()
+}
