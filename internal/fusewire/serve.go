@@ -25,6 +25,10 @@ type Server struct {
 	readsOnly bool
 	// ownDecoding: what there is most of is decoded here (inplace.go).
 	ownDecoding bool
+	// answered counts requests. One may rely on another that the kernel had the answer
+	// of when it asked (FORGET on all before), and readers share nothing else by which
+	// Go would know of that order.
+	answered atomic.Uint64
 	// fd is the connection; twin one more descriptor of it that does not wait,
 	// for dialogues, -1 where there are none. What is read of one is answered there.
 	fd, twin int
@@ -336,9 +340,11 @@ func (s *Server) lost(err error) {
 
 // handle answers the request of n bytes that r has read.
 func (s *Server) handle(r *reader, n int) {
-	if !s.spliced(r) {
-		s.answer(r, s.decode(r, n))
+	if s.spliced(r) {
+		s.answered.Add(1)
+		return
 	}
+	s.answer(r, s.decode(r, n))
 }
 
 // answer gives the kernel the answer of k bytes.
@@ -354,10 +360,18 @@ func (s *Server) answer(r *reader, k int) {
 
 // decode carries out a request, and returns the answer's length, 0 for none.
 func (s *Server) decode(r *reader, n int) int {
+	r.unique.Store(r.head().Unique)
+	_ = s.answered.Load()
+	k := s.carryOutAny(r, n)
+	s.answered.Add(1)
+	r.unique.Store(0)
+	return k
+}
+
+// carryOutAny carries out a request that is noted as at work.
+func (s *Server) carryOutAny(r *reader, n int) int {
 	h := r.head()
 	unique, op := h.Unique, h.Opcode
-	r.unique.Store(unique)
-	defer r.unique.Store(0)
 	if r.piped > 0 {
 		if k := s.pour(r); k > 0 {
 			return k
