@@ -83,7 +83,8 @@ func (c *compare) dir(path string, a, b *udir) error {
 	if err := context.Cause(c.ctx); err != nil {
 		return err
 	}
-	news, olds := c.u.feed(a), c.old.feed(b)
+	both := len(a.parts) > 0 && len(b.parts) > 0
+	news, olds := c.u.feed(a, both), c.old.feed(b, both)
 	defer news.stop()
 	defer olds.stop()
 	for {
@@ -106,24 +107,24 @@ func (c *compare) pair(path string, a, b *udir, n, o *uentry) error {
 	if n == nil {
 		return c.gone(path, a, o)
 	}
-	ev := &event{path: join(path, n.name), kind: Add, u: c.u, dir: a, ent: n}
-	if o == nil {
-		return c.descend(ev, a, nil, nil)
+	same, typed := false, o != nil && n.st.Type() == o.st.Type()
+	if typed {
+		var err error
+		if same, err = c.same(n, o); err != nil || (same && !n.st.IsDir()) {
+			return err
+		}
 	}
-	ev.kind = Modify
-	if n.st.Type() != o.st.Type() {
-		return c.descend(ev, a, nil, nil)
-	}
-	same, err := c.same(n, o)
+	ev := &event{path: join(path, n.name), kind: Modify, u: c.u, dir: a, ent: n}
 	switch {
-	case err != nil:
-		return err
+	case o == nil:
+		ev.kind = Add
+		return c.descend(ev, a, nil, nil)
+	case !typed:
+		return c.descend(ev, a, nil, nil)
 	case n.st.IsDir() && same:
 		return c.holding(ev, a, b, o)
 	case n.st.IsDir():
 		return c.descend(ev, a, b, o)
-	case same:
-		return nil
 	}
 	return c.tell(ev)
 }
@@ -235,7 +236,7 @@ func sameTime(a, b time.Time) bool {
 
 // sameXattrs compares what would be exported.
 func sameXattrs(n, o *uentry, buf []byte) (bool, error) {
-	if n.st.Type() == unix.S_IFLNK {
+	if n.st.Type() == unix.S_IFLNK || (n.bare && o.bare) {
 		return true, nil
 	}
 	a, _, err := exportXattrs(n, buf)

@@ -307,25 +307,28 @@ type feedPart struct {
 }
 
 // feed starts the goroutine. It ends with stop, which must be called before
-// dir is closed.
-func (u *union) feed(dir *udir) *feed {
+// dir is closed. attrs says that it is to look which entries have no attributes:
+// what is compared is read by two goroutines then, and not by their user.
+func (u *union) feed(dir *udir, attrs bool) *feed {
 	f := &feed{chunks: make(chan feedPart, 2), quit: make(chan struct{})}
 	if len(dir.parts) == 0 {
 		close(f.chunks)
 		return f
 	}
-	go f.run(u, dir)
+	go f.run(u, dir, attrs)
 	return f
 }
 
-func (f *feed) run(u *union, dir *udir) {
+func (f *feed) run(u *union, dir *udir, attrs bool) {
 	defer close(f.chunks)
+	var buf [256]byte
 	l, err := u.list(dir)
 	for more := err == nil; more; {
 		part := feedPart{entries: make([]uentry, 0, min(feedChunk, l.size()))}
 		for more && err == nil && len(part.entries) < cap(part.entries) {
 			var e uentry
 			if more, err = l.next(&e); more {
+				e.bare = attrs && e.isBare(buf[:])
 				part.entries = append(part.entries, e)
 			}
 		}
@@ -344,6 +347,26 @@ func (f *feed) run(u *union, dir *udir) {
 		case <-f.quit:
 		}
 	}
+}
+
+// isBare tells whether a file has no attributes that are content. Where that
+// cannot be told, the comparison asks again. buf is room for their names.
+func (e *uentry) isBare(buf []byte) bool {
+	if e.st.Type() == unix.S_IFLNK {
+		return false
+	}
+	names, err := e.dir.ListxattrTo(buf, e.name)
+	if err != nil {
+		return errors.Is(err, syscall.EOPNOTSUPP)
+	}
+	for len(names) > 0 {
+		first, rest, _ := bytes.Cut(names, []byte{0})
+		if exported(string(first)) {
+			return false
+		}
+		names = rest
+	}
+	return true
 }
 
 // peek returns the next entry, nil at the end.

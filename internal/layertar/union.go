@@ -65,6 +65,8 @@ type uentry struct {
 	// names are those of its attributes if listed says that they were read.
 	names  []byte
 	listed bool
+	// bare says that it had no attributes that are content right after st was read.
+	bare bool
 	// file, if set, is the file itself, open, and st is its: what its name
 	// stands for by now does not matter. It stays its opener's.
 	file *safefs.File

@@ -47,7 +47,7 @@ func statAt(fd int, name string, flags int) (Stat, error) {
 	var x unix.Statx_t
 	const want = unix.STATX_BASIC_STATS | unix.STATX_BTIME | unix.STATX_MNT_ID
 	for {
-		err := unix.Statx(fd, name, flags|unix.AT_NO_AUTOMOUNT, want, &x)
+		err := statx(fd, name, flags|unix.AT_NO_AUTOMOUNT, want, &x)
 		if errors.Is(err, unix.EINTR) {
 			continue
 		}

@@ -250,11 +250,11 @@ func xattratValue(call uintptr, fd int, name, attr string, buf []byte, flags int
 }
 
 func (xattrat) list(fd int, name string, buf []byte) (int, error) {
-	n, err := unix.BytePtrFromString(name)
-	if err != nil {
-		return 0, err
+	var n cName
+	if !n.set(name) {
+		return 0, unix.ENAMETOOLONG
 	}
-	r, _, e := unix.Syscall6(unix.SYS_LISTXATTRAT, uintptr(fd), uintptr(unsafe.Pointer(n)), unix.AT_SYMLINK_NOFOLLOW,
+	r, _, e := unix.Syscall6(unix.SYS_LISTXATTRAT, uintptr(fd), uintptr(unsafe.Pointer(&n)), unix.AT_SYMLINK_NOFOLLOW,
 		uintptr(unsafe.Pointer(unsafe.SliceData(buf))), uintptr(len(buf)), 0)
 	if e != 0 {
 		return 0, e
