@@ -87,6 +87,7 @@ line' 'tab	' '*' '?' '"' "'" '\\' -- -f ünï $(printf 'b\377ad') .hidden ... 'a
 			pack: `tar c . >../t; printf 'P\052M\030\004\000\000\000abcd'; head -c 5000 ../t | zstd -q; tail -c +5001 ../t | zstd -q --check`},
 		{name: "zstd in frames, some to be skipped", needs: []string{"zstd"}, script: `seq 3000 >s`,
 			pack: `tar c . >../t; head -c 5000 ../t | zstd -q; printf 'P\052M\030\004\000\000\000abcd'; tail -c +5001 ../t | zstd -q --check; printf '_\052M\030\000\000\000\000'`},
+		{name: "zstd with a window of 128 MiB", needs: []string{"zstd"}, script: `seq 3000 >s; head -c 9M /dev/urandom >r; cp r s2`, pack: packGNU + ` | zstd -q --long=27`},
 		{name: "bzip2", pack: packGNU + ` | bzip2`, script: `seq 3000 >s`, needs: []string{"bzip2"}},
 		{name: "xz", pack: packGNU + ` | xz`, script: `seq 3000 >s`, needs: []string{"xz"}},
 		{name: "nothing", pack: `tar c -T /dev/null`, script: `:`},

@@ -38,9 +38,9 @@
 //
 // # A comparison
 //
-//	names, sorted ─ stats ═╗
-//	                       ╠═ pairs, attributes ─ events
-//	names, sorted ─ stats ═╝
+//	names, sorted ─ stats, attributes? ═╗
+//	                                    ╠═ pairs ─ events
+//	names, sorted ─ stats, attributes? ═╝
 //
 // Each directory's two listings are read by a goroutine each (names.go), in
 // parts of 64 entries; names take a few bytes each, whatever else a directory has, and
