@@ -24,6 +24,11 @@ const (
 	// flagMapped: opened for passthrough, for reading and writing, so that a
 	// mapping may change it without anybody's asking.
 	flagMapped
+	// flagUnlinked: a name of it was removed, or is about to be. The kernel counts the
+	// links down itself once it has the answer, also from what it was told
+	// meanwhile, which had been counted already: what it is told is not to be
+	// believed for long.
+	flagUnlinked
 	// flagDataBelow: data is set. Changed with copyMu held.
 	flagDataBelow
 )

@@ -24,6 +24,7 @@ func (o *Overlay) unlink(ctx context.Context, dir *node, name string) error {
 	if err := o.linkedUp(ctx, n); err != nil {
 		return err
 	}
+	n.set(flagUnlinked)
 	o.renameMu.RLock()
 	defer o.renameMu.RUnlock()
 	dir.dir.mu.Lock()

@@ -10,6 +10,9 @@ import (
 
 // beforeReplace prepares the target for being replaced.
 func (o *Overlay) beforeReplace(r *renaming, td *safefs.Dir, trash *string) (err error) {
+	if !r.dst.isDir() {
+		r.dst.set(flagUnlinked)
+	}
 	switch {
 	case !r.dst.is(flagUp):
 		return nil

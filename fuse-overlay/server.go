@@ -105,7 +105,7 @@ func (r *raw) fillAttr(out *fuse.Attr, st safefs.Stat) {
 
 // validity says how long the kernel may believe n's attributes.
 func (r *raw) validity(n *node) time.Duration {
-	if n.is(flagMapped) {
+	if n.is(flagMapped | flagUnlinked) {
 		return 0
 	}
 	return r.attr
