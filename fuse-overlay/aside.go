@@ -260,15 +260,15 @@ func (c change) alter(v *override, typ uint32) {
 }
 
 // asideOf returns what the attribute of n's copy will say, which n shows from
-// now on: it is what it showed. st is the file's own.
+// now on: it is what it showed. st is the file's own. A copy that is made early
+// (early.go) may ask for nothing, and when the file is the upper's already: what
+// the node has been given by then stays.
 func (o *Overlay) asideOf(n *node, st *safefs.Stat) *override {
 	v := n.aside()
 	if v != nil || !o.keepsAside(st.Type()) {
 		return v
 	}
-	v = &override{uid: st.UID, gid: st.GID, perm: st.Mode & 0o7777}
-	n.setAside(v)
-	return v
+	return n.firstAside(&override{uid: st.UID, gid: st.GID, perm: st.Mode & 0o7777})
 }
 
 // copyOwner keeps a copy's owner and mode in an attribute.

@@ -301,3 +301,25 @@ func TestEarlyRows(t *testing.T) {
 		t.Error("a pause does not end the row")
 	}
 }
+
+// TestEarlyAside: a copy that is made early and for nobody takes nothing back of
+// the owner and mode that its file was given meanwhile, where these are kept in
+// attributes.
+func TestEarlyAside(t *testing.T) {
+	t.Parallel()
+	o := &Overlay{aside: overrideNames()[2], c: MountConfig{Aside: AsideSecurity}}
+	st := safefs.Stat{Mode: unix.S_IFREG | 0o644}
+	for range 50000 {
+		n, done := newNode(unix.S_IFREG, 1), make(chan struct{})
+		go func() {
+			o.asideOf(n, &st)
+			close(done)
+		}()
+		o.asideOf(n, &st)
+		n.setAside(&override{perm: 0o600})
+		<-done
+		if v := n.aside(); v.perm != 0o600 {
+			t.Fatalf("the file shows %o again", v.perm)
+		}
+	}
+}

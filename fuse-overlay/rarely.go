@@ -154,6 +154,13 @@ func (n *node) setAside(v *override) {
 	}
 }
 
+// firstAside is setAside unless there is one, and returns the one that is there.
+func (n *node) firstAside(v *override) *override {
+	s := n.rare()
+	s.aside.CompareAndSwap(nil, v)
+	return s.aside.Load()
+}
+
 func (n *node) orphan() *safefs.Ref {
 	if s := n.seldom.Load(); s != nil {
 		return s.orphan.Load()
