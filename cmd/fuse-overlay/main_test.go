@@ -319,8 +319,7 @@ func TestMountHelper(t *testing.T) {
 	mount --fstab "$D/fstab" m
 	test "$(cat m/g)" = new
 	umount m
-	ps -e -o args= | grep "^[^ ]*mount.fuse.fuse-overlay" | grep "$D" && exit 1
-	exit 0`
+	while ps -e -o args= | grep "^[^ ]*mount.fuse.fuse-overlay" | grep "$D" >/dev/null; do sleep 0.1; done # umount(8) does not wait for the server`
 	out, err := exec.Command("unshare", "--mount", "/bin/bash", "-c", script, "script", dir, options, program).CombinedOutput()
 	if err != nil || !strings.Contains(string(out), dir+"/none does not exist") {
 		t.Errorf("%v\n%s", err, out)
