@@ -11,7 +11,7 @@ import (
 	"github.com/plyfs/plyfs/internal/fusetest"
 )
 
-// atRest waits until nothing is being read ahead of a walk, for now.
+// atRest waits until what reads ahead of a walk rests, or has ended.
 func (a *ahead) atRest(t tb) {
 	t.Helper()
 	check(t, eventually(func() error {

@@ -62,8 +62,11 @@ func (z *zstdFrames) open() (err error) {
 	} else {
 		err = z.lib.Reset(&z.run)
 	}
+	if err != nil {
+		return err
+	}
 	z.cur = z.lib
-	return err
+	return nil
 }
 
 // isLong tells whether in stands at a frame that is not the library's. It reads
