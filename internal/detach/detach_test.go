@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -129,6 +130,7 @@ func TestInterruptedWhileWaiting(t *testing.T) {
 // announces tells its parent that it is there, and ends with its input.
 func announces() int {
 	if err := Announce(os.Getenv("UNTIL")); err != nil {
+		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
 	fmt.Println("announced")
@@ -153,25 +155,10 @@ func TestWatchWaitsForTheEnd(t *testing.T) {
 	if _, err := watched(context.Background(), t, name, time.Hour); err != nil {
 		t.Errorf("nobody announced that name: %v", err)
 	}
-	cmd := exec.Command(os.Args[0])
-	cmd.Env = append(os.Environ(), "PLAY=announces", "UNTIL="+name)
-	in, err := cmd.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := bufio.NewReader(out).ReadString('\n'); err != nil {
-		t.Fatal(err)
-	}
+	cmd, end := announcer(t, name)
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
-	for range 14 { // the end and the time below make it 16, the most that may watch
+	for range 40 {
 		if _, err := watched(ctx, t, name, time.Hour); !errors.Is(err, context.Canceled) {
 			t.Errorf("interrupted: %v", err)
 		}
@@ -188,14 +175,83 @@ func TestWatchWaitsForTheEnd(t *testing.T) {
 	if pid, err := w.PID(); err != nil || pid != cmd.Process.Pid {
 		t.Errorf("it is process %d (%v), want %d", pid, err, cmd.Process.Pid)
 	}
-	if err := in.Close(); err != nil {
-		t.Fatal(err)
-	}
+	end()
 	if ended, err := w.Wait(context.Background(), time.Hour); err != nil || !ended {
 		t.Errorf("it has ended: %t, %v", ended, err)
 	}
-	// It had ended (or nearly: the kernel closes its files first).
-	if err := cmd.Wait(); err != nil {
-		t.Error(err)
+}
+
+// A mount's number is given to a new mount while the old one's server is still
+// ending: who asks is told of the new one's.
+func TestWatchFindsTheLast(t *testing.T) {
+	t.Parallel()
+	name := "plyfs-test" + t.TempDir()
+	before, endBefore := announcer(t, name)
+	for range servers + 2 { // one after the other, beside the one before
+		now, end := announcer(t, name)
+		w := Watch(name)
+		if pid, err := w.PID(); err != nil || pid != now.Process.Pid {
+			t.Errorf("it is process %d (%v), want %d, not %d", pid, err, now.Process.Pid, before.Process.Pid)
+		}
+		if ended, err := w.Wait(context.Background(), time.Millisecond); err != nil || ended {
+			t.Errorf("it has not ended: %t, %v", ended, err)
+		}
+		end()
+		if ended, err := w.Wait(context.Background(), time.Hour); err != nil || !ended {
+			t.Errorf("it has ended: %t, %v", ended, err)
+		}
+		if err := w.Close(); err != nil {
+			t.Error(err)
+		}
 	}
+	endBefore()
+	if ended, err := watched(context.Background(), t, name, time.Hour); err != nil || !ended {
+		t.Errorf("nobody is there: %t, %v", ended, err)
+	}
+}
+
+// More than there is room for are told so.
+func TestAnnounceIsBounded(t *testing.T) {
+	t.Parallel()
+	name := "plyfs-test" + t.TempDir()
+	for range servers {
+		_, end := announcer(t, name)
+		defer end()
+	}
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), "PLAY=announces", "UNTIL="+name, "GORACE=atexit_sleep_ms=0")
+	if out, err := cmd.CombinedOutput(); err == nil || !strings.Contains(string(out), "16 processes") {
+		t.Errorf("one too many: %q, %v", out, err)
+	}
+}
+
+// announcer starts a process that announces name, and returns what ends it.
+func announcer(t *testing.T, name string) (cmd *exec.Cmd, end func()) {
+	t.Helper()
+	cmd = exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), "PLAY=announces", "UNTIL="+name, "GORACE=atexit_sleep_ms=0")
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	end = sync.OnceFunc(func() {
+		if err := in.Close(); err != nil {
+			t.Error(err)
+		}
+		if err := cmd.Wait(); err != nil {
+			t.Error(err)
+		}
+	})
+	t.Cleanup(end)
+	if _, err := bufio.NewReader(out).ReadString('\n'); err != nil {
+		t.Fatal(err)
+	}
+	return cmd, end
 }
