@@ -7,11 +7,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 
 	"github.com/klauspost/compress/gzip"
 
 	"github.com/plyfs/plyfs/internal/errno"
 	"github.com/plyfs/plyfs/internal/longzstd"
+	"github.com/plyfs/plyfs/internal/xz"
 )
 
 // Compression is a stream's outer format, with the numbers that the store's
@@ -109,7 +111,8 @@ func newDecoder(r io.Reader) (*decoder, error) {
 	case Bzip2:
 		d.out = bzip2.NewReader(d.in)
 	case Xz:
-		d.out = &xzStreams{d: d}
+		x := newXzStreams(d, d.in)
+		d.out, d.end = x, x.Close
 	case Zstd:
 		z := &zstdFrames{in: d.in}
 		d.out, d.end = z, z.Close
@@ -136,15 +139,20 @@ func (d *decoder) Close() error { return d.end() }
 // ErrBadStream.
 func (d *decoder) fail(err error) error {
 	var src *sourceError
+	var file *fs.PathError
 	switch {
 	case errors.As(err, &src):
 		return src.err
 	case d.kind == None:
 		return err
+	case errors.As(err, &file):
+		return fmt.Errorf("decompress the %s stream, whose window is in a file of $TMPDIR: %w", d.kind, err)
 	case errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, io.EOF):
 		return errno.New(errno.ErrBadStream, "unexpected EOF: the %s stream ends inside a frame", d.kind)
 	case errors.Is(err, longzstd.ErrWindow):
 		return errno.New(errno.ErrBadStream, "%s, and the limit is %d MiB: pack it again, with `zstd --long=31` at the most", err, longzstd.MaxWindow>>20)
+	case errors.Is(err, xz.ErrUnsupported):
+		return errno.New(errno.ErrBadStream, "the xz stream cannot be unpacked here: %s", err)
 	}
 	return errno.New(errno.ErrBadStream, "invalid tar header: the %s stream is damaged: %s", d.kind, err)
 }

@@ -20,7 +20,8 @@
 // it, and the block is filled again when all have let go. Memory is bounded by
 // the number of blocks (20 of 256 KiB) and of batches; descriptors by the
 // batches, too. A zstd frame whose window is over 8 MiB is decoded by package
-// longzstd, which has the window in a file (zstd.go).
+// longzstd, which has the window in a file (zstd.go), and every xz stream by
+// package xz, which has larger dictionaries in one.
 //
 // The parser (header.go, pax.go, sparse.go, parser.go) decodes; planMember
 // (plan.go) judges, and is a pure function; the applier (apply.go, resolve.go,

@@ -5,13 +5,10 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
-	"encoding/binary"
 	"errors"
 	"fmt"
-	"hash/crc32"
 	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -356,38 +353,6 @@ func TestOpaqueAtEveryLevel(t *testing.T) {
 				t.Errorf("%s, level %d: old %v, new %v", name, i, old, now)
 			}
 		}
-	}
-}
-
-// TestXzDictionary: a stream that wants more memory than `xz -9` is refused
-// before it gets any.
-func TestXzDictionary(t *testing.T) {
-	t.Parallel()
-	if _, err := exec.LookPath("xz"); err != nil {
-		t.Skip("xz is not installed: this test asks it for a stream")
-	}
-	plain := makeTar(t, member{typ: '0', name: "a", data: strings.Repeat("some text ", 1000)})
-	for _, c := range []struct {
-		options string
-		ok      bool
-	}{{"--lzma2=preset=0,dict=512MiB", false}, {"--lzma2=preset=0,dict=96MiB", false}, {"--lzma2=preset=0,dict=64MiB", true}, {"-9", true}, {"-0", true}, {"--block-size=4096", true}} {
-		stream := run(t, bytes.NewReader(plain), "xz", "-c", "-T1", c.options)
-		_, _, res, err := importTar(t, stream, layertar.ApplyOptions{})
-		switch {
-		case c.ok && (err != nil || res.DiffSize != int64(len(plain))):
-			t.Errorf("%s: %v", c.options, err)
-		case !c.ok && (!errors.Is(err, errno.ErrBadStream) || !strings.Contains(err.Error(), "dictionary")):
-			t.Errorf("%s: %v", c.options, err)
-		}
-	}
-	// The property of 4 GiB, in a header whose checksum is not looked at first.
-	stream := run(t, bytes.NewReader(plain), "xz", "-c", "-T1")
-	at := bytes.Index(stream[12:], []byte{0x21, 1}) + 12
-	stream[at+2] = 40
-	size := (int(stream[12]) + 1) * 4
-	binary.LittleEndian.PutUint32(stream[12+size-4:], crc32.ChecksumIEEE(stream[12:12+size-4]))
-	if _, _, _, err := importTar(t, stream, layertar.ApplyOptions{}); !errors.Is(err, errno.ErrBadStream) || !strings.Contains(err.Error(), "dictionary") {
-		t.Errorf("4 GiB: %v", err)
 	}
 }
 

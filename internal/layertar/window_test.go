@@ -2,9 +2,13 @@ package layertar_test
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
+	"hash/crc32"
 	"io"
 	"math/rand/v2"
+	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
 	"slices"
@@ -129,5 +133,98 @@ func TestZstdWindowMemory(t *testing.T) { // not parallel: it counts what all go
 		if got := after.TotalAlloc - before.TotalAlloc; got > 32<<20 {
 			t.Errorf("with a window of %d MiB %d bytes were allocated", 1<<log>>20, got)
 		}
+	}
+}
+
+// xzHead begins an xz file without checks and its first block, of a dictionary's
+// property (The .xz File Format, 5.3.1).
+func xzHead(property byte) []byte {
+	b := []byte("\xfd7zXZ\x00\x00\x00")
+	b = binary.LittleEndian.AppendUint32(b, crc32.ChecksumIEEE(b[6:8]))
+	head := []byte{2, 0, 0x21, 1, property, 0, 0, 0}
+	return append(b, binary.LittleEndian.AppendUint32(head, crc32.ChecksumIEEE(head))...)
+}
+
+// xzChunk is a chunk of content as it is.
+func xzChunk(content []byte, first bool) []byte {
+	head := []byte{2, byte((len(content) - 1) >> 8), byte(len(content) - 1)}
+	if first {
+		head[0] = 1
+	}
+	return append(head, content...)
+}
+
+// TestXzDictionary: dictionaries of all sizes are taken, filters are refused by
+// name.
+func TestXzDictionary(t *testing.T) {
+	t.Parallel()
+	if _, err := exec.LookPath("xz"); err != nil {
+		t.Skip("xz is not installed: this test asks it for a stream")
+	}
+	plain := makeTar(t, member{typ: '0', name: "a", data: strings.Repeat("some text ", 1000)})
+	for _, c := range []struct{ options, refused string }{
+		{"--lzma2=preset=0,dict=4KiB", ""},
+		{"--lzma2=preset=0,dict=96MiB", ""},
+		{"--lzma2=preset=0,dict=512MiB", ""},
+		{"-0", ""},
+		{"-9", ""},
+		{"--block-size=4096", ""},
+		{"--x86 --lzma2", "the filter x86 is not supported"},
+		{"--delta --lzma2", "the filter delta is not supported"},
+	} {
+		stream := run(t, bytes.NewReader(plain), "xz", append([]string{"-c", "-T1"}, strings.Fields(c.options)...)...)
+		_, _, res, err := importTar(t, stream, layertar.ApplyOptions{})
+		switch {
+		case c.refused == "":
+			if err != nil || res.DiffSize != int64(len(plain)) {
+				t.Errorf("%s: %v", c.options, err)
+			}
+		case !errors.Is(err, errno.ErrBadStream) || !strings.Contains(err.Error(), c.refused) || strings.Contains(err.Error(), "damaged"):
+			t.Errorf("%s: %v", c.options, err)
+		}
+	}
+}
+
+// TestXzDictionaryMemory: decoding takes less than 32 MiB whatever dictionary its
+// stream asks for and fills.
+func TestXzDictionaryMemory(t *testing.T) { // not parallel: it counts what all goroutines allocate
+	content := make([]byte, 64<<10)
+	random := rand.New(rand.NewPCG(1, 0))
+	for i := range content {
+		content[i] = byte(random.Uint32())
+	}
+	const chunks = 1200
+	chunk := xzChunk(content, false)
+	for _, property := range []byte{22, 24, 28, 40} { // 8, 16, 64 MiB, 4 GiB
+		parts := []io.Reader{bytes.NewReader(xzHead(property)), bytes.NewReader(xzChunk(rawHeader('0', "a", chunks*int64(len(content)), nil), true))}
+		for range chunks {
+			parts = append(parts, bytes.NewReader(chunk))
+		}
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		_, err := importInto(t, t.TempDir(), filepath.Join(t.TempDir(), "s"), io.MultiReader(parts...), layertar.ApplyOptions{})
+		if !errors.Is(err, errno.ErrBadStream) || !strings.Contains(err.Error(), "the xz stream ends inside") {
+			t.Fatalf("%d: %v", property, err)
+		}
+		runtime.ReadMemStats(&after)
+		if got := after.TotalAlloc - before.TotalAlloc; got > 32<<20 {
+			t.Errorf("property %d: %d bytes were allocated", property, got)
+		}
+	}
+}
+
+// TestNoPlaceForWindow: where the window's file cannot be, that is said, and not
+// that the stream is damaged.
+func TestNoPlaceForWindow(t *testing.T) {
+	dir := t.TempDir()
+	z, _, err := layertar.Decompress(io.MultiReader(bytes.NewReader(xzHead(40)), bytes.NewReader(xzChunk(make([]byte, 1<<16), true)),
+		bytes.NewReader(bytes.Repeat(xzChunk(make([]byte, 1<<16), false), 200))))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("TMPDIR", filepath.Join(dir, "none"))
+	_, err = io.Copy(io.Discard, z)
+	if cerr := z.Close(); cerr != nil || !errors.Is(err, os.ErrNotExist) || errors.Is(err, errno.ErrBadStream) || !strings.Contains(err.Error(), "$TMPDIR") {
+		t.Errorf("%v, %v", err, cerr)
 	}
 }

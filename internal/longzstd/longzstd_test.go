@@ -16,36 +16,8 @@ import (
 	"github.com/klauspost/compress/zstd"
 
 	"github.com/plyfs/plyfs/internal/longzstd"
+	"github.com/plyfs/plyfs/internal/spill/spilltest"
 )
-
-// text is n bytes that repeat what is near and what is far away.
-func text(seed uint64, n int) []byte {
-	random := rand.New(rand.NewPCG(seed, 0))
-	words := make([][]byte, 400)
-	for i := range words {
-		words[i] = make([]byte, 1+random.IntN(12))
-		for j := range words[i] {
-			words[i][j] = byte('a' + random.IntN(26))
-		}
-	}
-	out := make([]byte, 0, n)
-	for len(out) < n {
-		switch k := random.IntN(1000); {
-		case k < 4 && len(out) > 0: // far
-			at := random.IntN(len(out))
-			out = append(out, out[at:min(len(out), at+random.IntN(30_000))]...)
-		case k < 6: // what does not compress
-			for range random.IntN(2000) {
-				out = append(out, byte(random.Uint32()))
-			}
-		case k < 8:
-			out = append(out, bytes.Repeat([]byte{byte(k)}, random.IntN(200_000))...)
-		default:
-			out = append(out, words[random.IntN(1+random.IntN(len(words)))]...)
-		}
-	}
-	return out[:n]
-}
 
 // decode decodes all frames of b.
 func decode(b []byte) (out []byte, err error) {
@@ -71,7 +43,7 @@ func TestAsZstd(t *testing.T) {
 	if err != nil {
 		t.Skip("zstd is not installed")
 	}
-	small, large := text(1, 1<<20), text(2, 24<<20)
+	small, large := spilltest.Text(1, 1<<20), spilltest.Text(2, 24<<20)
 	file := filepath.Join(t.TempDir(), "f")
 	if err := os.WriteFile(file, large[:11<<20], 0o600); err != nil {
 		t.Fatal(err)
@@ -133,7 +105,7 @@ func pack(t testing.TB, b []byte, o ...zstd.EOption) []byte {
 // that is turned is found, by the checksum at the latest.
 func TestDamage(t *testing.T) {
 	t.Parallel()
-	content := text(3, 40_000)
+	content := spilltest.Text(3, 40_000)
 	packed := pack(t, content, zstd.WithEncoderLevel(zstd.SpeedBestCompression))
 	random := rand.New(rand.NewPCG(4, 0))
 	for range 300 {
@@ -201,7 +173,7 @@ func TestMemory(t *testing.T) { // not parallel: it counts what all goroutines a
 // FuzzReader compares a frame with what the library makes of it.
 func FuzzReader(f *testing.F) {
 	for i, n := range []int{0, 1, 30, 500, 3000} {
-		b := text(uint64(i), n)
+		b := spilltest.Text(uint64(i), n)
 		for _, level := range []zstd.EncoderLevel{zstd.SpeedFastest, zstd.SpeedBestCompression} {
 			f.Add(pack(f, b, zstd.WithEncoderLevel(level)))
 			f.Add(pack(f, b, zstd.WithEncoderLevel(level), zstd.WithEncoderCRC(false)))

@@ -7,19 +7,23 @@ import (
 )
 
 const (
-	// windowMemory is how many of a Window's last bytes are always in memory; it
-	// holds up to twice as many before it moves the older ones to its file.
+	// windowMemory is how many of a large Window's last bytes are always in memory.
+	// Every window holds up to as many more before it moves the older ones to its
+	// file, or forgets them.
 	windowMemory = 4 << 20
+	// windowWhole is the largest window that is held in memory whole.
+	windowWhole = 8 << 20
 	// pageSize and pages are of the cache of what is read back.
 	pageSize = 4 << 10
 	pages    = 1 << 10
 )
 
 // Window is the last bytes of a run that only grows, as a decompressor looks back
-// at them: some MiB in memory, whatever its size, and the older ones in a file of
-// that size.
+// at them: 12 MiB in memory at the most, whatever its size, and where that is over
+// 8 MiB the older ones in a file of that size.
 type Window struct {
 	size int64
+	near int // of the last bytes are always in memory, a multiple of pageSize
 	buf  []byte
 	base int64 // of buf[0] in the run, a multiple of pageSize; what is before it is in file
 	file *os.File
@@ -31,7 +35,12 @@ type Window struct {
 
 // NewWindow returns an empty window that looks back size bytes.
 func NewWindow(size int64) *Window {
-	return &Window{size: size, ring: (size+pageSize-1)/pageSize*pageSize + pageSize}
+	ring := (size+pageSize-1)/pageSize*pageSize + pageSize
+	near := windowMemory
+	if size <= windowWhole {
+		near = int(ring) // a page more, since what is moved is whole pages
+	}
+	return &Window{size: size, near: near, ring: ring}
 }
 
 // Len is how many bytes of the run can be looked back at.
@@ -43,7 +52,7 @@ func (w *Window) Last(n int) []byte { return w.buf[len(w.buf)-n:] }
 
 // Room makes place for n bytes (windowMemory at most) of Append and Repeat.
 func (w *Window) Room(n int) error {
-	const full = 2 * windowMemory
+	full := w.near + windowMemory
 	switch want := len(w.buf) + n; {
 	case want <= cap(w.buf):
 		return nil
@@ -53,9 +62,11 @@ func (w *Window) Room(n int) error {
 		w.buf = grown
 		return nil
 	}
-	old := (len(w.buf) - windowMemory + pageSize - 1) / pageSize * pageSize
-	if err := w.keep(w.buf[:old]); err != nil {
-		return err
+	old := (len(w.buf) - w.near + pageSize - 1) / pageSize * pageSize
+	if w.size > windowWhole {
+		if err := w.keep(w.buf[:old]); err != nil {
+			return err
+		}
 	}
 	w.base += int64(old)
 	w.buf = w.buf[:copy(w.buf, w.buf[old:])]
@@ -77,6 +88,28 @@ func (w *Window) keep(b []byte) (err error) {
 		b, at = b[n:], at+n
 	}
 	return nil
+}
+
+// Memory is the run's last bytes as far as they are in memory, at whose end is a
+// capacity of the room that was asked for. It is valid until Room is asked for
+// more. Its first byte is at a multiple of 4096 in the run.
+func (w *Window) Memory() []byte { return w.buf }
+
+// Grow adds n bytes, for which there is room, and which the caller has written
+// behind those of Memory.
+func (w *Window) Grow(n int) { w.buf = w.buf[:len(w.buf)+n] }
+
+// Byte is the byte off bytes before the run's end; off is from 1 to Len.
+func (w *Window) Byte(off int64) (byte, error) {
+	from := w.base + int64(len(w.buf)) - off
+	if from >= w.base {
+		return w.buf[from-w.base], nil
+	}
+	page, err := w.page(from / pageSize)
+	if err != nil {
+		return 0, err
+	}
+	return page[from%pageSize], nil
 }
 
 // Append adds b, for which there is room.
@@ -130,7 +163,9 @@ func (w *Window) page(p int64) ([]byte, error) {
 func (w *Window) Reset(size int64) error {
 	err := w.Close()
 	clear(w.holds)
-	*w = Window{size: size, ring: NewWindow(size).ring, buf: w.buf[:0], cache: w.cache, holds: w.holds}
+	fresh := NewWindow(size)
+	fresh.buf, fresh.cache, fresh.holds = w.buf[:0], w.cache, w.holds
+	*w = *fresh
 	return err
 }
 

@@ -51,7 +51,16 @@ func TestWindow(t *testing.T) {
 				if random.IntN(4) == 0 {
 					off = 1 + random.Int64N(min(w.Len(), 9))
 				}
-				if err := w.Repeat(off, n); err != nil {
+				if b, err := w.Byte(off); err != nil || b != whole[len(whole)-int(off)] {
+					t.Fatalf("the byte %d before %d is %d, %v", off, len(whole), b, err)
+				}
+				if random.IntN(4) == 0 && int(off) <= len(w.Memory()) { // by the caller himself
+					m := w.Memory()
+					for range n {
+						m = append(m, m[len(m)-int(off)])
+					}
+					w.Grow(n)
+				} else if err := w.Repeat(off, n); err != nil {
 					t.Fatal(err)
 				}
 				for range n {
@@ -62,8 +71,11 @@ func TestWindow(t *testing.T) {
 				t.Fatalf("block at %d differs", before)
 			}
 		}
-		if cap(w.buf) > 2*windowMemory {
-			t.Fatalf("%d bytes in memory", cap(w.buf))
+		if most := w.near + windowMemory; cap(w.buf) > most || most > windowWhole+windowMemory+2*pageSize {
+			t.Fatalf("%d bytes in memory, for a window of %d", cap(w.buf), size)
+		}
+		if (w.file != nil) != (size > windowWhole && w.base > 0) {
+			t.Fatalf("a window of %d has a file: %v", size, w.file != nil)
 		}
 	})
 }
