@@ -36,6 +36,7 @@ type ahead struct {
 	found   map[*place]*foundDir // by the first of their places
 	weight  int                  // of all in found
 	current *foundDir            // what was taken last
+	letGo   *time.Timer          // of current, after the end of its walk
 	running *aheadOf             // nil: none
 	ended   bool                 // none is to begin
 	need    int                  // row, or more after walks that were not followed
@@ -145,16 +146,41 @@ func (a *ahead) hits(stack []*place, name string) []hit {
 	return nil
 }
 
-// stop ends it, and waits until nothing is read any more.
-func (a *ahead) stop() {
+// stop ends it. Nothing is read any more once done is closed, which may take as
+// long as a layer does not answer.
+func (a *ahead) stop() (done <-chan struct{}) {
 	a.mu.Lock()
-	a.ended = true
-	g := a.running
-	a.mu.Unlock()
-	if g != nil {
-		g.cancel()
-		<-g.done
+	defer a.mu.Unlock()
+	a.ended, a.current = true, nil
+	if a.letGo != nil {
+		a.letGo.Stop()
 	}
+	if g := a.running; g != nil {
+		g.cancel()
+		return g.done
+	}
+	none := make(chan struct{})
+	close(none)
+	return none
+}
+
+// keepLastLocked keeps the directory that was taken last after the end of its walk,
+// whose names may be asked for yet, but not for long.
+func (a *ahead) keepLastLocked() {
+	d := a.current
+	if d == nil || a.ended {
+		return
+	}
+	if a.letGo != nil {
+		a.letGo.Stop()
+	}
+	a.letGo = time.AfterFunc(a.patience, func() {
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		if a.current == d {
+			a.current = nil
+		}
+	})
 }
 
 // wasListed follows the walks of programs, and has the next directories read when
@@ -425,6 +451,7 @@ func (g *aheadOf) end() {
 	if len(a.found) > 0 {
 		a.current = nil
 	}
+	a.keepLastLocked()
 	if a.need = min(4*a.need, walkRowMost); g.read < 2*g.used {
 		a.need = a.row
 	}

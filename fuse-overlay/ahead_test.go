@@ -206,6 +206,55 @@ func TestAheadIsBounded(t *testing.T) {
 	}))
 }
 
+// TestAheadKeepsNothing: after a walk that went to its end nothing is kept of the
+// directory that it came to last.
+func TestAheadKeepsNothing(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, "for d in $(seq 20); do mkdir -p t/$d; seq -f t/$d/%g 20 | xargs touch; done")
+	r.config.row, r.config.patience = 1, time.Hour
+	o, err := newOverlay(r.config)
+	check(t, err)
+	a := &o.ahead
+	a.init(o)
+	a.row, a.need = 1, 1 // also where there is one processor
+	list := func(dir *node) (names []string) {
+		var buf [64]entry
+		k, err := o.children(t.Context(), dir, 0, buf[:])
+		check(t, err)
+		for i := range buf[:k] {
+			names = append(names, buf[i].name)
+		}
+		o.wasListed(dir)
+		return names
+	}
+	dir, _, err := o.lookup(t.Context(), o.root, "t")
+	check(t, err)
+	list(o.root)
+	for _, name := range list(dir) {
+		sub, _, err := o.lookup(t.Context(), dir, name)
+		check(t, err)
+		a.atRest(t)
+		list(sub)
+	}
+	check(t, eventually(func() error {
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		if a.running == nil && a.letGo != nil {
+			a.letGo.Reset(time.Millisecond) // not after an hour
+		}
+		if a.running != nil || a.current != nil || len(a.found) > 0 {
+			return fmt.Errorf("kept: %v, and %d more", a.current, len(a.found))
+		}
+		return nil
+	}))
+	a.mu.Lock()
+	if a.used == 0 {
+		t.Error("nothing was read ahead: the test shows nothing")
+	}
+	a.mu.Unlock()
+	check(t, o.close())
+}
+
 // TestAheadNotWhereLayersChange: the upper inside a lower layer is never read ahead.
 func TestAheadNotWhereLayersChange(t *testing.T) {
 	t.Parallel()

@@ -142,6 +142,8 @@
 // (early.go): steps 2 and 3 below, of files without a name, with no lock held. Who
 // then asks takes the copy off the table, waits for it as for a copy-up, and does 1
 // and 4. Who asks for something else, or nobody, leaves it: it is closed.
+// At the end of a mount such work, and what reads ahead of a walk, is told to end, and
+// waited for a while only: a layer may not answer. All that is open is closed after it.
 //
 // A directory's first listing, too, is a channel (childIndex.fill): it is put
 // together under the directory's lock for reading, and treeMu is held for pieces

@@ -14,7 +14,8 @@ import (
 // that come next in the directory's listing are staged while it is told of the
 // ones before: files without a name, complete and synced, that only have to be
 // linked. Nobody sees them, a kill leaves nothing of them, and those that nobody
-// wants are let go.
+// wants are let go: when nobody takes any for a while, and when the row has passed
+// over them.
 type earlyCopies struct {
 	mu   sync.Mutex
 	pid  uint32    // the thread whose row it is; guarded by mu, as all below
@@ -28,6 +29,9 @@ type earlyCopies struct {
 
 	// used and lost are how many were taken, and let go of for nothing.
 	used, lost uint64
+	// asked is how often copies were asked for, and usedBefore what used was when
+	// those that were passed over were let go of.
+	asked, usedBefore uint64
 
 	early   map[*node]*early // staged, or to be
 	queue   []*early         // of these, those that nobody has begun
@@ -41,6 +45,7 @@ type earlyCopies struct {
 // early is a copy that is made before it is asked for.
 type early struct {
 	n     *node
+	at    uint64        // earlyCopies.asked when it was put on the table
 	begun bool          // guarded by earlyCopies.mu
 	last  bool          // more of the directory's files are to be staged when this one is taken
 	away  bool          // nobody wants it any more; guarded by earlyCopies.mu
@@ -122,6 +127,7 @@ func (a *earlyCopies) take(pid uint32, n *node, size int64) (_ *early, more bool
 		a.row++
 	}
 	a.last = now
+	a.asked++
 	more = a.row >= a.need
 	e := a.early[n]
 	if e == nil {
@@ -198,6 +204,9 @@ func (o *Overlay) stageEntries(entries []entry) {
 			wanted = append(wanted, n)
 		}
 	}
+	for _, c := range o.earlyCopies.passedOver() {
+		c.discard()
+	}
 	for range o.earlyCopies.add(wanted) {
 		go o.stageEarly()
 	}
@@ -214,7 +223,7 @@ func (a *earlyCopies) add(nodes []*node) (workers int) {
 	from := len(a.queue)
 	for _, n := range nodes {
 		if a.early[n] == nil && len(a.early) < a.most {
-			e := &early{n: n, done: make(chan struct{})}
+			e := &early{n: n, at: a.asked, done: make(chan struct{})}
 			a.early[n] = e
 			a.queue = append(a.queue, e)
 		}
@@ -324,6 +333,26 @@ func (a *earlyCopies) dropLocked(n *node) *fileCopy {
 	return e.copy // nil as long as it is being made
 }
 
+// passedOver takes off the table what was not asked for while twice as many were
+// as may be staged, and returns what there is of it: the row leaves files out, or
+// goes another way. When that is more than was used meanwhile a row has to be longer.
+func (a *earlyCopies) passedOver() (dead []*fileCopy) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for n, e := range a.early {
+		if a.asked-e.at > 2*uint64(a.most) {
+			dead = append(dead, a.dropLocked(n))
+		}
+	}
+	if uint64(len(dead)) > a.used-a.usedBefore {
+		a.need, a.row = min(2*a.need, rowLong), 0
+	}
+	if len(dead) > 0 {
+		a.usedBefore = a.used
+	}
+	return dead
+}
+
 // dropAll lets go of what nobody took.
 func (a *earlyCopies) dropAll() {
 	var dead []*fileCopy
@@ -340,7 +369,8 @@ func (a *earlyCopies) dropAll() {
 	}
 }
 
-// stop ends it; nothing is staged any more when it returns.
+// stop ends it. What is being staged, which working counts, goes on for as long as
+// a layer does not answer.
 func (a *earlyCopies) stop() {
 	a.mu.Lock()
 	a.ended = true
@@ -349,5 +379,4 @@ func (a *earlyCopies) stop() {
 	}
 	a.mu.Unlock()
 	a.dropAll()
-	a.working.Wait()
 }

@@ -239,6 +239,56 @@ func TestEarlyLetsGo(t *testing.T) {
 	}
 }
 
+// TestEarlyPassedOver: copies that a row leaves out are let go of while it lasts,
+// and a longer one is needed when they are many.
+func TestEarlyPassedOver(t *testing.T) {
+	t.Parallel()
+	r := newEarlyRig(t)
+	a, out, in := &r.o.earlyCopies, r.files[rowShort:rowShort+15], r.files[rowShort+15:]
+	var copies []*safefs.Ref
+	for _, n := range out {
+		copies = append(copies, r.staged(n).copy.r)
+	}
+	a.mu.Lock()
+	a.most, a.used = 8, 0
+	a.mu.Unlock()
+	for i, n := range in[:17] {
+		if r.chmod(n); i < 16 {
+			r.o.stageEntries(nil)
+			for k := range out {
+				if copies[k].Fd() < 0 {
+					t.Fatalf("copy %d was let go of after %d others", k, i+1)
+				}
+			}
+		}
+	}
+	r.o.stageEntries(nil)
+	for k := range copies {
+		if copies[k].Fd() >= 0 {
+			t.Errorf("copy %d is open still", k)
+		}
+	}
+	a.mu.Lock()
+	if len(a.early) > 0 || a.used != 17 || a.need != rowShort {
+		t.Errorf("%d on the table, %d were used, a row of %d is needed", len(a.early), a.used, a.need)
+	}
+	a.usedBefore = a.used
+	a.mu.Unlock()
+	r.o.stageEntries([]entry{{node: out[0]}})
+	r.staged(out[0])
+	for range 17 {
+		r.chmod(in[0]) // is no copy-up
+		_, _ = a.take(4711, in[0], metaOnly)
+	}
+	r.o.stageEntries(nil)
+	a.mu.Lock()
+	if len(a.early) > 0 || a.need != 2*rowShort || a.row != 0 {
+		t.Errorf("%d on the table, and after a row of %d one of %d is needed", len(a.early), a.row, a.need)
+	}
+	a.mu.Unlock()
+	check(t, r.o.close())
+}
+
 // TestEarlyLeft: a copy whose caller is gone is closed, whether it is made by then
 // or not.
 func TestEarlyLeft(t *testing.T) {

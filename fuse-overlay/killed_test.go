@@ -17,39 +17,39 @@ import (
 )
 
 // slowFS is a layer of a file, d/f, whose first megabyte and whose rest can be read
-// once their gates are open.
+// once their gates are open, and of a directory, d, that can be listed with the first.
 type slowFS struct {
 	fuse.RawFileSystem
-	read        chan struct{} // told of reads
+	size        uint64
+	read, list  chan struct{} // told of reads, and of listings of d
 	first, rest chan struct{}
 }
 
 const (
-	slowSize = 4 << 20
 	slowDir  = fuse.FUSE_ROOT_ID + 1
 	slowFile = slowDir + 1
 )
 
 func slowName(ino uint64) string { return string("df"[ino-slowDir]) }
 
-func slowAttr(ino uint64) fuse.Attr {
+func (s *slowFS) attr(ino uint64) fuse.Attr {
 	if ino != slowFile {
 		return fuse.Attr{Ino: ino, Mode: unix.S_IFDIR | 0o755, Nlink: 2}
 	}
-	return fuse.Attr{Ino: ino, Mode: unix.S_IFREG | 0o644, Nlink: 1, Size: slowSize, Blocks: slowSize / 512}
+	return fuse.Attr{Ino: ino, Mode: unix.S_IFREG | 0o644, Nlink: 1, Size: s.size, Blocks: s.size / 512}
 }
 
 func (s *slowFS) StatFs(<-chan struct{}, *fuse.InHeader, *fuse.StatfsOut) fuse.Status { return fuse.OK }
 
 func (s *slowFS) GetAttr(_ <-chan struct{}, in *fuse.GetAttrIn, out *fuse.AttrOut) fuse.Status {
-	out.Attr = slowAttr(in.NodeId)
+	out.Attr = s.attr(in.NodeId)
 	return fuse.OK
 }
 
 func (s *slowFS) Lookup(_ <-chan struct{}, h *fuse.InHeader, name string, out *fuse.EntryOut) fuse.Status {
 	for id, parent := range map[uint64]uint64{slowDir: fuse.FUSE_ROOT_ID, slowFile: slowDir} {
 		if h.NodeId == parent && name == slowName(id) {
-			out.NodeId, out.Attr = id, slowAttr(id)
+			out.NodeId, out.Attr = id, s.attr(id)
 			return fuse.OK
 		}
 	}
@@ -57,18 +57,19 @@ func (s *slowFS) Lookup(_ <-chan struct{}, h *fuse.InHeader, name string, out *f
 }
 
 func (s *slowFS) ReadDir(_ <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntryList) fuse.Status {
+	if in.NodeId == slowDir {
+		tell(s.list)
+		<-s.first
+	}
 	if in.NodeId != slowFile && in.Offset == 0 {
 		child := in.NodeId + 1
-		out.AddDirEntry(fuse.DirEntry{Name: slowName(child), Mode: slowAttr(child).Mode, Ino: child, Off: 1})
+		out.AddDirEntry(fuse.DirEntry{Name: slowName(child), Mode: s.attr(child).Mode, Ino: child, Off: 1})
 	}
 	return fuse.OK
 }
 
 func (s *slowFS) Read(_ <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.ReadResult, fuse.Status) {
-	select {
-	case s.read <- struct{}{}:
-	default:
-	}
+	tell(s.read)
 	<-s.first
 	if in.Offset >= 1<<20 {
 		<-s.rest
@@ -77,13 +78,27 @@ func (s *slowFS) Read(_ <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.Read
 	return fuse.ReadResultData(buf), fuse.OK
 }
 
+func tell(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
 // slowRig mounts an overlay over a slowFS.
 func slowRig(t *testing.T) (*rig, *slowFS) {
 	t.Helper()
+	r, s := slowLayer(t, 4<<20)
+	return r.start(), s
+}
+
+// slowLayer has a slowFS as the lower layer, whose file has that size.
+func slowLayer(t *testing.T, size uint64) (*rig, *slowFS) {
+	t.Helper()
 	r := newRig(t, "")
 	s := &slowFS{
-		RawFileSystem: fuse.NewDefaultRawFileSystem(), read: make(chan struct{}, 1),
-		first: make(chan struct{}), rest: make(chan struct{}),
+		RawFileSystem: fuse.NewDefaultRawFileSystem(), size: size,
+		read: make(chan struct{}, 1), list: make(chan struct{}, 1), first: make(chan struct{}), rest: make(chan struct{}),
 	}
 	srv, err := fuse.NewServer(s, r.lowers[0], &fuse.MountOptions{DirectMountStrict: true, DisableSplice: true, DisableReadDirPlus: true, FsName: "slow", Name: "slow"})
 	check(t, err)
@@ -91,7 +106,7 @@ func slowRig(t *testing.T) (*rig, *slowFS) {
 	go func() { srv.Serve(); close(served) }()
 	t.Cleanup(func() { check(t, srv.Unmount()); <-served })
 	check(t, srv.WaitMount())
-	return r.start(), s
+	return r, s
 }
 
 func open(gate chan struct{}) {
@@ -181,5 +196,59 @@ func waitFor(t *testing.T, what string, is func() bool) {
 		if time.Since(start) > time.Minute {
 			t.Fatalf("a minute without: %s", what)
 		}
+	}
+}
+
+// TestCloseDoesNotWait: the end of an overlay waits for no lower layer that does
+// not answer, neither for copies nor for listings that nobody asked for; what they
+// use is closed after them.
+func TestCloseDoesNotWait(t *testing.T) {
+	t.Parallel()
+	for what, begin := range map[string]func(*Overlay, *node, *slowFS){
+		"a copy": func(o *Overlay, d *node, s *slowFS) {
+			f, _, err := o.lookup(t.Context(), d, "f")
+			check(t, err)
+			o.stageEntries([]entry{{node: f}})
+			<-s.read
+		},
+		"a listing": func(o *Overlay, _ *node, s *slowFS) {
+			o.ahead.listed = seen{last: o.root.id, row: 1} // as after a walk
+			o.wasListed(o.root)
+			<-s.list
+		},
+	} {
+		t.Run(what, func(t *testing.T) {
+			t.Parallel()
+			r, s := slowLayer(t, 100<<10)
+			defer open(s.first)
+			r.config.row, r.config.patience = 1, time.Minute
+			o, err := newOverlay(r.config)
+			check(t, err)
+			o.ahead.row, o.ahead.need = 1, 1 // also where there is one processor
+			var buf [4]entry
+			_, err = o.children(t.Context(), o.root, 0, buf[:])
+			check(t, err)
+			d, _, err := o.lookup(t.Context(), o.root, "d")
+			check(t, err)
+			begin(o, d, s)
+			check(t, o.closeWithin(time.Millisecond))
+			if o.tree.cache.Len() == 0 {
+				t.Error("descriptors that are in use were closed")
+			}
+			if again, err := newOverlay(r.config); err == nil {
+				t.Errorf("upper and work are free while a copy may be made there: %v", again.close())
+			}
+			open(s.first)
+			check(t, eventually(func() error {
+				again, err := newOverlay(r.config)
+				if err == nil {
+					err = again.close()
+				}
+				return err
+			}))
+			if k := o.tree.cache.Len(); k > 0 {
+				t.Errorf("%d descriptors stay", k)
+			}
+		})
 	}
 }

@@ -39,7 +39,7 @@ func TestLayersAreApart(t *testing.T) {
 	needRoot(t)
 	dir := t.TempDir()
 	fusetest.Must(t, `cd $1; mkdir -p l/in l2 u/in w/in m bind both/u both/w; ln -s u link; mount --bind u bind`, dir)
-	defer fusetest.Must(t, "umount $1/bind", dir)
+	defer fusetest.Must(t, "umount -l $1/bind", dir)
 	for _, c := range []struct {
 		lower, upper, work string
 		fine               bool

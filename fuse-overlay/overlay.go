@@ -9,6 +9,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"syscall"
+	"time"
 
 	"github.com/sirupsen/logrus"
 	"golang.org/x/sys/unix"
@@ -278,10 +279,39 @@ func (o *Overlay) makeRoot() error {
 	return nil
 }
 
-// close gives everything back that is open.
-func (o *Overlay) close() error {
-	o.ahead.stop()
+// closeWaits is how long an unmount waits for what reads layers on its own account.
+const closeWaits = 5 * time.Second
+
+// close gives everything back that is open; there are no requests any more.
+func (o *Overlay) close() error { return o.closeWithin(closeWaits) }
+
+// closeWithin is close, which waits at most that long for a layer that does not
+// answer: what is read of it, or copied, ahead of programs has descriptors in use,
+// so everything is closed after that has ended, or by the process's end.
+func (o *Overlay) closeWithin(most time.Duration) error {
+	ahead, idle := o.ahead.stop(), make(chan struct{})
 	o.earlyCopies.stop()
+	go func() {
+		<-ahead
+		o.earlyCopies.working.Wait()
+		close(idle)
+	}()
+	select {
+	case <-idle:
+		return o.closeAll()
+	case <-time.After(most):
+	}
+	o.log.Warn("a lower layer does not answer: what is open is closed when it does, or when this process ends")
+	go func() {
+		<-idle
+		if err := o.closeAll(); err != nil {
+			o.log.Warnf("close the overlay: %v", err)
+		}
+	}()
+	return nil
+}
+
+func (o *Overlay) closeAll() error {
 	o.fds.closeAll()
 	o.treeMu.Lock()
 	nodes := o.table.nodes

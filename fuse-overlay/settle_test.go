@@ -34,7 +34,7 @@ func TestCopyUpOutlivesPowerLoss(t *testing.T) {
 		check(t, f.Close())
 	}
 	fusetest.Must(t, "cp --sparse=always $1 $1-lost && mount -o loop $1-lost $2", disk, later)
-	defer fusetest.Must(t, "umount $1", later)
+	defer fusetest.Must(t, "umount -l $1", later)
 	found := 0
 	entries, err := os.ReadDir(later + "/u")
 	check(t, err)
@@ -79,7 +79,7 @@ func TestEarlyOutlivesPowerLoss(t *testing.T) {
 			}
 			lost := filepath.Join(r.dir, "later")
 			fusetest.Must(t, "mkdir $2; cp --sparse=always $1 $1-lost; e2fsck -fy $1-lost || test $? -lt 4; mount -o loop $1-lost $2", disk, lost)
-			defer fusetest.Must(t, "umount $1", lost)
+			defer fusetest.Must(t, "umount -l $1", lost)
 			found := namesIn(t, lost+"/u")
 			for _, name := range found {
 				want, err := os.ReadFile(filepath.Join(r.lowers[0], name))
@@ -118,7 +118,7 @@ f = made("mapped"); os.ftruncate(f, 60000); m = mmap.mmap(f, 60000); m[50000:500
 os.fsync(os.open("d", os.O_RDONLY))'`)
 			lost := filepath.Join(r.dir, "later")
 			fusetest.Must(t, "mkdir $2; cp --sparse=always $1 $1-lost && mount -o loop $1-lost $2", disk, lost)
-			defer fusetest.Must(t, "umount $1", lost)
+			defer fusetest.Must(t, "umount -l $1", lost)
 			for _, f := range []string{"fsync", "fdatasync", "low", "osync", "mapped"} {
 				b, err := os.ReadFile(filepath.Join(lost, "u/d", f))
 				if err != nil || len(b) < 50006 || string(b[50000:50006]) != "synced" {
