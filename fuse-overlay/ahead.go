@@ -17,8 +17,8 @@ import (
 // woken: it rests when it is far enough ahead, and is told when half of that is
 // used up.
 //
-// It reads only what cannot change: directories that the upper has no part in.
-// What a search finds in those is decided by their places in lower layers alone,
+// It reads only what cannot change: directories that the upper has no part in, or
+// no name (node.searched). What a search finds in those is decided by their places in lower layers alone,
 // so what is found is good for whoever has exactly these places as his stack, which
 // a copy-up changes; the search asks for that under the directory's lock, where it
 // would ask the layers. Whatever depends on more (the index of hard links, nodes
@@ -34,6 +34,7 @@ type ahead struct {
 
 	mu      sync.Mutex
 	found   map[*place]*foundDir // by the first of their places
+	order   []*foundDir          // those in found, and some that were taken, as the walk will come to them
 	weight  int                  // of all in found
 	current *foundDir            // what was taken last
 	letGo   *time.Timer          // of current, after the end of its walk
@@ -72,6 +73,8 @@ type foundDir struct {
 	hits   [][]hit // of each name; nil: not known, or taken
 	next   int     // from where on names were not taken
 	weight int
+	taken  bool
+	told   int // of how many names files was asked
 }
 
 // init decides whether anything is read ahead: there is a processor for it, and the
@@ -92,7 +95,7 @@ func (a *ahead) init(o *Overlay) {
 // take returns what was found of dir, whose lock is held, and which is about to be
 // listed; nil when nothing was.
 func (a *ahead) take(dir *node) *foundDir {
-	stack := dir.stack()
+	stack := dir.searched()
 	if a.row == 0 || stack[0].writable() {
 		return nil
 	}
@@ -104,6 +107,10 @@ func (a *ahead) take(dir *node) *foundDir {
 		return nil
 	}
 	delete(a.found, stack[0])
+	d.taken = true
+	for len(a.order) > 0 && a.order[0].taken {
+		a.order[0], a.order = nil, a.order[1:]
+	}
 	a.weight -= d.weight
 	a.used++
 	a.current = d
@@ -144,6 +151,24 @@ func (a *ahead) hits(stack []*place, name string) []hit {
 		return h
 	}
 	return nil
+}
+
+// files returns up to most regular files of one name, with all of their data, of
+// the directories that the walk has not come to, in its order, and each once.
+func (a *ahead) files(most int) (out []spot) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, d := range a.order {
+		for ; !d.taken && d.told < len(d.hits) && len(out) < most; d.told++ {
+			if h := d.hits[d.told]; len(h) == 1 && h[0].kind == regular && h[0].st.Nlink == 1 {
+				out = append(out, h[0].spot)
+			}
+		}
+		if len(out) >= most {
+			break
+		}
+	}
+	return out
 }
 
 // stop ends it. Nothing is read any more once done is closed, which may take as
@@ -261,7 +286,7 @@ func (g *aheadOf) run(dir *node) {
 		sub, at := g.o.directoryAfter(dir, cookie)
 		if cookie = at; sub == nil {
 			dir, cookie = g.o.above(dir)
-		} else if !g.through(sub.stack()) {
+		} else if !g.through(sub.searched()) {
 			return
 		}
 	}
@@ -385,6 +410,7 @@ func (g *aheadOf) keep(d *foundDir) int {
 		return a.weight
 	}
 	a.found[d.stack[0]] = d
+	a.order = append(a.order, d)
 	a.weight += d.weight
 	a.read++
 	g.read++
@@ -455,7 +481,7 @@ func (g *aheadOf) end() {
 	if a.need = min(4*a.need, walkRowMost); g.read < 2*g.used {
 		a.need = a.row
 	}
-	a.found, a.weight = nil, 0
+	a.found, a.order, a.weight = nil, nil, 0
 	a.mu.Unlock()
 	g.close()
 	g.cancel()

@@ -33,10 +33,13 @@ func (o *Overlay) copyRegular(ctx context.Context, n *node, p *copyPlan) error {
 	if err != nil {
 		return err
 	}
+	if err := o.settleCopy(c); err != nil {
+		return errors.Join(err, o.unstage(c))
+	}
 	return o.placeCopy(n, c)
 }
 
-// stageCopy makes a copy that only lacks its place, synced as it has to be.
+// stageCopy makes a copy that only lacks its place, once it is settled.
 func (o *Overlay) stageCopy(ctx context.Context, n *node, p *copyPlan) (_ *fileCopy, err error) {
 	r, name, err := o.stageFile(p)
 	if err != nil {
@@ -50,6 +53,17 @@ func (o *Overlay) stageCopy(ctx context.Context, n *node, p *copyPlan) (_ *fileC
 		return nil, errors.Join(err, o.unstage(c))
 	}
 	return c, nil
+}
+
+// settles tells whether c is to be settled before it gets its place.
+func (o *Overlay) settles(c *fileCopy) bool { return c.p.size > 0 && !c.p.meta && !o.c.Volatile }
+
+// settleCopy settles a staged copy where that has to be.
+func (o *Overlay) settleCopy(c *fileCopy) error {
+	if !o.settles(c) {
+		return nil
+	}
+	return o.work.settle(c.r.Fd())
 }
 
 // unstage gives back what is left of a copy in work.
@@ -99,9 +113,6 @@ func (o *Overlay) fillCopy(ctx context.Context, n *node, p *copyPlan, r *safefs.
 		if err != nil {
 			return err
 		}
-	}
-	if p.size > 0 && !p.meta && !o.c.Volatile {
-		return o.work.settle(r.Fd())
 	}
 	return nil
 }

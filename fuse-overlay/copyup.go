@@ -385,6 +385,7 @@ func (o *Overlay) publishLocked(l link, link func(d *safefs.Dir, name string) er
 	if err := o.impureLocked(l.dir); err != nil {
 		return err
 	}
+	l.dir.upper().untouched.Store(false)
 	return l.dir.upper().with(func(d *safefs.Dir) error {
 		before, err := d.Self().Stat()
 		if err != nil {
@@ -452,6 +453,7 @@ func (o *Overlay) dirIsUp(n *node, p *copyPlan, d *safefs.Dir, to string) error 
 		return syscall.ENOENT
 	}
 	top := &place{tree: o.tree, layer: o.tree.layers[0], up: l.dir.upper(), name: to, dev: st.Dev, ino: st.Ino}
+	top.untouched.Store(true)
 	// Readers take the stack at once; those who would change it wait for
 	// copying, so that there is no one to exclude.
 	n.setStack(append([]*place{top}, n.stack()...))

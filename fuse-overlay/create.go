@@ -152,6 +152,7 @@ func (o *Overlay) inUpperLocked(dir *node, f func(d *safefs.Dir) error) error {
 	if dir.dir.dead {
 		return fmt.Errorf("the directory was removed: %w", syscall.ENOENT)
 	}
+	dir.upper().untouched.Store(false)
 	return dir.upper().with(f)
 }
 

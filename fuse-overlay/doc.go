@@ -139,7 +139,8 @@
 // no other signal.
 //
 // What a row of changes of attributes will ask for next is staged by others before
-// (early.go): steps 2 and 3 below, of files without a name, with no lock held. Who
+// (early.go): steps 2 and 3 below, of files without a name, with no lock held, by
+// where they lie below, since some have no node yet. Who
 // then asks takes the copy off the table, waits for it as for a copy-up, and does 1
 // and 4. Who asks for something else, or nobody, leaves it: it is closed.
 // At the end of a mount such work, and what reads ahead of a walk, is told to end, and

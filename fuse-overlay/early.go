@@ -2,6 +2,7 @@ package fuseoverlay
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"time"
 
@@ -13,9 +14,10 @@ import (
 // and the sync, of each. So once a program has had some copied up in a row, those
 // that come next in the directory's listing are staged while it is told of the
 // ones before: files without a name, complete and synced, that only have to be
-// linked. Nobody sees them, a kill leaves nothing of them, and those that nobody
-// wants are let go: when nobody takes any for a while, and when the row has passed
-// over them.
+// linked. Most directories have few files, so those of the directories to which it
+// has not come are among them, once they were read ahead (ahead.go). Nobody sees
+// them, a kill leaves nothing of them, and those that nobody wants are let go: when
+// nobody takes any for a while, and when the row has passed over them.
 type earlyCopies struct {
 	mu   sync.Mutex
 	pid  uint32    // the thread whose row it is; guarded by mu, as all below
@@ -33,8 +35,8 @@ type earlyCopies struct {
 	// those that were passed over were let go of.
 	asked, usedBefore uint64
 
-	early   map[*node]*early // staged, or to be
-	queue   []*early         // of these, those that nobody has begun
+	early   map[spot]*early // staged, or to be, by where the file lies below
+	queue   []*early        // of these, those that nobody has begun
 	workers int
 	timer   *time.Timer // lets go of what nobody wants
 	ended   bool
@@ -44,7 +46,8 @@ type earlyCopies struct {
 
 // early is a copy that is made before it is asked for.
 type early struct {
-	n     *node
+	n     *node // nil: the file has not been looked up yet
+	from  spot
 	at    uint64        // earlyCopies.asked when it was put on the table
 	begun bool          // guarded by earlyCopies.mu
 	last  bool          // more of the directory's files are to be staged when this one is taken
@@ -61,15 +64,15 @@ const (
 	// earlyFiles of a directory are staged at a time, earlyMost in all, or as many
 	// as a quarter of the files that may be open, and none of more than earlyBytes.
 	earlyFiles, earlyMost, earlyBytes = 32, 128, 256 << 10
-	// earlyWorkers make them at a time.
-	earlyWorkers = 4
-	earlyWaits   = time.Second
+	// earlyWorkers make them at a time, up to earlyTogether each.
+	earlyWorkers, earlyTogether = 4, 8
+	earlyWaits                  = time.Second
 )
 
 // prepare makes it ready; at most most are staged.
 func (a *earlyCopies) prepare(most int) {
 	a.need, a.most, a.pause, a.waits = rowShort, min(earlyMost, most), rowPause, earlyWaits
-	a.early = map[*node]*early{}
+	a.early = map[spot]*early{}
 }
 
 // stagesEarly tells whether copies are staged before they are asked for: not where
@@ -129,11 +132,11 @@ func (a *earlyCopies) take(pid uint32, n *node, size int64) (_ *early, more bool
 	a.last = now
 	a.asked++
 	more = a.row >= a.need
-	e := a.early[n]
+	e := a.early[n.lower]
 	if e == nil {
 		return nil, more
 	}
-	delete(a.early, n)
+	delete(a.early, n.lower)
 	a.timer.Reset(a.waits)
 	more = more && e.last
 	if !e.begun {
@@ -169,7 +172,7 @@ func (a *earlyCopies) rowOf(pid uint32) bool {
 	return a.pid == pid && a.row >= a.need && time.Since(a.last) < a.pause
 }
 
-// stageAfter stages files that come after n in its directory.
+// stageAfter stages files that come after n in its directory, and after that.
 func (o *Overlay) stageAfter(n *node) {
 	var buf [earlyFiles]entry
 	k := 0
@@ -196,35 +199,53 @@ func (o *Overlay) stageListed(ctx context.Context, dir *node) {
 	o.stageEntries(buf[:k])
 }
 
+// stageEntries stages the files among the entries of a directory and, where these
+// are few, those of directories that the program has not come to yet.
 func (o *Overlay) stageEntries(entries []entry) {
-	var wanted []*node
+	var wanted []*early
 	for i := range entries {
 		n := entries[i].node
 		if n != nil && n.typ == unix.S_IFREG && !n.is(flagUp) {
-			wanted = append(wanted, n)
+			wanted = append(wanted, &early{n: n, from: n.lower})
 		}
 	}
 	for _, c := range o.earlyCopies.passedOver() {
 		c.discard()
 	}
-	for range o.earlyCopies.add(wanted) {
+	a := &o.earlyCopies
+	wanted, room := a.unknown(wanted)
+	if room > 0 && o.aside == "" { // else what a copy is to keep is known of nodes only
+		for _, s := range o.ahead.files(room) {
+			wanted = append(wanted, &early{from: s})
+		}
+	}
+	for range a.add(wanted) {
 		go o.stageEarly()
 	}
 }
 
+// unknown leaves out what is on the table, and tells how many files of other
+// directories are to be there, too.
+func (a *earlyCopies) unknown(wanted []*early) (left []*early, room int) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	left = slices.DeleteFunc(wanted, func(e *early) bool { return a.early[e.from] != nil })
+	return left, earlyFiles - len(a.early) - len(left)
+}
+
 // add puts files on the table that are not there, and tells how many more are to
 // work on it.
-func (a *earlyCopies) add(nodes []*node) (workers int) {
+func (a *earlyCopies) add(wanted []*early) (workers int) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.ended {
 		return 0
 	}
 	from := len(a.queue)
-	for _, n := range nodes {
-		if a.early[n] == nil && len(a.early) < a.most {
-			e := &early{n: n, at: a.asked, done: make(chan struct{})}
-			a.early[n] = e
+	for _, e := range wanted {
+		if a.early[e.from] == nil && len(a.early) < a.most {
+			e.at, e.done = a.asked, make(chan struct{})
+			a.early[e.from] = e
 			a.queue = append(a.queue, e)
 		}
 	}
@@ -250,23 +271,58 @@ func (a *earlyCopies) add(nodes []*node) (workers int) {
 func (o *Overlay) stageEarly() {
 	a := &o.earlyCopies
 	defer a.working.Done()
-	for e := a.begin(); e != nil; e = a.begin() {
-		a.finish(e, o.makeEarly(e.n))
+	for some := a.begin(); len(some) > 0; some = a.begin() {
+		o.makeSome(some)
 	}
 }
 
-// begin returns the next to be made, nil when the worker is to end.
-func (a *earlyCopies) begin() *early {
+// begin returns the next to be made, none when the worker is to end.
+func (a *earlyCopies) begin() []*early {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if len(a.queue) == 0 {
+	k := min(earlyTogether, (len(a.queue)+earlyWorkers-1)/earlyWorkers)
+	if k == 0 {
 		a.workers--
 		return nil
 	}
-	e := a.queue[0]
-	a.queue = a.queue[1:]
-	e.begun = true
-	return e
+	some := slices.Clone(a.queue[:k])
+	a.queue = a.queue[k:]
+	for _, e := range some {
+		e.begun = true
+	}
+	return some
+}
+
+// makeSome makes copies. What has to be settled is begun together: where settling
+// is waiting for the disk, it is so once for many, not for each.
+func (o *Overlay) makeSome(some []*early) {
+	a := &o.earlyCopies
+	copies := make([]*fileCopy, len(some))
+	for i, e := range some {
+		c := o.makeEarly(e)
+		if c == nil || !o.settles(c) {
+			a.finish(e, c)
+			continue
+		}
+		o.work.begin(c.r.Fd())
+		copies[i] = c
+	}
+	for i, c := range copies {
+		if c == nil {
+			continue
+		}
+		if err := o.settleCopy(c); err != nil {
+			o.earlyFailed(c.p, err)
+			c.discard()
+			c = nil
+		}
+		a.finish(some[i], c)
+	}
+}
+
+// earlyFailed is called with what fails: whoever asks for the copy finds out why.
+func (o *Overlay) earlyFailed(p *copyPlan, err error) {
+	o.log.Debugf("a copy of %q could not be made before it was asked for: %v", p.from.name, err)
 }
 
 func (a *earlyCopies) finish(e *early, c *fileCopy) {
@@ -282,14 +338,19 @@ func (a *earlyCopies) finish(e *early, c *fileCopy) {
 	}
 }
 
-// makeEarly stages a copy of n, nil where that is not to be or cannot be: whoever
-// asks for it then finds out why.
-func (o *Overlay) makeEarly(n *node) (c *fileCopy) {
+// makeEarly stages a copy, to be settled still; nil where that is not to be or
+// cannot be.
+func (o *Overlay) makeEarly(e *early) (c *fileCopy) {
 	defer func() {
 		if p := recover(); p != nil {
 			_ = o.panicked(p)
 		}
 	}()
+	n := e.n
+	if n == nil {
+		n = newNode(unix.S_IFREG, 0)
+		n.lower = e.from
+	}
 	if n.is(flagUp) || o.mayWrite() != nil {
 		return nil
 	}
@@ -303,7 +364,7 @@ func (o *Overlay) makeEarly(n *node) (c *fileCopy) {
 	}
 	c, err = o.stageCopy(context.Background(), n, p)
 	if err != nil {
-		o.log.Debugf("a copy of %q could not be made before it was asked for: %v", p.from.name, err)
+		o.earlyFailed(p, err)
 		return nil
 	}
 	return c
@@ -312,18 +373,19 @@ func (o *Overlay) makeEarly(n *node) (c *fileCopy) {
 // drop lets go of the copy of a file that the kernel has forgotten.
 func (a *earlyCopies) drop(n *node) {
 	a.mu.Lock()
-	c := a.dropLocked(n)
+	c := a.dropLocked(n.lower)
 	a.mu.Unlock()
 	c.discard()
 }
 
-// dropLocked takes n's copy off the table, and returns it if there is one.
-func (a *earlyCopies) dropLocked(n *node) *fileCopy {
-	e := a.early[n]
+// dropLocked takes the copy of what is at s off the table, and returns it if there
+// is one.
+func (a *earlyCopies) dropLocked(s spot) *fileCopy {
+	e := a.early[s]
 	if e == nil {
 		return nil
 	}
-	delete(a.early, n)
+	delete(a.early, s)
 	a.lost++
 	if !e.begun {
 		a.unqueueLocked(e)
@@ -339,9 +401,9 @@ func (a *earlyCopies) dropLocked(n *node) *fileCopy {
 func (a *earlyCopies) passedOver() (dead []*fileCopy) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	for n, e := range a.early {
+	for s, e := range a.early {
 		if a.asked-e.at > 2*uint64(a.most) {
-			dead = append(dead, a.dropLocked(n))
+			dead = append(dead, a.dropLocked(s))
 		}
 	}
 	if uint64(len(dead)) > a.used-a.usedBefore {
@@ -360,8 +422,8 @@ func (a *earlyCopies) dropAll() {
 	if len(a.early) > 0 {
 		a.need, a.row = min(2*a.need, rowLong), 0
 	}
-	for n := range a.early {
-		dead = append(dead, a.dropLocked(n))
+	for s := range a.early {
+		dead = append(dead, a.dropLocked(s))
 	}
 	a.mu.Unlock()
 	for _, c := range dead {

@@ -3,8 +3,10 @@ package fuseoverlay
 import (
 	"context"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -130,7 +132,7 @@ func (r *earlyRig) staged(n *node) *early {
 	r.t.Helper()
 	a := &r.o.earlyCopies
 	a.mu.Lock()
-	e := a.early[n]
+	e := a.early[n.lower]
 	a.mu.Unlock()
 	if e == nil {
 		r.t.Fatal("no copy is being made before it is asked for")
@@ -234,7 +236,7 @@ func TestEarlyLetsGo(t *testing.T) {
 	if len(a.early) > 0 || a.workers != 0 {
 		t.Errorf("at the end: %d on the table, %d at work", len(a.early), a.workers)
 	}
-	if got := a.add(rest); got != 0 {
+	if got := a.add([]*early{{n: rest[0], from: rest[0].lower}}); got != 0 {
 		t.Error("more is staged after the end")
 	}
 }
@@ -248,6 +250,9 @@ func TestEarlyPassedOver(t *testing.T) {
 	var copies []*safefs.Ref
 	for _, n := range out {
 		copies = append(copies, r.staged(n).copy.r)
+	}
+	for _, n := range in[:17] {
+		r.staged(n)
 	}
 	a.mu.Lock()
 	a.most, a.used = 8, 0
@@ -289,6 +294,149 @@ func TestEarlyPassedOver(t *testing.T) {
 	check(t, r.o.close())
 }
 
+// list lists dir as a program does that walks through the tree, and returns the
+// nodes of what is in it.
+func (r *earlyRig) list(dir *node) (out []*node) {
+	r.t.Helper()
+	var buf [64]entry
+	k, err := r.o.children(r.ctx, dir, 0, buf[:])
+	check(r.t, err)
+	for i := range buf[:k] {
+		n, _, err := r.o.lookup(r.ctx, dir, buf[i].name)
+		check(r.t, err)
+		out = append(out, n)
+	}
+	r.o.wasListed(dir)
+	return out
+}
+
+// TestEarlyElsewhere: files of directories to which the program has not come yet
+// are staged, without nodes, and taken once it comes there, though the directory is
+// copied up before. Not staged are those of several names and large ones.
+func TestEarlyElsewhere(t *testing.T) {
+	t.Parallel()
+	r := &earlyRig{rig: newRig(t, `for d in 1 2; do mkdir -p $d/sub; (cd $d
+		for i in $(seq 10 19); do echo $d $i >f$i; done; echo linked >l1; ln l1 l2; truncate -s 1M large; echo $d sub >sub/f1); done`)}
+	r.config.row, r.config.patience = 1, time.Hour
+	var err error
+	r.o, err = newOverlay(r.config)
+	check(t, err)
+	o, a := r.o, &r.o.earlyCopies
+	a.patient()
+	r.ctx = asked{t.Context(), nil, 4711}
+	dirs := r.list(o.root)
+	for _, n := range r.list(dirs[0]) {
+		if o.homeOf(n).name[0] == 'f' {
+			o.ahead.atRest(t)
+			r.chmod(n)
+		}
+	}
+	place := dirs[1].stack()[0]
+	for i := 10; i < 20; i++ {
+		a.mu.Lock()
+		e := a.early[spot{place, fmt.Sprintf("f%d", i)}]
+		a.mu.Unlock()
+		if e == nil || e.n != nil {
+			t.Fatalf("a file of the next directory: %v", e)
+		}
+	}
+	a.mu.Lock()
+	staged := slices.Collect(maps.Values(a.early))
+	a.mu.Unlock()
+	for _, e := range staged {
+		<-e.done
+	}
+
+	r.chmod(dirs[1])
+	listed, before := o.ahead.used, a.taken()
+	files := r.list(dirs[1])
+	if o.ahead.used != listed+1 {
+		t.Error("what was read ahead of a directory that is copied up is of no use")
+	}
+	for _, n := range files {
+		if !n.isDir() {
+			r.chmod(n)
+		}
+		home := o.homeOf(n)
+		st, err := o.stat(n)
+		if check(t, err); home.name[0] != 'f' {
+			continue
+		}
+		if got, want := r.content(n), o.homeOf(dirs[1]).name+" "+home.name[1:]+"\n"; st.Mode&0o7777 != 0o640 || got != want {
+			t.Errorf("%s: %o, %q", home.name, st.Mode, got)
+		}
+	}
+	if got := a.taken() - before; got != 11 { // the large one's is none
+		t.Errorf("%d copies were taken", got)
+	}
+	check(t, o.close())
+}
+
+// TestUntouched: what is in a directory that was copied up for nothing but itself
+// is found below, until something is put in it, and then where it is.
+func TestUntouched(t *testing.T) {
+	t.Parallel()
+	for what, change := range map[string]func(r *earlyRig, d *node) error{
+		"create": func(r *earlyRig, d *node) error {
+			n, _, err := r.o.mknod(r.ctx, d, "new", unix.S_IFREG|0o644, 0, caller{})
+			if err == nil {
+				r.o.forget(n, 1)
+			}
+			return err
+		},
+		"unlink": func(r *earlyRig, d *node) error { return r.o.unlink(r.ctx, d, "f") },
+		"rename": func(r *earlyRig, d *node) error { return r.o.rename(r.ctx, r.o.root, "other", d, "f", 0) },
+		"copy up": func(r *earlyRig, d *node) error {
+			n, _, err := r.o.lookup(r.ctx, d, "f")
+			if err != nil {
+				return err
+			}
+			r.chmod(n)
+			r.o.forget(n, 1)
+			return nil
+		},
+	} {
+		t.Run(what, func(t *testing.T) {
+			t.Parallel()
+			r := &earlyRig{rig: newRig(t, "mkdir d; echo f >d/f; echo g >d/g; echo other >other", "mkdir d; echo below >d/f; echo h >d/h")}
+			var err error
+			r.o, err = newOverlay(r.config)
+			check(t, err)
+			o := r.o
+			r.ctx = t.Context()
+			d, _, err := o.lookup(r.ctx, o.root, "d")
+			check(t, err)
+			r.chmod(d)
+			if len(d.stack()) != 3 || len(d.searched()) != 2 {
+				t.Errorf("of %d layers %d are searched", len(d.stack()), len(d.searched()))
+			}
+			show := func() (out []string) {
+				for _, name := range []string{"f", "g", "h", "new"} {
+					n, st, err := o.lookup(r.ctx, d, name)
+					if check(t, err); n != nil {
+						out = append(out, fmt.Sprintf("%s %o %s", name, st.Mode, r.content(n)))
+						o.forget(n, 1)
+					}
+				}
+				return out
+			}
+			show()
+			check(t, change(r, d))
+			want := map[string]string{
+				"create":  "[f 100644 f\n g 100644 g\n h 100644 h\n new 100644 ]",
+				"unlink":  "[g 100644 g\n h 100644 h\n]",
+				"rename":  "[f 100644 other\n g 100644 g\n h 100644 h\n]",
+				"copy up": "[f 100640 f\n g 100644 g\n h 100644 h\n]",
+			}[what]
+			if got := fmt.Sprint(show()); got != want {
+				t.Errorf("%q, want %q", got, want)
+			}
+			o.forget(d, 1)
+			check(t, o.close())
+		})
+	}
+}
+
 // TestEarlyLeft: a copy whose caller is gone is closed, whether it is made by then
 // or not.
 func TestEarlyLeft(t *testing.T) {
@@ -296,10 +444,10 @@ func TestEarlyLeft(t *testing.T) {
 	r := newEarlyRig(t)
 	a, rest := &r.o.earlyCopies, r.files[rowShort:]
 	made := r.staged(rest[0])
-	making := &early{n: rest[1], begun: true, done: make(chan struct{})}
+	making := &early{n: rest[1], from: rest[1].lower, begun: true, done: make(chan struct{})}
 	other := r.staged(rest[1])
 	a.mu.Lock()
-	a.early[rest[1]] = making
+	a.early[rest[1].lower] = making
 	a.mu.Unlock()
 	ended, cancel := context.WithCancel(t.Context())
 	cancel()
@@ -315,7 +463,7 @@ func TestEarlyLeft(t *testing.T) {
 		t.Error("what was made, and left, is open still")
 	}
 	a.mu.Lock()
-	delete(a.early, rest[0]) // its caller took it
+	delete(a.early, rest[0].lower) // its caller took it
 	a.mu.Unlock()
 	check(t, r.o.close())
 }

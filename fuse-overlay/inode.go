@@ -96,6 +96,16 @@ func (n *node) below() []*place {
 	return s
 }
 
+// searched returns the places that have names of the directory: all, but for an
+// upper one in which there is nothing. Its lock is held.
+func (n *node) searched() []*place {
+	s := n.stack()
+	if len(s) > 1 && s[0].untouched.Load() {
+		return s[1:]
+	}
+	return s
+}
+
 // pure tells whether only the upper has entries of the directory, and none of
 // them carries a mark.
 func (n *node) pure() bool {

@@ -19,9 +19,9 @@ import (
 // goes through them all, and one that does not fit is opened again each time.
 const DefaultDescriptors = 2048
 
-// place is a directory inside a layer. Nothing but open changes once the place
-// is known to others; dev and ino of a layer's root are set when it is first
-// opened, before anyone is given its descriptor.
+// place is a directory inside a layer. Nothing but open and what is atomic changes
+// once the place is known to others; dev and ino of a layer's root are set when it
+// is first opened, before anyone is given its descriptor.
 type place struct {
 	tree  *Tree
 	layer *layer
@@ -35,6 +35,10 @@ type place struct {
 	empty bool
 	// listed: whoever reads ahead of a walk comes too late.
 	listed atomic.Bool
+	// untouched: of the upper, made by a copy-up of this mount, and nothing was put
+	// in it since. Set before the place is known; taken back before something is
+	// put there, with the directory's lock held for writing.
+	untouched atomic.Bool
 	// moved, once set, is where an upper directory is now, instead of up and
 	// name. It is set with renameMu held for writing.
 	moved atomic.Pointer[spot]

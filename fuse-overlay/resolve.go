@@ -76,7 +76,7 @@ func (o *Overlay) search(ctx context.Context, dir *node, name string) ([]hit, er
 		}
 		return []hit{h}, nil
 	}
-	stack := dir.stack()
+	stack := dir.searched()
 	if hits := o.ahead.hits(stack, name); hits != nil {
 		return hits, nil
 	}
@@ -297,7 +297,7 @@ func (o *Overlay) fill(dir *node, names []dirName) {
 // list reads the names from the layers, with dir's lock held. Inode numbers
 // are filled in where they need no look at the file.
 func (o *Overlay) list(ctx context.Context, dir *node) ([]dirName, error) {
-	names, err := o.names(ctx, dir.stack(), dir.pure(), 0)
+	names, err := o.names(ctx, dir.searched(), dir.pure(), 0)
 	if errors.Is(err, syscall.ESTALE) && dir.orphan() != nil {
 		return nil, nil
 	}

@@ -31,6 +31,12 @@ func (w *work) settle(fd int) error {
 	return nil
 }
 
+// begin has the data written, without waiting for it: of several files that are
+// settled one after the other, all are begun before.
+func (w *work) begin(fd int) {
+	_ = retryEINTR(func() error { return unix.SyncFileRange(fd, 0, 0, unix.SYNC_FILE_RANGE_WRITE) }) // settle tells what fails
+}
+
 // journaled tells whether d is on ext4 with a journal of its own disk: jbd2
 // shows those as NAME-INODE in /proc/fs/jbd2, and external ones without inode
 // (Documentation/filesystems/ext4: data=ordered and delayed allocation).
