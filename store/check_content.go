@@ -135,7 +135,7 @@ func sign(k layertar.ChangeKind) string {
 // looseOwners tells whether owners and modes on disk are not those of the
 // streams: for users with one ID, and by options of the driver.
 func (s *Store) looseOwners() bool {
-	if SingleID() {
+	if s.singleID() {
 		return true
 	}
 	return slices.ContainsFunc(s.opts.DriverOptions, func(o drivers.Option) bool {

@@ -58,7 +58,7 @@ func (s *Store) Diff(ctx context.Context, from, to string) (src layertar.Source,
 	if err != nil {
 		return src, fmt.Errorf("diff of layer %s: %w", id, err)
 	}
-	src.Maps, src.OldMaps, src.OverrideStat = maps, oldMaps, SingleID()
+	src.Maps, src.OldMaps, src.OverrideStat = maps, oldMaps, s.singleID()
 	return src, nil
 }
 

@@ -101,7 +101,7 @@ func (st *StagedLayer) takeOver(ctx context.Context, from *Layer) error {
 	if err != nil {
 		return fmt.Errorf("map layer %s: %w", from.ID, err)
 	}
-	src.Maps, src.OverrideStat = from.Maps, SingleID()
+	src.Maps, src.OverrideStat = from.Maps, st.s.singleID()
 	if _, err = st.extract(ctx, src); err != nil {
 		var unmapped *idmap.UnmappedError
 		if errors.As(err, &unmapped) {

@@ -225,7 +225,7 @@ func (st *StagedLayer) applyOptions() layertar.ApplyOptions {
 	return layertar.ApplyOptions{
 		Style: st.private.Style, Maps: st.spec.Maps,
 		IgnoreChownErrors: st.private.IgnoreChownErrors,
-		OverrideStat:      SingleID(),
+		OverrideStat:      st.s.singleID(),
 		SyncFiles:         st.s.opts.Sync == SyncFile && !st.spec.Volatile,
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sync"
 	"sync/atomic"
 
 	"github.com/sirupsen/logrus"
@@ -64,6 +65,8 @@ type Store struct {
 	events  *hub
 	watcher *watcher
 	closed  atomic.Bool
+	// singleID is SingleID, asked once: what the process may does not change.
+	singleID func() bool
 }
 
 // Open opens the store, making what is missing of its directories, and loads
@@ -74,7 +77,7 @@ func Open(ctx context.Context, o Options) (_ *Store, err error) {
 	if err := checkOptions(&o); err != nil {
 		return nil, err
 	}
-	s := &Store{opts: o, log: o.Log, gate: make(chan struct{}, 1)}
+	s := &Store{opts: o, log: o.Log, gate: make(chan struct{}, 1), singleID: sync.OnceValue(SingleID)}
 	if err := s.makeDirs(); err != nil {
 		return nil, err
 	}

@@ -11,13 +11,13 @@ import (
 )
 
 // fork is the user of a part of a walk that a second goroutine makes ahead of
-// the walk's. yield is called there: an error of it means that the part is to be
+// the walk's. event is called there: an error of it means that the part is to be
 // walked again. join is called by the walk's goroutine, when all that comes
-// before was yielded, with what yield has kept; drop instead of it, to forget it.
-type fork struct {
-	yield func(*event) error
-	join  func() error
-	drop  func()
+// before was yielded, with what event has kept; drop instead of it, to forget it.
+type fork interface {
+	event(*event) error
+	join() error
+	drop()
 }
 
 // The bounds of what is made ahead.
@@ -78,18 +78,21 @@ type tail struct {
 	ended chan struct{}
 
 	mu          sync.Mutex
-	front, back int // guarded by mu: nobody has taken jobs[front:back] yet
+	some        sync.Cond // made is less than before
+	front, back int       // guarded by mu: nobody has taken jobs[front:back] yet
+	made        int       // guarded by mu: jobs[made:] are done
 }
 
 // job is one subdirectory. The second goroutine writes fork and err before it
-// closes done, the walk's reads them after that.
+// says that it is done, the walk's reads them after that.
 type job struct {
-	name string
-	mark nameMark
+	path string // its name is behind the last slash
 	fork fork
 	err  error
-	done chan struct{}
 }
+
+// isJob tells whether a name of a listing is one of its subdirectories.
+func isJob(mark nameMark) bool { return !mark.white() && mark.typ() == unix.S_IFDIR }
 
 // ahead starts a goroutine that walks the subdirectories at a listing's end;
 // nil where that is not worth it, or one is at work. The caller calls close.
@@ -97,30 +100,32 @@ func (w *nativeWalk) ahead(path string, ls *share, low *below) *tail {
 	if w.fork == nil || w.split || ls.names.n > aheadMax {
 		return nil
 	}
-	t := &tail{w: w, ended: make(chan struct{})}
-	names := ls.names // its own place in the list
-	for {
-		name, mark, ok := names.next()
-		if !ok {
-			break
-		}
-		if !mark.white() && mark.typ() == unix.S_IFDIR {
-			t.jobs = append(t.jobs, job{name: name, mark: mark, done: make(chan struct{})})
+	names, n := ls.names, 0 // its own place in the list
+	for names.last = nil; names.next(); {
+		if isJob(names.mark) {
+			n++
 		}
 	}
-	if len(t.jobs) < aheadMin || w.room.take(aheadRoom/2) != nil {
+	if n < aheadMin || w.room.take(aheadRoom/2) != nil {
 		return nil
 	}
 	_ = w.room.take(-aheadRoom / 2)
-	t.back = len(t.jobs)
+	t := &tail{w: w, jobs: make([]job, 0, n), back: n, made: n, ended: make(chan struct{})}
+	t.some.L = &t.mu
+	names = ls.names
+	for names.last = nil; names.next(); {
+		if isJob(names.mark) {
+			t.jobs = append(t.jobs, job{path: joinBytes(path, names.last)})
+		}
+	}
 	var ctx context.Context
 	ctx, t.stop = context.WithCancel(w.ctx)
 	// The listing's own part and directory stay open until close; what is below
 	// it opens for itself.
-	second := &nativeWalk{ctx: ctx, s: w.s, ask: w.ask, all: w.all, low: w.low}
+	second := newNativeWalk(ctx, w.s, w.ask, w.all, w.low)
 	p := *ls.p
 	w.split = true
-	go t.run(second, path, &p, low.again(second))
+	go t.run(second, &p, low.again(second))
 	return t
 }
 
@@ -130,60 +135,72 @@ func (t *tail) close() {
 		return
 	}
 	t.stop()
+	t.mu.Lock()
+	t.front = t.back
+	t.mu.Unlock()
 	<-t.ended
 	t.w.split = false
 }
 
-// take returns the next job from the back, nil when there is none left.
-func (t *tail) take() *job {
+// take returns the next job from the back, after the one before is done; -1 when
+// there is none left.
+func (t *tail) take() int {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	t.made = t.back
+	t.some.Signal()
 	if t.front >= t.back {
-		return nil
+		return -1
 	}
 	t.back--
-	return &t.jobs[t.back]
+	return t.back
 }
 
 // run is the second goroutine.
-func (t *tail) run(w *nativeWalk, path string, p *part, low *below) {
+func (t *tail) run(w *nativeWalk, p *part, low *below) {
 	defer close(t.ended)
-	ls := &share{u: w.all, p: p, typed: w.typeIsEnough}
-	for j := t.take(); j != nil; j = t.take() {
+	ls := &share{u: w.all, p: p, typed: w.typed}
+	for i := t.take(); i >= 0; i = t.take() {
+		j := &t.jobs[i]
 		j.fork = t.w.fork(t.w.room)
-		w.yield = j.fork.yield
-		if j.err = w.look(path, ls, j.name, j.mark, low); j.err != nil {
+		w.yield = j.fork.event
+		_, name := splitName(j.path)
+		if j.err = w.look(j.path, name, ls, markOf(unix.S_IFDIR, false), low); j.err != nil {
 			j.fork.drop()
 		}
-		close(j.done)
 	}
 	for ; low != nil; low = low.up {
 		_ = low.close() // O_PATH descriptors: nothing to lose
 	}
 }
 
-// join tells what the second goroutine has found under a name; false if the
-// walk is to do it. Names come in their order.
-func (t *tail) join(name string) (bool, error) {
-	if t == nil || t.at == len(t.jobs) || t.jobs[t.at].name != name {
+// join tells what the second goroutine has found under the listing's next name;
+// false if the walk is to do it.
+func (t *tail) join(mark nameMark) (bool, error) {
+	if t == nil || !isJob(mark) {
 		return false, nil
 	}
 	j := &t.jobs[t.at]
-	t.at++
-	t.mu.Lock()
-	mine := t.at <= t.back
-	if mine {
-		t.front = t.at
-	}
-	t.mu.Unlock()
-	if mine {
-		return false, nil
-	}
-	<-j.done
-	if j.err != nil {
+	if t.mine() || j.err != nil {
 		return false, nil
 	}
 	return true, j.fork.join()
+}
+
+// mine passes a job: true if the walk is to do it, else it is done.
+func (t *tail) mine() bool {
+	i := t.at
+	t.at++
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if i < t.back {
+		t.front = t.at
+		return true
+	}
+	for t.made > i {
+		t.some.Wait()
+	}
+	return false
 }
 
 // again returns the same place, with nothing opened yet, for another walk.
@@ -195,79 +212,103 @@ func (b *below) again(w *nativeWalk) *below {
 }
 
 // fork keeps changes.
-func (c *changes) fork(r *room) fork {
-	s := spent{room: r}
-	var kept []event
-	return fork{
-		yield: func(e *event) error {
-			kept = append(kept, event{path: e.path, kind: e.kind, what: e.what, quiet: e.quiet})
-			return s.more(len(e.path) + 128)
-		},
-		join: func() error {
-			s.back()
-			for i := range kept {
-				if err := c.event(&kept[i]); err != nil {
-					return err
-				}
-			}
-			return nil
-		},
-		drop: s.back,
-	}
+func (c *changes) fork(r *room) fork { return &changesPart{whole: c, spent: spent{room: r}} }
+
+type changesPart struct {
+	whole *changes
+	spent spent
+	kept  []keptChange
 }
 
-// fork keeps a sum, and what may have been counted under another name.
-func (c *sizes) fork(r *room) fork {
-	s := spent{room: r}
-	var total int64
-	var kept []uentry
-	return fork{
-		yield: func(e *event) error {
-			if e.what != present || e.ent.st.IsDir() {
-				return nil
-			}
-			if e.ent.st.Nlink > 1 {
-				kept = append(kept, uentry{st: e.ent.st})
-				return s.more(512)
-			}
-			total += int64(e.ent.st.Size)
-			return nil
-		},
-		join: func() error {
-			s.back()
-			c.total += total
-			for i := range kept {
-				if err := c.event(&event{what: present, ent: &kept[i]}); err != nil {
-					return err
-				}
-			}
-			return nil
-		},
-		drop: s.back,
-	}
+type keptChange struct {
+	path  string
+	kind  ChangeKind
+	quiet bool
 }
+
+func (f *changesPart) event(e *event) error {
+	if e.what == opaqueDir {
+		return nil
+	}
+	f.kept = append(f.kept, keptChange{e.path, e.kind, e.quiet})
+	return f.spent.more(len(e.path) + 64)
+}
+
+func (f *changesPart) join() error {
+	f.spent.back()
+	for i := range f.kept {
+		if err := f.whole.take(f.kept[i].path, f.kept[i].kind, f.kept[i].quiet); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (f *changesPart) drop() { f.spent.back() }
+
+// fork keeps a sum, and what may have been counted under another name.
+func (c *sizes) fork(r *room) fork { return &sizesPart{whole: c, spent: spent{room: r}} }
+
+type sizesPart struct {
+	whole *sizes
+	spent spent
+	total int64
+	kept  []uentry
+}
+
+func (f *sizesPart) event(e *event) error {
+	if e.what != present || e.ent.st.IsDir() {
+		return nil
+	}
+	if e.ent.st.Nlink > 1 {
+		f.kept = append(f.kept, uentry{st: e.ent.st})
+		return f.spent.more(512)
+	}
+	f.total += int64(e.ent.st.Size)
+	return nil
+}
+
+func (f *sizesPart) join() error {
+	f.spent.back()
+	f.whole.total += f.total
+	for i := range f.kept {
+		if err := f.whole.event(&event{what: present, ent: &f.kept[i]}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (f *sizesPart) drop() { f.spent.back() }
 
 // fork keeps the members' bytes. Which of a file's names is the first is the
 // walk's own goroutine's to say.
 func (g *generator) fork(r *room) fork {
-	out := &keptBytes{spent: spent{room: r}}
-	out.Grow(4 << 10)
-	part := &generator{s: g.s, tw: tar.NewWriter(out), buf: r.scratch, part: true}
-	return fork{
-		yield: part.event,
-		join: func() error {
-			out.spent.back()
-			// What was written is whole members; the last one's padding comes before
-			// the next one on either side.
-			if err := errors.Join(part.tw.Flush(), g.tw.Flush()); err != nil {
-				return err
-			}
-			_, err := g.out.Write(out.Bytes())
-			return err
-		},
-		drop: out.spent.back,
-	}
+	f := &generatorPart{whole: g, out: keptBytes{spent: spent{room: r}}}
+	f.out.Grow(4 << 10)
+	f.generator = generator{s: g.s, tw: tar.NewWriter(&f.out), buf: r.scratch, part: true}
+	return f
 }
+
+// generatorPart writes the members of a part, and has them.
+type generatorPart struct {
+	generator
+	whole *generator
+	out   keptBytes
+}
+
+// join writes whole members; the last one's padding comes before the next one on
+// either side.
+func (f *generatorPart) join() error {
+	f.out.spent.back()
+	if err := errors.Join(f.tw.Flush(), f.whole.tw.Flush()); err != nil {
+		return err
+	}
+	_, err := f.whole.out.Write(f.out.Bytes())
+	return err
+}
+
+func (f *generatorPart) drop() { f.out.spent.back() }
 
 // keptBytes is a buffer that takes no more than there is room for.
 type keptBytes struct {

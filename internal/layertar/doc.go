@@ -52,6 +52,12 @@
 //	listing of a directory: a  b  c  …  x  y  z
 //	           the walk's goroutine →      ← a second one, into memory
 //
+// A subdirectory is opened and listed, with its own marks; of a name whose type is
+// told no more is asked. Changes looks in the layers below which names are there,
+// by a directory opened there without a look before; of a directory of few names
+// in which something is new or gone it asks no more, since it is a change for that
+// (shows). What a walk holds of one name is used for the next (level), so nobody keeps it.
+//
 // An upper is read by short system calls, most of them for subdirectories. So
 // where a listing has at least four, a second goroutine walks them from its end
 // (ahead.go), and keeps what its user makes of them (changes, a sum, whole

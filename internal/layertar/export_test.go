@@ -84,6 +84,13 @@ func WalkFiles(s Source, dirs bool, yield func(path string)) error {
 // ChangesAlone, SizeAlone and GenerateAlone are made by one goroutine.
 func ChangesAlone(s Source, yield func(Change) error) error {
 	c := changes{yield: yield}
+	return walkSource(context.Background(), &s, askKinds|askShown, c.event, nil)
+}
+
+// ChangesOfAll is ChangesAlone where each directory is compared with that below,
+// also those to which something was added.
+func ChangesOfAll(s Source, yield func(Change) error) error {
+	c := changes{yield: yield}
 	return walkSource(context.Background(), &s, askKinds, c.event, nil)
 }
 

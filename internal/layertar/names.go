@@ -26,10 +26,23 @@ type nameList struct {
 	at   []uint32
 	// packed has for each name, in order, the same mark, how many bytes it
 	// shares with the one before, how many follow, and these. n is how many are
-	// left of it, last the name that was taken last.
+	// left of it; last is the name that was taken last, and mark its mark.
 	packed, last []byte
+	mark         nameMark
 	n            int
+	plain        int // how many were added that are no marks, as the listing tells
+	whole        []byte
 }
+
+// listRoom is room for lists while they are made, one after the other.
+type listRoom struct {
+	dirents, first []byte
+	text           [][]byte
+	at             []uint32
+}
+
+// keptRoom is the most bytes of anything that is kept for the next list.
+const keptRoom = 64 << 10
 
 // nameBlock is the size of a block of names: only the first one grows.
 const nameBlock = 1 << 20
@@ -54,7 +67,16 @@ func (m nameMark) typ() uint32 { return uint32(m>>1) << 12 }
 // manyNames is from when on lists are made one at a time.
 const manyNames = 1 << 16
 
-func (n *nameList) add(name string, mark nameMark) error {
+// again makes the list empty, with the room that it has; of what is large, without.
+func (n *nameList) again() {
+	whole, last := n.whole[:0], n.last[:0]
+	if cap(whole) > keptRoom {
+		whole = nil
+	}
+	*n = nameList{whole: whole, last: last}
+}
+
+func (n *nameList) add(name []byte, mark nameMark, room *listRoom) error {
 	if len(name) > 255 {
 		return syscall.ENAMETOOLONG
 	}
@@ -63,11 +85,14 @@ func (n *nameList) add(name string, mark nameMark) error {
 		if last == math.MaxUint32/nameBlock {
 			return errno.New(errno.ErrNotSupported, "a directory has names of more than 4 GiB")
 		}
-		var b []byte
+		b := room.first[:0]
 		if last++; last > 0 {
 			b = make([]byte, 0, nameBlock)
 		}
 		n.text = append(n.text, b)
+	}
+	if !mark.white() && mark.typ() != unix.S_IFCHR {
+		n.plain++
 	}
 	b := n.text[last]
 	n.at = append(n.at, uint32(last)*nameBlock+uint32(len(b)))
@@ -83,8 +108,8 @@ func (n *nameList) key(at uint32) []byte {
 	return e[2:][:e[1]]
 }
 
-// pack sorts what was added.
-func (n *nameList) pack() {
+// pack sorts what was added, and gives the room back.
+func (n *nameList) pack(room *listRoom) {
 	slices.SortFunc(n.at, func(a, b uint32) int { return bytes.Compare(n.key(a), n.key(b)) })
 	var before []byte
 	for _, at := range n.at {
@@ -92,57 +117,81 @@ func (n *nameList) pack() {
 		for same < len(key) && same < len(before) && key[same] == before[same] {
 			same++
 		}
-		n.packed = append(append(n.packed, n.entry(at)[0], byte(same), byte(len(key)-same)), key[same:]...)
+		n.whole = append(append(n.whole, n.entry(at)[0], byte(same), byte(len(key)-same)), key[same:]...)
 		before = key
 	}
-	n.n = len(n.at)
+	n.packed, n.n = n.whole, len(n.at)
+	if 4*cap(n.at) <= keptRoom {
+		room.at = n.at[:0]
+	}
+	if len(n.text) > 0 && cap(n.text[0]) <= keptRoom {
+		room.first = n.text[0][:0]
+	}
+	if cap(n.text) > 0 {
+		clear(n.text)
+		room.text = n.text[:0]
+	}
 	n.text, n.at = nil, nil
 }
 
 // next takes the next name; false at the end.
-func (n *nameList) next() (name string, mark nameMark, ok bool) {
+func (n *nameList) next() bool {
 	if n.n == 0 {
-		return "", 0, false
+		return false
 	}
 	n.n--
-	mark = nameMark(n.packed[0])
+	n.mark = nameMark(n.packed[0])
 	rest := n.packed[3:][:n.packed[2]]
 	n.last = append(n.last[:n.packed[1]], rest...)
 	n.packed = n.packed[3+len(rest):]
-	return string(n.last), mark, true
+	return true
 }
 
 // share lists one layer's share of a directory, in the order of the names that
 // entries have or hide. The marks of style Files are taken out.
 func (u *union) share(p *part) (*share, error) {
-	s := &share{u: u, p: p}
-	err := p.d.ReadDir(func(e safefs.Entry) error {
-		if len(s.names.at) == manyNames && u.many != nil {
-			u.many.Lock()
-			s.alone = true
-		}
-		if u.style != whiteout.Files {
-			return s.names.add(e.Name, markOf(e.Type, false))
-		}
-		switch mark, hidden := whiteout.Parse(e.Name); mark {
-		case whiteout.Whiteout:
-			return s.names.add(hidden, markOf(e.Type, true))
-		case whiteout.Plain:
-			return s.names.add(e.Name, markOf(e.Type, false))
-		case whiteout.Opaque:
-			s.opaque = true
-		case whiteout.Meta, whiteout.Invalid:
-		}
-		return nil
-	})
-	s.names.pack()
+	s := &share{}
+	return s, u.shareTo(s, p, &listRoom{})
+}
+
+// shareTo is share into one whose room may be used again; room is used meanwhile.
+func (u *union) shareTo(s *share, p *part, room *listRoom) error {
+	s.names.again()
+	*s = share{u: u, p: p, names: s.names, seen: s.seen[:0]}
+	s.names.text, s.names.at = room.text, room.at
+	if room.dirents == nil {
+		room.dirents = make([]byte, safefs.NamesBuf)
+	}
+	err := p.d.ReadNames(room.dirents, func(name []byte, typ uint32) error { return s.add(name, typ, room) })
+	s.names.pack(room)
 	if s.alone {
 		u.many.Unlock()
 	}
 	if errors.Is(err, syscall.ENOENT) { // removed since it was opened, and thus empty
 		err = nil
 	}
-	return s, err
+	return err
+}
+
+// add takes in what is on disk under a name.
+func (s *share) add(name []byte, typ uint32, room *listRoom) error {
+	if len(s.names.at) == manyNames && s.u.many != nil {
+		s.u.many.Lock()
+		s.alone = true
+	}
+	if s.u.style != whiteout.Files || !bytes.HasPrefix(name, []byte(whiteout.Prefix)) {
+		return s.names.add(name, markOf(typ, false), room)
+	}
+	switch mark, hidden := whiteout.Parse(string(name)); mark {
+	case whiteout.Whiteout:
+		return s.names.add([]byte(hidden), markOf(typ, true), room)
+	case whiteout.Plain:
+		return s.names.add(name, markOf(typ, false), room)
+	case whiteout.Opaque:
+		s.opaque = true
+	case whiteout.Meta, whiteout.Invalid:
+	}
+	return nil
 }
 
 // share is the sorted listing of one layer's share of a directory.
@@ -156,6 +205,8 @@ type share struct {
 	// typed, if set, tells of which type, as the listing says it, no more than
 	// the type is to be known; of others the stat says whether they are marks.
 	typed func(typ uint32) bool
+	// seen is what a native walk knows of the first names already.
+	seen []seen
 }
 
 // listed is one name of a single share.
@@ -168,11 +219,10 @@ type listed struct {
 // next stats the next name; false at the end.
 func (s *share) next(l *listed) (ok bool, err error) {
 	for !ok && err == nil {
-		name, mark, more := s.names.next()
-		if !more {
+		if !s.names.next() {
 			return false, nil
 		}
-		ok, err = s.look(name, mark, l)
+		ok, err = s.look(string(s.names.last), s.names.mark, l)
 	}
 	return ok, err
 }

@@ -6,10 +6,11 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"testing"
 
 	"pgregory.net/rapid"
+
+	"github.com/plyfs/plyfs/internal/unix"
 )
 
 // Names come out of a list sorted, whole, with their marks.
@@ -18,26 +19,34 @@ func TestNameList(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		names := rapid.SliceOfDistinct(rapid.StringMatching(`(a|ab|aa|b|é){0,5}.{1,3}`), rapid.ID[string]).Draw(t, "names")
 		var l nameList
-		for _, n := range names {
-			if err := l.add(n, nameMark(len(n)%16)); err != nil {
-				t.Fatal(err)
+		var room listRoom
+		for range 2 { // the second time with the room of the first
+			l.again()
+			l.text, l.at = room.text, room.at
+			plain := 0
+			for _, n := range names {
+				mark := nameMark(len(n) % 16)
+				if err := l.add([]byte(n), mark, &room); err != nil {
+					t.Fatal(err)
+				}
+				if !mark.white() && mark.typ() != unix.S_IFCHR {
+					plain++
+				}
 			}
-		}
-		l.pack()
-		want := slices.Sorted(slices.Values(names))
-		var got []string
-		for {
-			n, mark, ok := l.next()
-			if !ok {
-				break
+			l.pack(&room)
+			want := slices.Sorted(slices.Values(names))
+			var got []string
+			for l.next() {
+				n := string(l.last)
+				if l.mark != nameMark(len(n)%16) {
+					t.Fatalf("%q has the mark %v", n, l.mark)
+				}
+				got = append(got, n)
 			}
-			if mark != nameMark(len(n)%16) {
-				t.Fatalf("%q has the mark %v", n, mark)
+			if !slices.Equal(got, want) || l.plain != plain {
+				t.Fatalf("%q, not %q; %d plain ones, not %d", got, want, l.plain, plain)
 			}
-			got = append(got, strings.Clone(n))
-		}
-		if !slices.Equal(got, want) {
-			t.Fatalf("%q, not %q", got, want)
+			slices.Reverse(names)
 		}
 	})
 }

@@ -2,6 +2,7 @@ package layertar
 
 import (
 	"context"
+	"errors"
 	"runtime"
 
 	"github.com/plyfs/plyfs/internal/safefs"
@@ -18,7 +19,13 @@ type nativeWalk struct {
 	all   *union // the upper and what is below it
 	low   *union // what is below
 	yield func(*event) error
-	buf   [256]byte // for sameXattrs
+	typed func(typ uint32) bool // typeIsEnough
+	buf   [256]byte             // for sameXattrs
+	// levels[depth] is for the names of the directory that is listed now.
+	levels []*level
+	depth  int
+	lists  listRoom
+	peek   []byte // for shows
 	// fork, if set, is for what a second goroutine does (ahead.go); split says
 	// that there is one.
 	fork  func(*room) fork
@@ -26,11 +33,18 @@ type nativeWalk struct {
 	split bool
 }
 
+func newNativeWalk(ctx context.Context, s *Source, ask asked, all, low *union) *nativeWalk {
+	w := &nativeWalk{ctx: ctx, s: s, ask: ask, all: all, low: low}
+	w.typed = w.typeIsEnough
+	return w
+}
+
 // asked is what the user of a walk wants to know of its events: flags.
 type asked uint8
 
 const (
 	askKinds   asked = 1 << iota // whether they are an Add or a Modify, or quiet
+	askShown                     // with askKinds and nothing else: see nativeWalk.shows
 	askDirs                      // the attributes of directories
 	askFiles                     // the attributes of other files
 	askSpecial                   // the attributes of files that are neither directories nor regular
@@ -42,7 +56,8 @@ func walkNative(ctx context.Context, s *Source, ask asked, yield func(*event) er
 		return err
 	}
 	defer closing(&err, all.close)
-	w := &nativeWalk{ctx: ctx, s: s, ask: ask, all: all, low: &union{roots: all.roots[1:], style: s.UpperStyle}, yield: yield}
+	w := newNativeWalk(ctx, s, ask, all, &union{roots: all.roots[1:], style: s.UpperStyle})
+	w.yield = yield
 	if runtime.GOMAXPROCS(0) > 1 {
 		w.fork, w.room = fork, &room{left: aheadRoom, scratch: make([]byte, firstBuf)}
 	}
@@ -55,9 +70,42 @@ func walkNative(ctx context.Context, s *Source, ask asked, yield func(*event) er
 	if err != nil {
 		return err
 	}
+	var ls share
+	if err := all.shareTo(&ls, &top, &w.lists); err != nil {
+		return err
+	}
+	ls.typed = w.typed
 	low := &below{w: w}
 	defer closing(&err, low.close)
-	return w.dir("", &top, low)
+	return w.list("", &ls, low)
+}
+
+// level is what a walk has in hand at one depth: a name, and where that is a
+// directory, its listing. Each is used for one name after the other, so that most
+// names cost no allocation; nobody keeps a part of it.
+type level struct {
+	w   *nativeWalk
+	ev  event
+	ent uentry
+	l   listed
+	low below // at the name, if it is a directory
+	// share is the directory's own, and p its marks; attrs is room for the names of
+	// its attributes.
+	share share
+	p     part
+	attrs [128]byte
+}
+
+// level returns that of the walk's depth, ready for the next name.
+func (w *nativeWalk) level() *level {
+	if w.depth == len(w.levels) {
+		w.levels = append(w.levels, &level{w: w})
+	}
+	lv := w.levels[w.depth]
+	parts := lv.low.dir.parts[:0]
+	lv.low = below{w: w}
+	lv.low.dir.parts = parts
+	return lv
 }
 
 // below is what the lower layers have at the path of a directory of the upper,
@@ -66,54 +114,76 @@ type below struct {
 	w    *nativeWalk
 	up   *below // of the directory above; nil for the root
 	name string
-	// ent is what the name stands for in up, nil for nothing; known says that
-	// it was looked up.
-	ent   *uentry
-	known bool
-	dir   *udir // nil until it is opened
+	// ent is what the name stands for in up, if found; known says that it was
+	// looked up.
+	ent          uentry
+	known, found bool
+	dir          udir // open, if opened
+	opened       bool
 }
 
-// entry looks the name up in what is below the directory above.
-func (b *below) entry() (*uentry, error) {
+// exists looks the name up in what is below the directory above.
+func (b *below) exists() (bool, error) {
+	if !b.known && len(b.dir.parts) > 0 {
+		return true, nil
+	}
 	if b.known {
-		return b.ent, nil
+		return b.found, nil
 	}
 	up, err := b.up.open()
 	if err == nil {
-		b.ent, err = b.w.low.child(up, b.name)
+		b.found, err = b.w.low.childTo(&b.ent, up, b.name)
 		b.known = err == nil
 	}
-	return b.ent, err
+	return b.found, err
+}
+
+// isDir tells, after exists, whether there is a directory.
+func (b *below) isDir() bool {
+	return len(b.dir.parts) > 0 || (b.found && b.ent.st.IsDir())
+}
+
+// self is that directory with its attributes.
+func (b *below) self() (*uentry, error) {
+	if b.known {
+		return &b.ent, nil
+	}
+	d := b.dir.parts[0].d
+	st, err := d.Stat(".")
+	return &uentry{name: ".", dir: d, st: st}, err
 }
 
 // open opens it: an empty directory when there is none.
 func (b *below) open() (*udir, error) {
-	if b.dir != nil {
-		return b.dir, nil
+	if b.opened {
+		return &b.dir, nil
 	}
 	if b.up == nil {
-		dir, err := b.w.low.root()
-		b.dir = dir
-		return dir, err
+		err := b.w.low.rootTo(&b.dir)
+		b.opened = err == nil
+		return &b.dir, err
 	}
-	ent, err := b.entry()
+	up, err := b.up.open()
 	if err != nil {
 		return nil, err
 	}
-	dir := &udir{}
-	if ent != nil && ent.st.IsDir() {
-		if dir, err = b.w.low.open(b.up.dir, ent); err != nil {
-			return nil, err
-		}
+	switch {
+	case !b.known:
+		var stopped bool
+		stopped, err = b.w.low.gather(&b.dir, up, b.name, 0)
+		b.known = err == nil && !stopped && len(b.dir.parts) == 0 // nothing has the name
+	case b.found && b.ent.st.IsDir():
+		err = b.w.low.openTo(&b.dir, up, &b.ent)
 	}
-	b.dir = dir
-	return dir, nil
+	if err != nil {
+		return nil, errors.Join(err, b.dir.close())
+	}
+	b.opened = true
+	return &b.dir, nil
 }
 
 func (b *below) close() error {
-	if b.dir == nil {
-		return nil
-	}
+	b.opened = false
 	return b.dir.close()
 }
 
@@ -132,44 +202,35 @@ func (b *below) under(d *safefs.Dir) (*udir, error) {
 	return out, nil
 }
 
-// dir walks one directory of the upper.
-func (w *nativeWalk) dir(path string, p *part, low *below) error {
-	ls, err := w.all.share(p)
-	if err != nil {
-		return err
-	}
-	return w.list(path, ls, low)
-}
-
 // list walks what is in a directory of the upper.
 func (w *nativeWalk) list(path string, ls *share, low *below) error {
 	if err := context.Cause(w.ctx); err != nil {
 		return err
 	}
-	ls.typed = w.typeIsEnough
 	t := w.ahead(path, ls, low)
 	defer t.close()
-	for {
-		name, mark, more := ls.names.next()
-		if !more {
-			return nil
+	for i := 0; ls.names.next(); i++ {
+		done, err := t.join(ls.names.mark)
+		if !done && err == nil && i < len(ls.seen) {
+			done, err = w.tellSeen(&ls.seen[i])
 		}
-		done, err := t.join(name)
 		if !done && err == nil {
-			err = w.look(path, ls, name, mark, low)
+			full := joinBytes(path, ls.names.last)
+			err = w.look(full, full[len(full)-len(ls.names.last):], ls, ls.names.mark, low)
 		}
 		if err != nil {
 			return err
 		}
 	}
+	return nil
 }
 
 // look tells what a name of a directory stands for, if it still does.
-func (w *nativeWalk) look(path string, ls *share, name string, mark nameMark, low *below) error {
-	var l listed
-	ok, err := ls.look(name, mark, &l)
+func (w *nativeWalk) look(path, name string, ls *share, mark nameMark, low *below) error {
+	lv := w.level()
+	ok, err := ls.look(name, mark, &lv.l)
 	if ok && err == nil {
-		err = w.name(path, ls.p, &l, low)
+		err = w.name(lv, path, ls.p, low)
 	}
 	if vanished(err) {
 		return nil
@@ -178,14 +239,34 @@ func (w *nativeWalk) look(path string, ls *share, name string, mark nameMark, lo
 }
 
 // name tells what a name of a directory says.
-func (w *nativeWalk) name(path string, p *part, l *listed, low *below) error {
-	ent := &uentry{name: l.name, dir: p.d, st: l.st}
-	ev := &event{path: join(path, l.name), u: w.all, low: low, ent: ent}
-	if l.white {
-		ev.kind, ev.what = Delete, gone
-		return w.yield(ev)
+func (w *nativeWalk) name(lv *level, path string, p *part, low *below) error {
+	lv.ent = uentry{name: lv.l.name, dir: p.d, st: lv.l.st}
+	lv.ev = event{path: path, u: w.all, low: low, ent: &lv.ent}
+	lv.low.up, lv.low.name = low, lv.l.name
+	switch {
+	case lv.l.white:
+		lv.ev.kind, lv.ev.what = Delete, gone
+		return w.yield(&lv.ev)
+	case lv.ent.st.IsDir():
+		return w.subdir(lv)
 	}
-	return w.entry(ev)
+	if err := w.judge(lv); err != nil {
+		return err
+	}
+	return w.yield(&lv.ev)
+}
+
+// judge tells whether a name is an Add or a Modify, if that is asked for.
+func (w *nativeWalk) judge(lv *level) error {
+	lv.ev.kind = Add
+	if w.ask&askKinds == 0 {
+		return nil
+	}
+	found, err := lv.low.exists()
+	if found {
+		lv.ev.kind = Modify
+	}
+	return err
 }
 
 // typeIsEnough tells of which files, by their type, no attributes are wanted
@@ -200,85 +281,177 @@ func (w *nativeWalk) typeIsEnough(typ uint32) bool {
 	return w.ask&(askFiles|askSpecial) == 0
 }
 
-func (w *nativeWalk) entry(ev *event) error {
-	b := &below{w: w, up: ev.low, name: ev.ent.name}
-	ev.kind = Add
-	if w.ask&askKinds != 0 {
-		ent, err := b.entry()
-		if err != nil {
-			return err
-		}
-		if ent != nil {
-			ev.kind = Modify
-		}
-	}
-	if !ev.ent.st.IsDir() {
-		return w.yield(ev)
-	}
-	return w.subdir(ev, b)
-}
-
 // subdir walks a directory of the upper. One that is opaque, or has been moved
 // here (a redirect), is new whatever is below.
-func (w *nativeWalk) subdir(ev *event, low *below) (err error) {
+func (w *nativeWalk) subdir(lv *level) (err error) {
+	ev, low := &lv.ev, &lv.low
 	d, err := ev.ent.dir.OpenDirToRead(ev.ent.name)
 	if err != nil {
 		return ofEntry(err)
 	}
 	defer closing(&err, d.Close)
-	if w.ask&(askDirs|askKinds) != 0 {
+	if w.ask&askDirs != 0 {
 		if ev.ent.st, err = d.Stat("."); err != nil {
 			return err
 		}
 	}
-	sub, err := w.all.marked(d, 0)
-	if err != nil {
+	if lv.p, err = w.all.marked(d, 0, lv.attrs[:]); err != nil {
 		return err
 	}
-	ls, err := w.all.share(&sub)
-	if err != nil {
+	if err := w.all.shareTo(&lv.share, &lv.p, &w.lists); err != nil {
 		return err
 	}
-	if ls.opaque {
-		sub.opaque = opaqueAll
+	lv.share.typed = w.typed
+	if lv.share.opaque {
+		lv.p.opaque = opaqueAll
 	}
 	defer closing(&err, low.close)
-	ev.ent.names, ev.ent.listed = sub.names, true
-	moved := sub.opaque != opaqueAll && w.all.redirect(sub.redirect) != ""
-	if err := w.tellDir(ev, low, sub.opaque == opaqueAll || moved); err != nil {
+	ev.ent.names, ev.ent.listed = lv.p.names, true
+	moved := lv.p.opaque != opaqueAll && w.all.redirect(lv.p.redirect) != ""
+	if err := w.tellDir(lv, lv.p.opaque == opaqueAll || moved); err != nil {
 		return err
 	}
 	if moved {
 		return w.moved(ev)
 	}
-	return w.list(ev.path, ls, low)
+	w.depth++
+	err = w.list(ev.path, &lv.share, low)
+	w.depth--
+	return err
 }
 
 // tellDir yields a directory and, when it is new over what is below, its
 // opaque mark.
-func (w *nativeWalk) tellDir(ev *event, low *below, fresh bool) (err error) {
-	if !fresh {
-		if w.ask&askKinds != 0 && low.ent != nil && low.ent.st.IsDir() {
-			if ev.quiet, err = w.sameDir(ev, low.ent); err != nil {
+func (w *nativeWalk) tellDir(lv *level, fresh bool) (err error) {
+	ev := &lv.ev
+	if fresh {
+		ev.kind = Add
+		if err := w.yield(ev); err != nil {
+			return err
+		}
+		return w.yield(&event{path: ev.path, what: opaqueDir, ent: ev.ent})
+	}
+	if w.ask&askKinds != 0 && lv.share.names.plain > 0 {
+		// What is in it is looked up in what is below, which a stat need not find then.
+		if _, err := lv.low.open(); err != nil {
+			return err
+		}
+	}
+	if err := w.judge(lv); err != nil {
+		return err
+	}
+	if w.ask&askKinds != 0 && lv.low.isDir() {
+		if shows, err := w.shows(lv); err != nil {
+			return err
+		} else if !shows {
+			if ev.quiet, err = lv.same(); err != nil {
 				return err
 			}
 		}
-		return w.yield(ev)
 	}
-	ev.kind = Add
-	if err := w.yield(ev); err != nil {
-		return err
-	}
-	return w.yield(&event{path: ev.path, what: opaqueDir, ent: ev.ent})
+	return w.yield(ev)
 }
 
-// sameDir tells whether a directory of the upper only leads to what is in it.
-func (w *nativeWalk) sameDir(ev *event, below *uentry) (bool, error) {
-	a, b := &ev.ent.st, &below.st
+// fewNames is how many names a directory has at most to be looked through first.
+const fewNames = 64
+
+// seen is what was found under a name before its directory was told.
+type seen struct {
+	path string
+	what seenWhat
+}
+
+type seenWhat uint8
+
+const (
+	seenLater  seenWhat = iota // a directory: to be looked at
+	seenGone                   // nothing by now
+	seenAdd                    // not below
+	seenModify                 // below, too
+	seenDelete                 // a whiteout
+)
+
+// shows tells whether something was added to or deleted from a directory, which
+// then is a change whatever it is itself, and no look at it is needed. What it
+// finds on the way is kept for list.
+func (w *nativeWalk) shows(lv *level) (found bool, err error) {
+	names := lv.share.names // its own place in the list
+	if w.ask&askShown == 0 || names.n > fewNames {
+		return false, nil
+	}
+	w.depth++
+	names.last = w.peek[:0]
+	for !found && err == nil && names.next() {
+		s := seen{path: joinBytes(lv.ev.path, names.last)}
+		s.what, err = w.see(lv, s.path[len(s.path)-len(names.last):], names.mark)
+		found = s.what == seenAdd || s.what == seenDelete
+		lv.share.seen = append(lv.share.seen, s)
+	}
+	w.peek = names.last
+	w.depth--
+	return found, err
+}
+
+// see looks at a name of a directory.
+func (w *nativeWalk) see(dir *level, name string, mark nameMark) (seenWhat, error) {
+	lv := w.level()
+	ok, err := dir.share.look(name, mark, &lv.l)
+	switch {
+	case vanished(err) || (err == nil && !ok):
+		return seenGone, nil
+	case err != nil:
+		return seenGone, err
+	case lv.l.white:
+		return seenDelete, nil
+	case lv.l.st.IsDir():
+		return seenLater, nil
+	}
+	lv.low.up, lv.low.name = &dir.low, name
+	if err := w.judge(lv); err != nil {
+		return seenGone, err
+	}
+	if lv.ev.kind == Modify {
+		return seenModify, nil
+	}
+	return seenAdd, nil
+}
+
+// tellSeen tells of a name what was seen; false where it is to be looked at.
+func (w *nativeWalk) tellSeen(s *seen) (bool, error) {
+	lv := w.level()
+	lv.ev = event{path: s.path, ent: &lv.ent}
+	lv.ent = uentry{}
+	switch s.what {
+	case seenLater:
+		return false, nil
+	case seenGone:
+		return true, nil
+	case seenAdd:
+		lv.ev.kind = Add
+	case seenModify:
+	case seenDelete:
+		lv.ev.kind, lv.ev.what = Delete, gone
+	}
+	return true, w.yield(&lv.ev)
+}
+
+// same tells whether a directory of the upper, of which there is one below, only
+// leads to what is in it.
+func (lv *level) same() (bool, error) {
+	low, err := lv.low.self()
+	if err != nil {
+		return false, err
+	}
+	if lv.w.ask&askDirs == 0 {
+		if lv.ent.st, err = lv.p.d.Stat("."); err != nil {
+			return false, err
+		}
+	}
+	a, b := &lv.ent.st, &low.st
 	if a.Mode != b.Mode || a.UID != b.UID || a.GID != b.GID || !a.Mtime.Equal(b.Mtime) {
 		return false, nil
 	}
-	return sameXattrs(ev.ent, below, w.buf[:])
+	return sameXattrs(&lv.ent, low, lv.w.buf[:])
 }
 
 // moved exports a directory with a redirect whole: its content is the union of

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"io"
 	"slices"
-	"strings"
 
 	"github.com/plyfs/plyfs/internal/idmap"
 	"github.com/plyfs/plyfs/internal/spill"
@@ -105,7 +104,7 @@ func walkSource(ctx context.Context, s *Source, ask asked, yield func(*event) er
 // in it does. The root is never listed.
 func Changes(ctx context.Context, s Source, yield func(Change) error) error {
 	c := changes{yield: yield}
-	return walkSource(ctx, &s, askKinds, c.event, c.fork)
+	return walkSource(ctx, &s, askKinds|askShown, c.event, c.fork)
 }
 
 // changes yields what a walk finds.
@@ -118,14 +117,18 @@ func (c *changes) event(e *event) error {
 	if e.what == opaqueDir {
 		return nil
 	}
-	for len(c.quiet) > 0 && !strings.HasPrefix(e.path, c.quiet[len(c.quiet)-1]+"/") {
+	return c.take(e.path, e.kind, e.quiet)
+}
+
+func (c *changes) take(path string, kind ChangeKind, quiet bool) error {
+	for len(c.quiet) > 0 && !leadsTo(c.quiet[len(c.quiet)-1], path) {
 		c.quiet = c.quiet[:len(c.quiet)-1]
 	}
-	if e.quiet {
-		c.quiet = append(c.quiet, e.path)
+	if quiet {
+		c.quiet = append(c.quiet, path)
 		return nil
 	}
-	if e.kind != Modify {
+	if kind != Modify {
 		for _, dir := range c.quiet {
 			if err := c.yield(Change{"/" + dir, Modify}); err != nil {
 				return err
@@ -133,7 +136,12 @@ func (c *changes) event(e *event) error {
 		}
 		c.quiet = c.quiet[:0]
 	}
-	return c.yield(Change{"/" + e.path, e.kind})
+	return c.yield(Change{"/" + path, kind})
+}
+
+// leadsTo tells whether a directory is above a path.
+func leadsTo(dir, path string) bool {
+	return len(path) > len(dir) && path[len(dir)] == '/' && path[:len(dir)] == dir
 }
 
 // Size returns the bytes of content that the difference holds: the apparent
@@ -177,6 +185,14 @@ func Generate(ctx context.Context, w io.Writer, s Source) error {
 		err = g.end()
 	}
 	return errors.Join(err, g.links.Close())
+}
+
+// joinBytes is join for a name that is used again.
+func joinBytes(dir string, name []byte) string {
+	if dir == "" {
+		return string(name)
+	}
+	return dir + "/" + string(name)
 }
 
 func join(dir, name string) string {

@@ -104,21 +104,23 @@ func (u *union) close() error {
 // root returns the union's root, cut off below an opaque layer.
 func (u *union) root() (*udir, error) {
 	dir := &udir{}
+	return dir, u.rootTo(dir)
+}
+
+// rootTo is root into an empty directory, which stays empty on an error.
+func (u *union) rootTo(dir *udir) error {
 	for i, r := range u.roots {
 		d, err := u.openDir(r, ".")
 		if err != nil {
-			return nil, errors.Join(err, dir.close())
+			return errors.Join(err, dir.close())
 		}
-		p, err := u.part(d, i)
-		dir.parts = append(dir.parts, p)
-		if err != nil {
-			return nil, errors.Join(err, dir.close())
-		}
-		if p.opaque == opaqueAll {
+		if stop, err := u.add(dir, d, i); err != nil {
+			return errors.Join(err, dir.close())
+		} else if stop {
 			break
 		}
 	}
-	return dir, nil
+	return nil
 }
 
 func (u *union) openDir(d *safefs.Dir, name string) (*safefs.Dir, error) {
@@ -133,7 +135,7 @@ func (d *udir) close() error {
 	for _, p := range d.parts {
 		err = errors.Join(err, p.d.Close())
 	}
-	d.parts = nil
+	d.parts = d.parts[:0]
 	return err
 }
 
@@ -176,7 +178,7 @@ func (u *union) attr(e *uentry, mark string) ([]byte, error) {
 
 // part is a layer's share with its marks.
 func (u *union) part(d *safefs.Dir, layer int) (part, error) {
-	p, err := u.marked(d, layer)
+	p, err := u.marked(d, layer, make([]byte, 128))
 	if err != nil || p.opaque != opaqueNot || u.style != whiteout.Files {
 		return p, err
 	}
@@ -189,14 +191,14 @@ func (u *union) part(d *safefs.Dir, layer int) (part, error) {
 }
 
 // marked is part but for a mark that is a file. Most directories have no
-// marks: so the names of their attributes are listed, and what is there is read.
-func (u *union) marked(d *safefs.Dir, layer int) (part, error) {
+// marks: so the names of their attributes are listed, into buf if they fit, and what is there is read.
+func (u *union) marked(d *safefs.Dir, layer int, buf []byte) (part, error) {
 	p := part{d: d, layer: layer}
 	if len(u.prefixes()) == 0 {
 		return p, nil
 	}
 	var err error
-	if p.names, err = d.ListxattrTo(make([]byte, 128), "."); err != nil && !errors.Is(err, syscall.EOPNOTSUPP) {
+	if p.names, err = d.ListxattrTo(buf, "."); err != nil && !errors.Is(err, syscall.EOPNOTSUPP) {
 		return p, err
 	}
 	has := func(mark string) bool {
@@ -267,6 +269,15 @@ func (u *union) isMark(p *part, name string, st *safefs.Stat) (bool, error) {
 
 // child looks a name up; nil when there is none.
 func (u *union) child(dir *udir, name string) (*uentry, error) {
+	e := &uentry{}
+	if found, err := u.childTo(e, dir, name); !found || err != nil {
+		return nil, err
+	}
+	return e, nil
+}
+
+// childTo is child into e; false when there is none.
+func (u *union) childTo(e *uentry, dir *udir, name string) (bool, error) {
 	for i := range dir.parts {
 		p := &dir.parts[i]
 		st, white, err := u.look(p, name)
@@ -274,13 +285,14 @@ func (u *union) child(dir *udir, name string) (*uentry, error) {
 		case errors.Is(err, syscall.ENOENT):
 			continue
 		case err != nil:
-			return nil, err
+			return false, err
 		case white:
-			return nil, nil
+			return false, nil
 		}
-		return &uentry{name: name, dir: p.d, at: i, st: st}, nil
+		*e = uentry{name: name, dir: p.d, at: i, st: st}
+		return true, nil
 	}
-	return nil, nil
+	return false, nil
 }
 
 // look finds a name in one share; ENOENT when it says nothing of it.
@@ -302,45 +314,71 @@ func (u *union) look(p *part, name string) (st safefs.Stat, white bool, err erro
 // open opens a directory of the union: e's own share, and those below it.
 func (u *union) open(dir *udir, e *uentry) (*udir, error) {
 	out := &udir{}
-	err := u.gather(out, dir, e)
+	err := u.openTo(out, dir, e)
 	if err != nil {
 		return nil, errors.Join(err, out.close())
 	}
 	return out, nil
 }
 
-func (u *union) gather(out, dir *udir, e *uentry) error {
-	name := e.name
-	for i := e.at; i < len(dir.parts); i++ {
-		p := &dir.parts[i]
-		st, white, err := e.st, false, error(nil)
-		if i > e.at { // e is what was found in the first
-			st, white, err = u.look(p, name)
-		}
-		if errors.Is(err, syscall.ENOENT) {
-			continue
-		}
-		if err != nil {
-			return err
-		}
-		if white || !st.IsDir() {
-			return nil
-		}
-		next, stop, err := u.enter(out, p, name)
-		if err != nil || stop {
-			return err // of the topmost share, the only one that a mount changes, maybe an entry's
-		}
-		if i < len(dir.parts)-1 && u.hiddenBelow(p, name) {
-			return nil
-		}
-		if strings.HasPrefix(next, "/") {
-			return u.gatherAbs(out, next, p.layer+1)
-		}
-		if next != "" {
-			name = next
-		}
+// openTo is open into an empty directory, which the caller closes also after an error.
+func (u *union) openTo(out, dir *udir, e *uentry) error {
+	p := &dir.parts[e.at]
+	d, err := u.openDir(p.d, e.name)
+	if err != nil {
+		return ofEntry(err)
 	}
-	return nil
+	next, more, err := u.join(out, p, d, e.name, e.at == len(dir.parts)-1)
+	if err != nil || !more {
+		return err
+	}
+	_, err = u.gather(out, dir, next, e.at+1)
+	return err
+}
+
+// gather opens what the shares of a directory from `at` on have as directories
+// under a name, down to the first that has something else; stopped says that there was
+// one. It opens before it looks: where there is nothing to open there is no
+// need to look.
+func (u *union) gather(out, dir *udir, name string, at int) (stopped bool, err error) {
+	for i := at; i < len(dir.parts); i++ {
+		p := &dir.parts[i]
+		d, err := u.openDir(p.d, name)
+		switch {
+		case errors.Is(err, syscall.ENOENT):
+			if u.hiddenBelow(p, name) {
+				return true, nil
+			}
+			continue
+		case errors.Is(err, syscall.ENOTDIR), errors.Is(err, syscall.ELOOP):
+			return true, nil
+		case err != nil:
+			return false, err
+		}
+		next, more, err := u.join(out, p, d, name, i == len(dir.parts)-1)
+		if err != nil || !more {
+			return false, err
+		}
+		name = next
+	}
+	return false, nil
+}
+
+// join adds a share that was opened; next is the name to go on with below it, if
+// there is more.
+func (u *union) join(out *udir, p *part, d *safefs.Dir, name string, last bool) (next string, more bool, err error) {
+	stop, err := u.add(out, d, p.layer)
+	if err != nil || stop || (!last && u.hiddenBelow(p, name)) {
+		return "", false, err
+	}
+	next = u.redirect(out.parts[len(out.parts)-1].redirect)
+	if strings.HasPrefix(next, "/") {
+		return "", false, u.gatherAbs(out, next, p.layer+1)
+	}
+	if next == "" {
+		next = name
+	}
+	return next, true, nil
 }
 
 // hiddenBelow tells whether a share has a whiteout of the style Files beside a
@@ -353,21 +391,26 @@ func (u *union) hiddenBelow(p *part, name string) bool {
 	return err == nil
 }
 
-// enter adds one share; next is its redirect.
+// add adds one share; stop says that nothing below it shows.
+func (u *union) add(out *udir, d *safefs.Dir, layer int) (stop bool, err error) {
+	p := part{d: d, layer: layer, unread: true}
+	if u.lists || layer < len(u.roots)-1 || u.style == whiteout.Files {
+		p, err = u.part(d, layer)
+	}
+	out.parts = append(out.parts, p)
+	return p.opaque == opaqueAll, err
+}
+
+// enter opens and adds one share; next is its redirect.
 func (u *union) enter(out *udir, p *part, name string) (next string, stop bool, err error) {
 	d, err := u.openDir(p.d, name)
 	if err != nil {
 		return "", false, ofEntry(err)
 	}
-	sub := part{d: d, layer: p.layer, unread: true}
-	if u.lists || p.layer < len(u.roots)-1 || u.style == whiteout.Files {
-		sub, err = u.part(d, p.layer)
-	}
-	out.parts = append(out.parts, sub)
-	if err != nil || sub.opaque == opaqueAll {
+	if stop, err = u.add(out, d, p.layer); err != nil || stop {
 		return "", true, err
 	}
-	return u.redirect(sub.redirect), false, nil
+	return u.redirect(out.parts[len(out.parts)-1].redirect), false, nil
 }
 
 // redirect judges a redirect's text: one name, or a clean absolute path; what

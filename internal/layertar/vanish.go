@@ -15,6 +15,9 @@ func (e *vanishedError) Unwrap() error { return e.err }
 
 // ofEntry judges what a call on an entry's own name said.
 func ofEntry(err error) error {
+	if err == nil {
+		return nil
+	}
 	for _, no := range [...]syscall.Errno{syscall.ENOENT, syscall.ENOTDIR, syscall.ELOOP, syscall.ENXIO} {
 		if errors.Is(err, no) {
 			return &vanishedError{err}
@@ -24,6 +27,9 @@ func ofEntry(err error) error {
 }
 
 func vanished(err error) bool {
+	if err == nil {
+		return false
+	}
 	var v *vanishedError
 	return errors.As(err, &v)
 }

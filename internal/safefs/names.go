@@ -58,6 +58,9 @@ const maxSymlinks = 40
 // maxPath bounds what is resolved: PATH_MAX, its NUL included.
 const maxPath = 4096
 
+// NamesBuf is the least size of the buffer of Dir.ReadNames: enough for most directories.
+const NamesBuf = 4 << 10
+
 func splitPath(p string) []string {
 	return strings.FieldsFunc(p, func(r rune) bool { return r == '/' })
 }

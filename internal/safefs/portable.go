@@ -177,6 +177,11 @@ func (d *Dir) ReadDir(yield func(Entry) error) (err error) {
 	}
 }
 
+// ReadNames is ReadDir of names and types (see Entry). buf is not needed.
+func (d *Dir) ReadNames(_ []byte, yield func(name []byte, typ uint32) error) error {
+	return d.ReadDir(func(e Entry) error { return yield([]byte(e.Name), e.Type) })
+}
+
 // Stat returns the attributes of name ("." for d itself), not following it.
 func (d *Dir) Stat(name string) (Stat, error) {
 	if err := checkOrDot("stat", name); err != nil {

@@ -442,6 +442,16 @@ func TestReadDirOfAnySize(t *testing.T) {
 	if len(seen) != n {
 		t.Errorf("%d names, want %d", len(seen), n)
 	}
+	must(t, d.ReadNames(make([]byte, NamesBuf), func(name []byte, typ uint32) error {
+		if !seen[string(name)] || typ != unix.S_IFREG {
+			t.Errorf("%q, of type %o, is listed once only", name, typ)
+		}
+		delete(seen, string(name))
+		return nil
+	}))
+	if len(seen) != 0 {
+		t.Errorf("%d names are not listed again", len(seen))
+	}
 	stopped := errors.New("stopped")
 	if err := d.ReadDir(func(Entry) error { return stopped }); !errors.Is(err, stopped) {
 		t.Errorf("yield's error is lost: %v", err)
@@ -451,9 +461,9 @@ func TestReadDirOfAnySize(t *testing.T) {
 func FuzzDirents(f *testing.F) {
 	f.Add([]byte("\x01\x00\x00\x00\x00\x00\x00\x00\x02\x00\x00\x00\x00\x00\x00\x00\x18\x00\x08abc\x00\x00"))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		_ = parseDirents(b, func(e Entry) error {
-			if !ValidName(e.Name) {
-				t.Errorf("name %q", e.Name)
+		_ = parseDirents(b, func(name []byte, _ uint64, _ uint32) error {
+			if !ValidName(string(name)) {
+				t.Errorf("name %q", name)
 			}
 			return nil
 		})

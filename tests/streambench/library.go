@@ -19,7 +19,7 @@ import (
 // libraryCalls is how often each call of the library is measured; slow ones no
 // longer than libraryTime.
 const (
-	libraryCalls = 51
+	libraryCalls = 201
 	libraryTime  = 4 * time.Second
 )
 
