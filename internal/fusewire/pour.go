@@ -19,6 +19,10 @@ type Sinks interface {
 	WriteFrom(in *fuse.WriteIn, move func(fd int, off int64) (int, error)) (n uint32, st fuse.Status, done bool)
 }
 
+// refusedAlways is how many WRITEs one after the other splice(2) must have refused
+// (EINVAL) until no more are tried: the filesystem of the files cannot do it.
+const refusedAlways = 4
+
 // writeHead is what comes before a WRITE's data.
 const writeHead = int(unsafe.Sizeof(fuse.WriteIn{}))
 
@@ -27,13 +31,26 @@ const writeHead = int(unsafe.Sizeof(fuse.WriteIn{}))
 // of O_DIRECT is copied into the pipe by the kernel: that is not worth it.
 func (s *Server) prepare(r *reader, n int) {
 	in := (*fuse.WriteIn)(unsafe.Pointer(&r.in[0]))
-	want := r.piped > 0 || s.splicer.sinks != nil && in.Opcode == opWrite && n > writeHead+spliceLeast && in.Flags&syscall.O_DIRECT == 0
+	want := r.piped > 0 || s.splicer.pours() && in.Opcode == opWrite && n > writeHead+spliceLeast && in.Flags&syscall.O_DIRECT == 0
 	if !want {
 		s.unpipe(r)
 	} else if r.pipes == nil {
 		if r.pipes = s.splicer.take(); r.pipes != nil && r.pipes.room < s.splicer.most {
 			s.unpipe(r)
 		}
+	}
+}
+
+// pours tells whether data of WRITEs is to go through pipes.
+func (s *splicer) pours() bool { return s.sinks != nil && s.refused.Load() < refusedAlways }
+
+// tried counts what was refused.
+func (s *splicer) tried(moved int, err error) {
+	switch {
+	case moved == 0 && errors.Is(err, unix.EINVAL):
+		s.refused.Add(1)
+	case moved > 0 && s.refused.Load() > 0:
+		s.refused.Store(0)
 	}
 }
 
@@ -105,13 +122,18 @@ func (r *reader) take(n int) bool {
 // length; 0 when it is in r's buffer now, to be carried out like all others.
 func (s *Server) pour(r *reader) int {
 	in := (*fuse.WriteIn)(unsafe.Pointer(&r.in[0]))
-	moved := false
-	n, st, done := s.splicer.sinks.WriteFrom(in, func(fd int, off int64) (int, error) {
-		k, err := spliceAt(r.pipes.data[0], nil, fd, &off, r.piped)
-		r.piped -= k
-		moved = moved || k > 0
-		return k, err
-	})
+	var n uint32
+	var st fuse.Status
+	done, moved := false, false
+	if s.splicer.pours() { // else others were refused since r was given its pipes
+		n, st, done = s.splicer.sinks.WriteFrom(in, func(fd int, off int64) (int, error) {
+			k, err := spliceAt(r.pipes.data[0], nil, fd, &off, r.piped)
+			r.piped -= k
+			moved = moved || k > 0
+			s.splicer.tried(k, err)
+			return k, err
+		})
+	}
 	if !done && !moved && r.take(r.have+r.piped) {
 		return 0
 	}

@@ -2,10 +2,12 @@ package fusewire
 
 import (
 	"bytes"
+	"errors"
 	"io"
 	"log"
 	"os"
 	"path/filepath"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -20,6 +22,8 @@ import (
 type sink struct {
 	*content
 	how    atomic.Int32 // what WriteFrom does
+	tries  atomic.Int64 // that came to nothing
+	turn   atomic.Int64
 	poured atomic.Int64
 	read   atomic.Int64 // WRITEs whose data was read
 }
@@ -29,7 +33,8 @@ const (
 	poursPart
 	refuses
 	fails
-	cannot
+	cannotAlways
+	cannot // every second one
 )
 
 func (k *sink) Write(_ <-chan struct{}, in *fuse.WriteIn, data []byte) (uint32, fuse.Status) {
@@ -49,16 +54,12 @@ func (k *sink) WriteFrom(in *fuse.WriteIn, move func(fd int, off int64) (int, er
 		return 0, fuse.OK, false
 	case fails:
 		return 0, fuse.Status(unix.ENOSPC), true
+	case cannotAlways:
+		return k.refused(move)
 	case cannot:
-		null, err := os.Open(os.DevNull)
-		if err != nil {
-			return 0, fuse.EIO, true
+		if k.turn.Add(1)%2 == 0 {
+			return k.refused(move)
 		}
-		defer func() { _ = null.Close() }() // only to be refused
-		if n, err := move(int(null.Fd()), 0); n != 0 || err == nil {
-			return 0, fuse.EIO, true
-		}
-		return 0, fuse.OK, false
 	}
 	k.poured.Add(1)
 	total := 0
@@ -74,29 +75,74 @@ func (k *sink) WriteFrom(in *fuse.WriteIn, move func(fd int, off int64) (int, er
 	return uint32(total), fuse.OK, true
 }
 
-// WRITEs in a row, whose data a filesystem takes from pipes, does not take, fails to
-// take or cannot, put into the file what was written; nothing is left in a pipe.
-func TestPour(t *testing.T) {
+// refused tries a file that splice(2) refuses: one to append to.
+func (k *sink) refused(move func(fd int, off int64) (int, error)) (uint32, fuse.Status, bool) {
+	k.tries.Add(1)
+	f, err := os.OpenFile(k.file.Name(), os.O_WRONLY|os.O_APPEND, 0)
+	if err != nil {
+		return 0, fuse.EIO, true
+	}
+	defer func() { _ = f.Close() }() // only to be refused
+	if n, err := move(int(f.Fd()), 0); n != 0 || !errors.Is(err, unix.EINVAL) {
+		return 0, fuse.EIO, true
+	}
+	return 0, fuse.OK, false
+}
+
+// newSink mounts a sink, whose file is named f there, until end.
+func newSink(t *testing.T) (k *sink, dir string, end func()) {
+	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("mount(2) of FUSE needs root")
 	}
 	if _, err := os.Stat("/dev/fuse"); err != nil {
 		t.Skipf("no FUSE here: %v", err)
 	}
-	before := openPipes(t)
 	file, err := os.Create(filepath.Join(t.TempDir(), "data"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	k := &sink{content: &content{RawFileSystem: fuse.NewDefaultRawFileSystem(), file: file}}
-	dir := t.TempDir()
+	k, dir = &sink{content: &content{RawFileSystem: fuse.NewDefaultRawFileSystem(), file: file}}, t.TempDir()
 	s, err := New(k, dir, &fuse.MountOptions{Name: "fusewire-test", MaxWrite: 1 << 19, MaxBackground: 12, DirectMount: true, Logger: log.New(io.Discard, "", 0)})
 	if err != nil {
 		t.Fatal(err)
 	}
 	ended := make(chan struct{})
 	go func() { s.Serve(); close(ended) }()
-	t.Cleanup(func() { unmounted(t, dir, ended) })
+	end = sync.OnceFunc(func() {
+		unmounted(t, dir, ended)
+		if err := file.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	t.Cleanup(end)
+	return k, dir, end
+}
+
+// TestPourRefused: a filesystem that takes no data from pipes is not asked again and
+// again.
+func TestPourRefused(t *testing.T) {
+	k, dir, end := newSink(t)
+	source := filepath.Join(t.TempDir(), "source")
+	for round, how := range []int32{cannotAlways, pours} {
+		k.how.Store(how)
+		want := bytes.Repeat([]byte{byte('a' + round), 'b', 'c'}, 7<<20)
+		if err := os.WriteFile(source, want, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		fusetest.Must(t, "dd if=$1 of=$2/f bs=1M conv=notrunc status=none; cmp $1 $3", source, dir, k.file.Name())
+	}
+	if k.tries.Load() != refusedAlways || k.poured.Load() > 0 {
+		t.Errorf("%d WRITEs were tried in vain, and %d from pipes", k.tries.Load(), k.poured.Load())
+	}
+	end()
+}
+
+// WRITEs in a row, whose data a filesystem takes from pipes, does not take, fails to
+// take or cannot, put into the file what was written; nothing is left in a pipe.
+func TestPour(t *testing.T) {
+	before := openPipes(t)
+	k, dir, end := newSink(t)
 	source := filepath.Join(t.TempDir(), "source")
 	for round, how := range []int32{pours, refuses, cannot, fails, pours, fails, poursPart, refuses, pours} {
 		k.how.Store(how)
@@ -105,7 +151,7 @@ func TestPour(t *testing.T) {
 			t.Fatal(err)
 		}
 		r := fusetest.Script(t, "dd if=$1 of=$2/f bs=1M conv=notrunc status=none", source, dir)
-		got, err := os.ReadFile(file.Name())
+		got, err := os.ReadFile(k.file.Name())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -120,10 +166,7 @@ func TestPour(t *testing.T) {
 	if k.poured.Load() == 0 || k.read.Load() == 0 {
 		t.Errorf("%d WRITEs from pipes, %d read", k.poured.Load(), k.read.Load())
 	}
-	unmounted(t, dir, ended)
-	if err := file.Close(); err != nil {
-		t.Error(err)
-	}
+	end()
 	if after := openPipes(t); after != before {
 		t.Errorf("%d descriptors of pipes, %d before", after, before)
 	}

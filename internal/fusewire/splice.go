@@ -3,6 +3,7 @@ package fusewire
 import (
 	"errors"
 	"sync"
+	"sync/atomic"
 	"unsafe"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
@@ -39,6 +40,8 @@ type splicer struct {
 	free  []*pipes // guarded by mu
 	ended bool     // guarded by mu
 	no    bool     // there can be no more pipes; guarded by mu
+
+	refused atomic.Int32 // WRITEs one after the other that splice(2) refused
 }
 
 // pipes are two: data waits in one until its length is known, which is in the
