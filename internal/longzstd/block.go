@@ -105,7 +105,10 @@ func (d *decoder) packed(b []byte, again bool, sizes byte, limit int) (lits, res
 	v >>= 4
 	n, stored := int(v&(1<<width-1)), int(v>>width)
 	b = b[head:]
-	if n > limit || n == 0 || len(b) < stored {
+	if n == 0 && sizes != 0 {
+		return nil, nil, damaged("four streams of no literals")
+	}
+	if n > limit || len(b) < stored { // none in one stream is what the table alone is sent with
 		return nil, nil, damaged("literals that are cut off")
 	}
 	in, rest := b[:stored], b[stored:]

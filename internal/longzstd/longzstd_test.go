@@ -216,3 +216,51 @@ func FuzzReader(f *testing.F) {
 		}
 	})
 }
+
+// TestNoLiterals: a block may have a table and no literals (RFC 8878, 3.1.1.3.1 has
+// no least size), and a later one use it. What zstd refuses of these is refused.
+func TestNoLiterals(t *testing.T) {
+	t.Parallel()
+	program, err := exec.LookPath("zstd")
+	if err != nil {
+		t.Skip("zstd is not installed")
+	}
+	const packed, again = 2, 3
+	table := "\x80\x10"                               // two symbols of one bit
+	body := func(form, n int, stored string) string { // in one stream, without sequences
+		head := form | n<<4 | len(stored)<<14
+		return string([]byte{byte(head), byte(head >> 8), byte(head >> 16)}) + stored + "\x00"
+	}
+	four, none := body(packed, 4, table+"\x15"), body(packed, 0, table+"\x01")
+	streams := "\x01\x00\x01\x00\x01\x00\x01\x01\x01\x01"
+	for name, blocks := range map[string][]string{
+		"four literals":           {four},
+		"none":                    {none},
+		"none, by a table before": {four, body(again, 0, "\x01")},
+		"a table for later":       {none, body(again, 4, "\x15")},
+		"no stream":               {body(packed, 0, table)},
+		"no stream, again":        {four, body(again, 0, "")},
+		"bits too many":           {body(packed, 0, table+"\x05")},
+		"no table before":         {body(again, 0, "\x01")},
+		"four streams":            {body(packed|1<<2, 0, table+streams)},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			frame := []byte("\x28\xb5\x2f\xfd\x00\x50")
+			for i, b := range blocks {
+				head := len(b)<<3 | 2<<1
+				if i == len(blocks)-1 {
+					head |= 1
+				}
+				frame = append(append(frame, byte(head), byte(head>>8), byte(head>>16)), b...)
+			}
+			cmd := exec.Command(program, "-dc")
+			cmd.Stdin = bytes.NewReader(frame)
+			want, refused := cmd.Output()
+			got, err := decode(frame)
+			if (err != nil) != (refused != nil) || refused == nil && !bytes.Equal(got, want) {
+				t.Errorf("%q, %v; zstd has %q, %v", got, err, want, refused)
+			}
+		})
+	}
+}
