@@ -8,18 +8,19 @@ import (
 
 const (
 	// windowMemory is how many of a large Window's last bytes are always in memory.
-	// Every window holds up to as many more before it moves the older ones to its
-	// file, or forgets them.
 	windowMemory = 4 << 20
+	// windowSlack is how many more every window holds before it moves the older ones
+	// to its file, or forgets them.
+	windowSlack = 2 << 20
 	// windowWhole is the largest window that is held in memory whole.
 	windowWhole = 8 << 20
 	// pageSize and pages are of the cache of what is read back.
 	pageSize = 4 << 10
-	pages    = 1 << 10
+	pages    = 1 << 9
 )
 
 // Window is the last bytes of a run that only grows, as a decompressor looks back
-// at them: 12 MiB in memory at the most, whatever its size, and where that is over
+// at them: 10 MiB in memory at the most, whatever its size, and where that is over
 // 8 MiB the older ones in a file of that size.
 type Window struct {
 	size int64
@@ -50,9 +51,9 @@ func (w *Window) Len() int64 { return min(w.size, w.base+int64(len(w.buf))) }
 // most the room that was asked for last.
 func (w *Window) Last(n int) []byte { return w.buf[len(w.buf)-n:] }
 
-// Room makes place for n bytes (windowMemory at most) of Append and Repeat.
+// Room makes place for n bytes (windowSlack at most) of Append and Repeat.
 func (w *Window) Room(n int) error {
-	full := w.near + windowMemory
+	full := w.near + windowSlack
 	switch want := len(w.buf) + n; {
 	case want <= cap(w.buf):
 		return nil

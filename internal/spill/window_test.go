@@ -71,7 +71,7 @@ func TestWindow(t *testing.T) {
 				t.Fatalf("block at %d differs", before)
 			}
 		}
-		if most := w.near + windowMemory; cap(w.buf) > most || most > windowWhole+windowMemory+2*pageSize {
+		if most := w.near + windowSlack; cap(w.buf) > most || most > windowWhole+windowSlack+2*pageSize {
 			t.Fatalf("%d bytes in memory, for a window of %d", cap(w.buf), size)
 		}
 		if (w.file != nil) != (size > windowWhole && w.base > 0) {
