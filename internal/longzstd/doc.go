@@ -1,6 +1,6 @@
 // Package longzstd decodes zstd frames (RFC 8878) whose window is too large for
 // memory: the last bytes stay in memory and the rest of the window is in an
-// unlinked temporary file ([spill.Window]). It takes some 13 MiB whatever the
+// unlinked temporary file ([spill.Window]). It takes some 9 MiB whatever the
 // window, and is slower than the decoders that hold all of it, by which other
 // frames are decoded.
 //
