@@ -117,7 +117,8 @@
 //	lending.go      rights that modes do not give, for a server without privilege
 //	server*.go      requests of the kernel; mount.go mounting
 //	                (whose requests internal/fusewire reads, or go-fuse)
-//	passthrough.go  open files that the kernel reads and writes itself
+//	passthrough.go  open files that the kernel reads and writes itself;
+//	                given.go contents that it gets while OPEN is at work
 //
 // # The writable overlay: locks
 //
@@ -137,6 +138,10 @@
 // go on reading below, and no directory is blocked by data being copied. Who
 // copies, and who waits for that, stops when its caller is being killed, and for
 // no other signal.
+//
+// Who gives the kernel a file's contents (given.go) is a channel (handles.giving), too:
+// others who open that file, or change it, wait for it with no lock held, and stop
+// when their caller is being killed.
 //
 // What a row of changes of attributes will ask for next is staged by others before
 // (early.go): steps 2 and 3 below, of files without a name, with no lock held, by
@@ -192,6 +197,33 @@
 //	lent rights         (of a server with no more than its user's) a file's owner gets the rights that its mode does not give,
 //	                    the step is done, the mode is put back. A kill between leaves the owner those rights.
 //	whiteout            where it is a file with an attribute: the directory is marked opaque=x first, which alone means nothing
+//
+// # Contents given at OPEN
+//
+// In passthrough mode, where each OPEN is asked for, the first one of a small lower
+// file that is for reading only has its contents given to the kernel (given.go):
+//
+//	1 under passing.mu: nobody has it open and nobody ever had (flagOpened), it is lower; it counts
+//	  as open, and handles.giving is there          2 the layer's file is read
+//	3 FUSE_NOTIFY_STORE of all of it                4 giving is closed           5 OPEN is answered
+//
+// The kernel puts what it is given in place of what it has, also of what a mapping has
+// changed or a write has left there, waits for pages that a READ is at work on, and lets
+// the file grow. So between 1 and 4 there must be no page of it, no READ, and no change:
+//
+//   - Pages come from READ, WRITE and mappings, all by an OPEN, and RELEASE comes after the last of these. There
+//     was none before 1, and those that come later are answered after 4.
+//   - Who changes a file (OPEN for writing, O_TRUNC, SETATTR of the size) sets flagOpened first, under
+//     passing.mu, and waits for giving; then it is copied up and truncated. Before: nothing is given. After:
+//     4 is over. WRITE, FALLOCATE and COPY_FILE_RANGE need such an OPEN.
+//   - A copy-up of attributes leaves the contents as they are.
+//   - The size is the one that the kernel was told; a file that is longer than that is not given. Of one that
+//     is shorter the kernel asks for the last page.
+//
+// So 3 never waits for a READ, for which a server that was killed in it would leave pages
+// locked for good. FORGET cannot come before 5. A kill leaves what the kernel has, which is
+// right. Only lower files: an upper one is passed through. Where no OPEN is asked for, all
+// this cannot be known: docs/adr/0062.
 //
 // # Failure
 //

@@ -117,6 +117,34 @@ func open(gate chan struct{}) {
 	}
 }
 
+// waiting starts a script in the mount, and returns once it waits for an answer.
+func (r *rig) waiting(script string) *exec.Cmd {
+	r.t.Helper()
+	cmd := exec.Command("sh", "-c", "cd $1; exec 2>/dev/null; "+script, "sh", r.mount)
+	check(r.t, cmd.Start())
+	waitFor(r.t, "the kernel waits for an answer", func() bool {
+		at, err := os.ReadFile(fmt.Sprintf("/proc/%d/wchan", cmd.Process.Pid))
+		return err == nil && (strings.Contains(string(at), "request_wait") || strings.Contains(string(at), "fuse"))
+	})
+	return cmd
+}
+
+// killed kills what waits, which is to end though the layer s says nothing.
+func (r *rig) killed(what string, cmd *exec.Cmd, s *slowFS) {
+	r.t.Helper()
+	end := make(chan struct{})
+	check(r.t, cmd.Process.Kill())
+	go func() { _ = cmd.Wait(); close(end) }() // killed
+	select {
+	case <-end:
+	case <-time.After(time.Minute):
+		r.t.Errorf("%s lives on after kill -9", what)
+		open(s.first)
+		open(s.rest)
+		<-end
+	}
+}
+
 // TestKilledWaitersEnd: who waits for a copy-up, its own or another's, can be
 // killed.
 func TestKilledWaitersEnd(t *testing.T) {
@@ -124,34 +152,12 @@ func TestKilledWaitersEnd(t *testing.T) {
 	r, s := slowRig(t)
 	defer open(s.rest)
 	defer open(s.first)
-	process := func(script string) *exec.Cmd {
-		cmd := exec.Command("sh", "-c", "cd $1; exec 2>/dev/null; "+script, "sh", r.mount)
-		check(t, cmd.Start())
-		waitFor(t, "the kernel waits for an answer", func() bool {
-			at, err := os.ReadFile(fmt.Sprintf("/proc/%d/wchan", cmd.Process.Pid))
-			return err == nil && (strings.Contains(string(at), "request_wait") || strings.Contains(string(at), "fuse"))
-		})
-		return cmd
-	}
-	killed := func(what string, cmd *exec.Cmd) {
-		end := make(chan struct{})
-		check(t, cmd.Process.Kill())
-		go func() { _ = cmd.Wait(); close(end) }() // killed
-		select {
-		case <-end:
-		case <-time.After(time.Minute):
-			t.Errorf("%s lives on after kill -9", what)
-			open(s.first)
-			open(s.rest)
-			<-end
-		}
-	}
-	copier := process("echo x >> d/f")
+	copier := r.waiting("echo x >> d/f")
 	<-s.read
-	killed("who waits for another's copy", process("exec mv d e"))
+	r.killed("who waits for another's copy", r.waiting("exec mv d e"), s)
 	check(t, copier.Process.Kill())
 	open(s.first)
-	killed("who copies", copier)
+	r.killed("who copies", copier, s)
 	open(s.rest)
 	r.do("echo x >> d/f; test $(stat -c %s d/f) = $((4 * 1024 * 1024 + 2))")
 }
@@ -190,7 +196,7 @@ func TestSignalsDoNotStopCopies(t *testing.T) {
 	r.do("test $(stat -c %s d/f) = $((4 * 1024 * 1024 + 2))")
 }
 
-func waitFor(t *testing.T, what string, is func() bool) {
+func waitFor(t testing.TB, what string, is func() bool) {
 	t.Helper()
 	for start := time.Now(); !is(); time.Sleep(5 * time.Millisecond) {
 		if time.Since(start) > time.Minute {

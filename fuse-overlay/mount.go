@@ -31,6 +31,7 @@ type server interface {
 	Serve()
 	Unmount() error
 	notifier
+	InodeNotifyStoreCache(node uint64, off int64, data []byte) fuse.Status
 	EntryNotify(parent uint64, name string) fuse.Status
 	KernelSettings() *fuse.InitIn
 	RegisterBackingFd(*fuse.BackingMap) (int32, syscall.Errno)

@@ -29,6 +29,7 @@ import (
 type passing struct {
 	server server
 	log    func(format string, args ...any)
+	giving *giving // see given.go
 
 	mu sync.Mutex
 	// open has the nodes that are open; guarded by mu, under which there is no
@@ -43,6 +44,9 @@ type passing struct {
 type handles struct {
 	passed, cached int
 	id             int32 // the kernel's number for the backing file; valid while passed > 0
+	// giving is closed when who opened the file first has given its contents; nil:
+	// nobody gives any.
+	giving chan struct{}
 }
 
 // What an open file is, as its handle says.
@@ -54,14 +58,32 @@ const (
 // passes tells whether n can be passed through.
 func (n *node) passes() bool { return n.typ == unix.S_IFREG && n.is(flagUp) && !n.lacksData() }
 
-// acquire counts one more open file of n, and returns its handle and, when it
-// is to be passed through, the number of the backing file. It never fails: what
-// cannot be passed through is not.
-func (o *Overlay) acquire(n *node) (handle uint64, id int32) {
-	p := o.pass
-	if handle, id = p.again(n); handle != 0 {
-		return handle, id
+// acquire counts one more open file of n, opened with flags, and returns its handle
+// and, when it is to be passed through, the number of the backing file. What cannot
+// be passed through is not; EINTR comes only to a caller who is killed while another's
+// OPEN gives n's contents. Once it returns the kernel has them.
+func (o *Overlay) acquire(ctx context.Context, n *node, flags uint32) (handle uint64, id int32, err error) {
+	handle, id, given := o.pass.again(n)
+	if handle == 0 {
+		var mine bool
+		if handle, id, given, mine = o.acquireFirst(n, flags); mine {
+			defer o.pass.ends(n, given)
+			o.give(n)
+			return handle, id, nil
+		}
 	}
+	if given == nil {
+		return handle, id, nil
+	}
+	if err := await(ctx, given); err != nil {
+		o.pass.release(n, handle)
+		return 0, 0, err
+	}
+	return handle, id, nil
+}
+
+// acquireFirst is acquire of a file that was not open just now.
+func (o *Overlay) acquireFirst(n *node, flags uint32) (handle uint64, id int32, given chan struct{}, mine bool) {
 	var b *backing
 	if n.passes() {
 		var err error
@@ -77,50 +99,55 @@ func (o *Overlay) acquire(n *node) (handle uint64, id int32) {
 			fd = b.fd
 		}
 	}
-	return p.first(n, fd)
+	return o.pass.first(n, fd, flags)
 }
 
-// again counts one more, if n is open; handle 0: it is not.
-func (p *passing) again(n *node) (handle uint64, id int32) {
+// again counts one more, if n is open; handle 0: it is not. Its contents are being
+// given until given is closed.
+func (p *passing) again(n *node) (handle uint64, id int32, given chan struct{}) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.againLocked(n)
 }
 
-func (p *passing) againLocked(n *node) (handle uint64, id int32) {
+func (p *passing) againLocked(n *node) (handle uint64, id int32, given chan struct{}) {
 	e := p.open[n]
 	switch {
 	case e == nil:
-		return 0, 0
+		return 0, 0, nil
 	case e.passed > 0:
 		e.passed++
-		return handlePassed, e.id
+		return handlePassed, e.id, nil
 	}
 	e.cached++
-	return handleCached, 0
+	return handleCached, 0, e.giving
 }
 
-// first opens n, with the backing file fd (-1: none), unless it is open by now.
-func (p *passing) first(n *node, fd int) (handle uint64, id int32) {
+// first opens n, with the backing file fd (-1: none), unless it is open by now. mine
+// tells that it is for the caller to give n's contents, and then to say that it ends.
+func (p *passing) first(n *node, fd int, flags uint32) (handle uint64, id int32, given chan struct{}, mine bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if handle, id = p.againLocked(n); handle != 0 {
-		return handle, id
+	if handle, id, given = p.againLocked(n); handle != 0 {
+		return handle, id, given, false
 	}
 	if fd >= 0 {
 		var no syscall.Errno
 		if id, no = p.server.RegisterBackingFd(&fuse.BackingMap{Fd: int32(fd)}); no == 0 {
 			p.open[n] = &handles{passed: 1, id: id}
 			n.set(flagPassed)
-			return handlePassed, id
+			return handlePassed, id, nil, false
 		}
 		if !p.said[no] {
 			p.said[no] = true
 			p.log("some files are not passed through: %v", whyNot(no))
 		}
 	}
-	p.open[n] = &handles{cached: 1}
-	return handleCached, 0
+	if p.beginsLocked(n, flags) {
+		given = make(chan struct{})
+	}
+	p.open[n] = &handles{cached: 1, giving: given}
+	return handleCached, 0, given, given != nil
 }
 
 // release takes back one open file of n.
@@ -242,7 +269,7 @@ func (o *Overlay) tryPassthrough(s server) (err error) {
 	if no := s.UnregisterBackingFd(id); no != 0 {
 		return fmt.Errorf("let go of a backing file: %w", no)
 	}
-	o.pass = &passing{server: s, log: o.log.Warnf, open: map[*node]*handles{}, said: map[syscall.Errno]bool{}}
+	o.pass = &passing{server: s, log: o.log.Warnf, giving: newGiving(), open: map[*node]*handles{}, said: map[syscall.Errno]bool{}}
 	return nil
 }
 
@@ -252,6 +279,9 @@ func (o *Overlay) openFor(ctx context.Context, n *node, flags uint32, killPriv b
 	trunc := flags&unix.O_TRUNC != 0
 	if flags&unix.O_ACCMODE == unix.O_RDONLY && !trunc {
 		return nil
+	}
+	if err := o.pass.changes(ctx, n); err != nil {
+		return err
 	}
 	if err := o.mayWrite(); err != nil {
 		return err
@@ -267,16 +297,18 @@ func (o *Overlay) openFor(ctx context.Context, n *node, flags uint32, killPriv b
 }
 
 // passOpen answers for a file of n that was opened with flags; known tells
-// whether the kernel knows n already.
-func (r *raw) passOpen(n *node, flags uint32, known bool, out *fuse.OpenOut) {
+// whether the kernel knows n already. Of a file that it does not know it never fails.
+func (r *raw) passOpen(ctx context.Context, n *node, flags uint32, known bool, out *fuse.OpenOut) (err error) {
 	had := n.is(flagPassed)
-	out.Fh, out.BackingID = r.o.acquire(n)
+	if out.Fh, out.BackingID, err = r.o.acquire(ctx, n, flags); err != nil {
+		return err
+	}
 	if out.Fh == handleCached {
 		out.OpenFlags = fuse.FOPEN_NOFLUSH
 		if !had { // else pages may be of before it was passed through
 			out.OpenFlags |= fuse.FOPEN_KEEP_CACHE
 		}
-		return
+		return nil
 	}
 	out.OpenFlags = fuse.FOPEN_PASSTHROUGH | fuse.FOPEN_NOFLUSH
 	// A store to a shared mapping, also of a file closed since, changes times that
@@ -284,6 +316,7 @@ func (r *raw) passOpen(n *node, flags uint32, known bool, out *fuse.OpenOut) {
 	if flags&unix.O_ACCMODE == unix.O_RDWR && n.set(flagMapped) && known {
 		r.o.modeChanged(n)
 	}
+	return nil
 }
 
 // passCreate is CREATE: MKNOD and OPEN in one.
@@ -297,7 +330,8 @@ func (r *raw) passCreate(cancel <-chan struct{}, in *fuse.CreateIn, name string,
 	if err != nil {
 		return r.status("create", err)
 	}
-	r.passOpen(n, in.Flags, false, &out.OpenOut)
-	r.fillEntry(&out.EntryOut, n, &st)
-	return fuse.OK
+	if err = r.passOpen(ctx, n, in.Flags, false, &out.OpenOut); err == nil {
+		r.fillEntry(&out.EntryOut, n, &st)
+	}
+	return r.status("create", err)
 }

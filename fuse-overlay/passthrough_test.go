@@ -45,6 +45,7 @@ func TestPassthroughChild(t *testing.T) {
 	c := passChild{t, os.Getenv("PASS_DIR")}
 	map[string]func(){
 		"lower": c.lower, "renamed": c.renamed, "mapped": c.mapped, "many": c.many, "held": c.held, "stacked": c.stacked,
+		"races": c.races,
 	}[os.Getenv("PASS_CHILD")]()
 }
 

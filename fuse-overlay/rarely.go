@@ -31,6 +31,8 @@ const (
 	flagUnlinked
 	// flagDataBelow: data is set. Changed with copyMu held.
 	flagDataBelow
+	// flagOpened: it was opened, or its contents were changed without that; see given.go.
+	flagOpened
 )
 
 // is tells whether one of the flags is set.

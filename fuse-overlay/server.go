@@ -217,7 +217,13 @@ func (r *raw) SetAttr(cancel <-chan struct{}, in *fuse.SetAttrIn, out *fuse.Attr
 	// to change the content of a file with set-ID bits: by fallocate,
 	// copy_file_range, or a write that is passed through.
 	c.killWrite = in.Valid&^(fuse.FATTR_FH|fuse.FATTR_LOCKOWNER) == 0
-	st, err := r.o.setattr(request(cancel, &in.InHeader), n, c)
+	ctx := request(cancel, &in.InHeader)
+	if c.size != nil {
+		if err := r.o.pass.changes(ctx, n); err != nil {
+			return r.status("setattr", err)
+		}
+	}
+	st, err := r.o.setattr(ctx, n, c)
 	if err != nil {
 		return r.status("setattr", err)
 	}
@@ -318,11 +324,12 @@ func (r *raw) Open(cancel <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) f
 	if !s.Ok() {
 		return s
 	}
-	if err := r.o.openFor(request(cancel, &in.InHeader), n, in.Flags, in.Mode&fuse.OPEN_KILL_SUIDGID != 0); err != nil {
-		return r.status("open", err)
+	ctx := request(cancel, &in.InHeader)
+	err := r.o.openFor(ctx, n, in.Flags, in.Mode&fuse.OPEN_KILL_SUIDGID != 0)
+	if err == nil {
+		err = r.passOpen(ctx, n, in.Flags, true, out)
 	}
-	r.passOpen(n, in.Flags, true, out)
-	return fuse.OK
+	return r.status("open", err)
 }
 
 // OpenDir is done by the kernel alone.

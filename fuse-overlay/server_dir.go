@@ -76,7 +76,7 @@ func (r *raw) Tmpfile(cancel <-chan struct{}, in *fuse.CreateIn, out *fuse.Creat
 	}
 	n, st, err := r.o.unnamed(request(cancel, &in.InHeader), dir, in.Mode, r.caller(&in.InHeader, in.Umask))
 	if out.OpenFlags = fuse.FOPEN_KEEP_CACHE | fuse.FOPEN_NOFLUSH; err == nil && r.o.pass != nil {
-		r.passOpen(n, in.Flags, false, &out.OpenOut)
+		err = r.passOpen(request(cancel, &in.InHeader), n, in.Flags, false, &out.OpenOut)
 	}
 	return r.made("tmpfile", &out.EntryOut, n, st, err)
 }

@@ -19,6 +19,8 @@ type counters struct {
 //	nodes N              files that the kernel knows
 //	descriptors N        open for directories, and for files
 //	passed_through N     files that the kernel reads and writes itself (passthrough)
+//	given N              files whose contents it was given at their first opening
+//	                     (passthrough)
 //	copied_up N          files and directories copied up since the mount
 //	copied_early N M     of these, files whose copies were made before they were
 //	                     asked for, and copies made so that nobody wanted
@@ -48,7 +50,7 @@ func (s *Server) Stats() string {
 	fmt.Fprintf(&b, "copied_early %d %d\n", o.earlyCopies.used, o.earlyCopies.lost)
 	o.earlyCopies.mu.Unlock()
 	if o.pass != nil {
-		fmt.Fprintf(&b, "passed_through %d\n", o.pass.count())
+		fmt.Fprintf(&b, "passed_through %d\ngiven %d\n", o.pass.count(), o.pass.giving.files.Load())
 	}
 	if q := o.quota; q != nil {
 		q.mu.Lock()

@@ -44,6 +44,7 @@ const (
 	opSyncFS        = 50
 	notifyInode     = 2
 	notifyEntry     = 3
+	notifyStore     = 4
 )
 
 // silent tells whether a request has no answer.
@@ -151,6 +152,30 @@ func (s *Server) EntryNotify(parent uint64, name string) fuse.Status {
 	m.Length = uint32(unsafe.Sizeof(m)) + uint32(len(name)) + 1
 	p := append(unsafe.Slice((*byte)(unsafe.Pointer(&m)), unsafe.Sizeof(m)), name...)
 	return s.notify(append(p, 0))
+}
+
+// InodeNotifyStoreCache gives the kernel contents of a regular file, not none, in place
+// of those that it has from off on; the file grows if they end behind its end. It waits
+// for READs of them that are at work, and what a mapping has changed is overwritten: it
+// is for files that nobody has open.
+func (s *Server) InodeNotifyStoreCache(id uint64, off int64, data []byte) fuse.Status {
+	m := struct {
+		fuse.OutHeader
+		fuse.NotifyStoreOut
+	}{fuse.OutHeader{Status: notifyStore}, fuse.NotifyStoreOut{Nodeid: id, Offset: uint64(off), Size: uint32(len(data))}}
+	m.Length = uint32(unsafe.Sizeof(m)) + uint32(len(data))
+	var parts [2]syscall.Iovec
+	parts[0].Base, parts[1].Base = (*byte)(unsafe.Pointer(&m)), &data[0]
+	parts[0].SetLen(int(unsafe.Sizeof(m)))
+	parts[1].SetLen(len(data))
+	return fuse.Status(s.live(func() syscall.Errno {
+		for {
+			_, _, no := syscall.Syscall(syscall.SYS_WRITEV, uintptr(s.fd), uintptr(unsafe.Pointer(&parts[0])), uintptr(len(parts)))
+			if no != syscall.EINTR {
+				return no
+			}
+		}
+	}))
 }
 
 func (s *Server) notify(p []byte) fuse.Status {
