@@ -129,6 +129,9 @@ func serveUntil(t *testing.T, begin maker) (_ *tree, _ *Server, dir string, serv
 	go func() { s.Serve(); close(ended) }()
 	t.Cleanup(func() {
 		unmounted(t, dir, ended)
+		if st := s.InodeNotifyStoreCache(1, 0, []byte("text")); st != fuse.EBADF {
+			t.Errorf("contents after the end: %v", st)
+		}
 		if st := s.InodeNotify(1, 0, 0); st != fuse.EBADF {
 			t.Errorf("a notice after the end: %v", st)
 		}
@@ -199,6 +202,9 @@ func TestServes(t *testing.T) {
 	}
 	if st := s.InodeNotify(1, -1, 0); !st.Ok() {
 		t.Errorf("a notice: %v", st)
+	}
+	if st := s.InodeNotifyStoreCache(1234, 0, []byte("text")); st != fuse.ENOENT {
+		t.Errorf("contents of an inode that the kernel does not know: %v", st)
 	}
 	if no := s.UnregisterBackingFd(77); no == 0 {
 		t.Error("a file that was never registered could be taken away")
