@@ -13,15 +13,15 @@ const (
 	// to its file, or forgets them.
 	windowSlack = 2 << 20
 	// windowWhole is the largest window that is held in memory whole.
-	windowWhole = 8 << 20
+	windowWhole = 4 << 20
 	// pageSize and pages are of the cache of what is read back.
 	pageSize = 4 << 10
 	pages    = 1 << 9
 )
 
 // Window is the last bytes of a run that only grows, as a decompressor looks back
-// at them: 10 MiB in memory at the most, whatever its size, and where that is over
-// 8 MiB the older ones in a file of that size.
+// at them: 8 MiB in memory at the most, whatever its size, and where that is over
+// 4 MiB the older ones in a file of that size.
 type Window struct {
 	size int64
 	near int // of the last bytes are always in memory, a multiple of pageSize

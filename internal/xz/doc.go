@@ -9,11 +9,11 @@
 //	chunks   LZMA2 (lzma2.go)
 //	symbols  LZMA: literals and matches (lzma.go), by a range decoder (range.go)
 //
-// A dictionary may have 4 GiB. Up to 8 MiB, what xz makes at its levels up to 6, are
+// A dictionary may have 4 GiB. Up to 4 MiB, what xz makes at its levels up to 4, are
 // in memory whole, with 2 MiB beside; of a larger one the last 4 to 6 MiB, and 2
 // MiB of what is looked back at, and the rest is in an unlinked temporary file
 // ([spill.Window]) that is as large as the dictionary at the most. So a Reader takes
-// 11 MiB whatever it reads. Nothing grows with the number of blocks: of the sizes
+// 9 MiB whatever it reads. Nothing grows with the number of blocks: of the sizes
 // that the index repeats a digest is kept.
 //
 // Everything that a file says of itself is compared with what it is: checksums of
