@@ -13,6 +13,8 @@ DESTDIR ?=
 BIN ?= bin
 GO ?= go
 LDFLAGS := -s -w -X main.version=$(VERSION)
+# Where the program fuse-overlay begins: cmd/fuse-overlay/front.go.
+FRONT := $(if $(filter linux/amd64,$(shell $(GO) env GOOS GOARCH | paste -sd/)),-E main.entry)
 LINT := bin/tools/golangci-lint
 # How long `make fuzz` spends on each fuzz target.
 FUZZTIME ?= 20s
@@ -114,6 +116,7 @@ build: build-binary docs ## binaries and generated documents
 build-binary: ## static binaries into bin/
 	@mkdir -p $(BIN)
 	@CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/ ./cmd/...
+	@CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS) $(FRONT)' -o $(BIN)/ ./cmd/fuse-overlay
 
 .PHONY: install
 install: build-binary ## programs, manual pages and completions into DESTDIR/PREFIX (default /usr/local)

@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 
 	"golang.org/x/sys/unix"
 
@@ -23,10 +24,61 @@ import (
 // is asked then for what is mounted there: it may be the overlay itself, which would
 // wait for itself.
 
+// dropping closes descriptors behind everybody's back. With its first descriptor a
+// clone leaves its namespace, for which the kernel waits until no processor can be at
+// work on it any more (0.1 ms and more): the next layer can be opened meanwhile. The
+// zero value is ready; nil closes at once.
+type dropping struct {
+	mu    sync.Mutex
+	files []*os.File // guarded by mu
+	idle  *sync.Cond // of mu; nil: nobody is at work
+}
+
+// drop closes f, soon. It is O_PATH: there is nothing to lose.
+func (d *dropping) drop(f *os.File) {
+	if d == nil {
+		_ = f.Close()
+		return
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.files = append(d.files, f)
+	if d.idle == nil {
+		d.idle = sync.NewCond(&d.mu)
+		go d.work()
+	}
+}
+
+// work closes one after the other, until there is none.
+func (d *dropping) work() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for len(d.files) > 0 {
+		files := d.files
+		d.files = nil
+		d.mu.Unlock()
+		for _, f := range files {
+			_ = f.Close()
+		}
+		d.mu.Lock()
+	}
+	d.idle.Broadcast()
+	d.idle = nil
+}
+
+// wait waits until all are closed.
+func (d *dropping) wait() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for d.idle != nil {
+		d.idle.Wait()
+	}
+}
+
 // bare returns dir's directory on a clone of its mount, and closes dir; or dir
 // itself where there can be no clone: without CAP_SYS_ADMIN, or in a user
 // namespace that may not see what is below a mount of its parent.
-func bare(dir *safefs.Dir) (*safefs.Dir, error) {
+func bare(dir *safefs.Dir, clones *dropping) (*safefs.Dir, error) {
 	fd, err := unix.OpenTree(dir.Fd(), "", unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_EMPTY_PATH|unix.AT_NO_AUTOMOUNT)
 	if err != nil {
 		return dir, nil //nolint:nilerr // it is done without
@@ -37,11 +89,8 @@ func bare(dir *safefs.Dir) (*safefs.Dir, error) {
 		return dir, clone.Close()
 	}
 	own, err := safefs.FromFile(clone)
-	err = errors.Join(err, clone.Close())
+	clones.drop(clone)
 	if err != nil {
-		if own != nil {
-			err = errors.Join(err, own.Close())
-		}
 		return dir, err
 	}
 	return own, dir.Close()
@@ -49,7 +98,7 @@ func bare(dir *safefs.Dir) (*safefs.Dir, error) {
 
 // together opens upper and work, of one mount, on one clone of it; nil where
 // there can be none. Paths are absolute and without symlinks.
-func together(upper, work string) (u, w *safefs.Dir, err error) {
+func together(upper, work string, clones *dropping) (u, w *safefs.Dir, err error) {
 	above := upper
 	for above != "/" && !strings.HasPrefix(work+"/", above+"/") {
 		above = filepath.Dir(above)
@@ -58,7 +107,7 @@ func together(upper, work string) (u, w *safefs.Dir, err error) {
 	if err != nil {
 		return nil, nil, nil //nolint:nilerr // it may be opened through, but not itself
 	}
-	base, err := bare(given)
+	base, err := bare(given, clones)
 	if err != nil {
 		return nil, nil, errors.Join(err, base.Close())
 	}

@@ -43,13 +43,9 @@ func parseHolder(text string) (h holder, ok bool) {
 	return h, err == nil && n == 5 && h.pid > 0
 }
 
-// sign writes down that this process has mounted at dir. It asks the mount
-// nothing, which is not served yet. Without it others only wait longer.
-func (w *work) sign(dir string) error {
-	var st unix.Statx_t
-	if err := unix.Statx(unix.AT_FDCWD, dir, unix.AT_STATX_DONT_SYNC|unix.AT_NO_AUTOMOUNT, unix.STATX_MNT_ID, &st); err != nil {
-		return err
-	}
+// sign writes down that this process has, or is about to have, mounted at dir what has
+// the numbers st. Without it others only wait longer.
+func (w *work) sign(dir string, st *unix.Statx_t) error {
 	h := holder{os.Getpid(), int(st.Mnt_id), int(st.Dev_major), int(st.Dev_minor), dir}
 	f, err := w.stage.Open(holderName, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL, 0o600)
 	if err != nil {

@@ -23,12 +23,15 @@ type Server struct {
 	o    *Overlay
 	fuse server
 	logw *io.PipeWriter
+	at   unix.Statx_t // the mount's numbers
 }
 
 // server is what answers the kernel: fusewire's where there can be dialogues,
 // else go-fuse's own.
 type server interface {
 	Serve()
+	Show() error
+	Statx(flags int, st *unix.Statx_t) error
 	Unmount() error
 	notifier
 	InodeNotifyStoreCache(node uint64, off int64, data []byte) fuse.Status
@@ -38,15 +41,33 @@ type server interface {
 	UnregisterBackingFd(int32) syscall.Errno
 }
 
-// Mount opens the layers and mounts them at dir: with mount(2) as root, of a
-// user namespace too, else through fusermount3. When it returns, the mount is
-// there; Serve must be called, or whoever looks at it waits. With an error
-// nothing is mounted. The process's umask becomes 0: callers' umasks come with
-// their requests.
+// Mount is Prepare, and Show. When it returns, the mount is there; Serve must be
+// called, or whoever looks at it waits.
 func Mount(c MountConfig, dir string) (*Server, error) {
+	s, err := Prepare(c, dir)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.fuse.Show(); err != nil {
+		return nil, errors.Join(err, s.abandon())
+	}
+	return s, nil
+}
+
+// Prepare opens the layers and mounts them, by mount(2)'s relatives as root, of a
+// user namespace too, else through fusermount3. Serve must be called, and then Show,
+// which puts the mount on dir; through fusermount3, or on old kernels, it is there
+// before. With an error nothing is mounted. The process's umask becomes 0:
+// callers' umasks come with their requests.
+func Prepare(c MountConfig, dir string) (*Server, error) {
 	o, err := newOverlay(c)
 	if err != nil {
 		return nil, err
+	}
+	if c.Begin != nil {
+		if err := c.Begin(); err != nil {
+			return nil, errors.Join(err, o.close())
+		}
 	}
 	syscall.Umask(0)
 	s := &Server{o: o, logw: o.log.WriterLevel(logrus.WarnLevel)}
@@ -58,11 +79,32 @@ func Mount(c MountConfig, dir string) (*Server, error) {
 		return nil, errors.Join(err, s.logw.Close(), o.close())
 	}
 	if o.work != nil {
-		if err := o.work.sign(dir); err != nil {
+		if err := o.work.sign(dir, &s.at); err != nil {
 			o.log.Debugf("the mount on %s is not written down in workdir: %v", dir, err)
 		}
 	}
 	return s, nil
+}
+
+// undo ends a mount that is not served.
+func (s *Server) undo() error {
+	go s.fuse.Serve()
+	return s.fuse.Unmount()
+}
+
+// abandon ends a mount that is not served, and gives everything back.
+func (s *Server) abandon() error { return errors.Join(s.undo(), s.logw.Close(), s.o.close()) }
+
+// Show puts the mount of Prepare, which must be served, into its place. With an error
+// it is not there, and Unmount is still owed.
+func (s *Server) Show() error {
+	// The kernel knows nothing of the root's owner before it has asked once, and
+	// would refuse its owner's chmod.
+	var st unix.Statx_t
+	if err := s.fuse.Statx(0, &st); err != nil {
+		return fmt.Errorf("look at the mount: %w", err)
+	}
+	return s.fuse.Show()
 }
 
 // mount mounts, and tries passthrough when that is asked for: what the kernel
@@ -85,8 +127,7 @@ func (s *Server) mount(fs fuse.RawFileSystem, dir string) (err error) {
 	if why = o.tryPassthrough(s.fuse); why == nil {
 		return nil
 	}
-	go s.fuse.Serve()
-	if err := errors.Join(s.fuse.Unmount(), o.errNoPassthrough(why)); err != nil {
+	if err := errors.Join(s.undo(), o.errNoPassthrough(why)); err != nil {
 		return err
 	}
 	return s.start(fs, dir, 0)
@@ -100,7 +141,10 @@ func (s *Server) start(fs fuse.RawFileSystem, dir string, more uint64) error {
 	if err := s.serveAt(fs, dir, more); err != nil {
 		return err
 	}
-	if err := fusewire.ReadAhead(dir, readAhead); err != nil {
+	if err := s.fuse.Statx(unix.AT_STATX_DONT_SYNC, &s.at); err != nil {
+		return errors.Join(fmt.Errorf("device of the mount: %w", err), s.undo())
+	}
+	if err := fusewire.ReadAhead(s.at.Dev_major, s.at.Dev_minor, readAhead); err != nil {
 		s.o.log.Debugf("the kernel reads ahead as it likes: %v", err)
 	}
 	return nil
@@ -151,6 +195,14 @@ func newGoServer(fs fuse.RawFileSystem, dir string, o *fuse.MountOptions) (*goSe
 		return nil, errors.Join(err, fusewire.Unmount(dir, o))
 	}
 	return &goServer{srv, dir, o, make(chan struct{})}, nil
+}
+
+// Show does nothing: it is seen.
+func (g *goServer) Show() error { return nil }
+
+// Statx is statx(2) of the mount's root.
+func (g *goServer) Statx(flags int, st *unix.Statx_t) error {
+	return unix.Statx(unix.AT_FDCWD, g.dir, flags|unix.AT_NO_AUTOMOUNT, unix.STATX_BASIC_STATS|unix.STATX_MNT_ID, st)
 }
 
 // Serve answers requests until the mount is gone.

@@ -113,6 +113,9 @@ type MountConfig struct {
 	FsName string
 	// Debug logs every request.
 	Debug bool
+	// Begin, if not nil, is called when the layers are open and before there is a
+	// mount; its error is Mount's.
+	Begin func() error
 	// Log takes warnings, and errors of requests at debug level. Nil: nothing.
 	Log *logrus.Entry
 }

@@ -27,6 +27,7 @@ type Overlay struct {
 	log         *logrus.Entry
 	tree        *Tree
 	work        *work // nil: read-only
+	clones      dropping
 	volume      []volume
 	hash        inomap.Space
 	root        *node
@@ -94,7 +95,7 @@ func newOverlay(c MountConfig) (_ *Overlay, err error) {
 	if o.tree, err = Open(cfg); err != nil {
 		return nil, err
 	}
-	o.tree.writable, o.tree.pinned = c.Upper != "", true
+	o.tree.writable, o.tree.pinned, o.tree.clones = c.Upper != "", true, &o.clones
 	if c.EntryTimeout == 0 && !c.AllowRoot {
 		o.tree.often = c.often()
 	}
@@ -137,7 +138,7 @@ func (o *Overlay) openWork(layers []Layer) error {
 	if warning != "" {
 		o.log.Warn(warning)
 	}
-	if o.work, err = openWork(&o.c, upper, dir); err != nil {
+	if o.work, err = openWork(&o.c, upper, dir, &o.clones); err != nil {
 		return err
 	}
 	if o.tree.written, err = idsOf(upper, dir); err != nil {
@@ -323,6 +324,7 @@ func (o *Overlay) closeAll() error {
 	if o.work != nil {
 		err = errors.Join(err, o.work.close())
 	}
+	o.clones.wait()
 	return err
 }
 

@@ -333,7 +333,7 @@ func (p *place) openRoot() (*safefs.Dir, error) {
 	st, err := dir.Stat(".")
 	given := dir
 	if err == nil && p.tree.pinned && !p.writable() {
-		dir, err = bare(dir)
+		dir, err = bare(dir, p.tree.clones)
 	}
 	if err == nil {
 		err = p.learnRoot(dir, st.Mnt, dir != given)

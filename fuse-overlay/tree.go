@@ -92,8 +92,9 @@ type Tree struct {
 	often   uint32
 	dotWh   bool
 	written []fileID
-	// pinned: the layers' roots stay open.
+	// pinned: the layers' roots stay open. clones closes what they were opened through.
 	pinned bool
+	clones *dropping
 }
 
 // layer is a Layer with its number, 0 for the top one.

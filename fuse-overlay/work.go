@@ -71,7 +71,7 @@ const (
 )
 
 // openWork opens and sweeps the work directory dir, beside upper.
-func openWork(c *MountConfig, upper, dir string) (_ *work, err error) {
+func openWork(c *MountConfig, upper, dir string, clones *dropping) (_ *work, err error) {
 	w := &work{}
 	defer func() {
 		if err != nil {
@@ -84,7 +84,7 @@ func openWork(c *MountConfig, upper, dir string) (_ *work, err error) {
 	if err := w.claim(dir, upper); err != nil {
 		return nil, err
 	}
-	if err := w.onClone(dir, upper); err != nil {
+	if err := w.onClone(dir, upper, clones); err != nil {
 		return nil, fmt.Errorf("workdir %s cannot be used: %w", dir, err)
 	}
 	if w.stage, err = subdir(w.top, stageName); err != nil {
@@ -109,8 +109,8 @@ func openWork(c *MountConfig, upper, dir string) (_ *work, err error) {
 }
 
 // onClone opens top again, and upper, on a clone of their mount.
-func (w *work) onClone(dir, upper string) error {
-	u, top, err := together(upper, dir)
+func (w *work) onClone(dir, upper string, clones *dropping) error {
+	u, top, err := together(upper, dir, clones)
 	if err != nil || u == nil {
 		return err
 	}

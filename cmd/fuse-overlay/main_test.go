@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -18,8 +19,9 @@ import (
 	"github.com/plyfs/plyfs/internal/fusetest"
 )
 
-// program is the real one, built once.
-var program string
+// program is the real one, built once as make builds it; unlinked is that of go build,
+// which begins as every program does (front.go).
+var program, unlinked string
 
 func TestMain(m *testing.M) {
 	if fusetest.IsChild() {
@@ -33,12 +35,8 @@ func TestMain(m *testing.M) {
 	if err == nil {
 		err = os.Chmod(dir, 0o755) // ordinary users run it too
 	}
-	program = filepath.Join(dir, "fuse-overlay")
-	build := exec.Command("go", "build", "-ldflags", "-X main.version=v1.2.3", "-o", program, ".")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, berr := build.CombinedOutput(); berr != nil {
-		err = errors.Join(err, fmt.Errorf("build: %w\n%s", berr, out))
-	}
+	program, unlinked = filepath.Join(dir, "fuse-overlay"), filepath.Join(dir, "plain", "fuse-overlay")
+	err = errors.Join(err, build(unlinked, ""), build(program, front()))
 	code := 1
 	if err == nil {
 		code = fusetest.Main(m)
@@ -48,6 +46,24 @@ func TestMain(m *testing.M) {
 		code = 1
 	}
 	os.Exit(code)
+}
+
+// build builds the program with a flag for the linker.
+func build(path, flag string) error {
+	cmd := exec.Command("go", "build", "-ldflags", "-X main.version=v1.2.3 "+flag, "-o", path, ".")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("build: %w\n%s", err, out)
+	}
+	return nil
+}
+
+// front is the linker's flag for a program that forks before it begins.
+func front() string {
+	if runtime.GOOS == "linux" && runtime.GOARCH == "amd64" {
+		return "-E main.entry"
+	}
+	return ""
 }
 
 func needsMount(t *testing.T) {
@@ -98,6 +114,11 @@ func mounted(t *testing.T, dir string) bool {
 
 // call runs the program; its standard error is a pipe that is read to its end.
 func call(t *testing.T, args ...string) (out, errOut string, status int) {
+	t.Helper()
+	return callOf(t, program, args...)
+}
+
+func callOf(t *testing.T, program string, args ...string) (out, errOut string, status int) {
 	t.Helper()
 	cmd := exec.Command(program, args...)
 	var o, e bytes.Buffer
@@ -154,12 +175,15 @@ func TestRefused(t *testing.T) {
 		"stats":          {[]string{"-o", options + ",stats=" + dir + "/none/numbers", dir + "/m"}, "the option stats"},
 		"other disk":     {[]string{"-o", "lowerdir=" + dir + "/lower,upperdir=" + dir + "/upper,workdir=/dev/shm", dir + "/m"}, "workdir"},
 	} {
-		for _, f := range []string{"", "-f"} {
-			args := c.args
-			if f != "" {
+		for _, f := range []string{"", "-f", "unlinked"} {
+			args, program := c.args, program
+			switch f {
+			case "-f":
 				args = append([]string{f}, args...)
+			case "unlinked":
+				program = unlinked
 			}
-			out, e, status := call(t, args...)
+			out, e, status := callOf(t, program, args...)
 			if status != 1 || out != "" || !strings.Contains(e, c.want) || strings.Count(e, "\n") != 1 || !strings.HasPrefix(e, "fuse-overlay: ") {
 				t.Errorf("%s %s: %d %q %q", name, f, status, out, e)
 			}

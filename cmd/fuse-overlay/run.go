@@ -30,6 +30,10 @@ func run(args, environ []string, std stdio) int {
 		return std.status(err)
 	}
 	o, err := options.Parse(args, environ)
+	if f := fork(); f.second > 0 { // which has said what is to be said of err
+		status, err := f.ends(o.Foreground)
+		return max(status, std.status(err))
+	}
 	switch {
 	case err != nil:
 		return std.status(err)
@@ -42,9 +46,7 @@ func run(args, environ []string, std stdio) int {
 		_, err = fmt.Fprintf(std.out, "fuse-overlay: version %s\nusing FUSE kernel interface version %s\n", version, interfaceVersion)
 		return std.status(err)
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
-	defer stop()
-	status, err := mount(ctx, o, args, std)
+	status, err := mount(o, args, std)
 	if err != nil {
 		return std.status(err)
 	}
@@ -72,8 +74,8 @@ func sentence(err error) string {
 }
 
 // mount mounts in this process, or starts one in the background that does.
-func mount(ctx context.Context, o *options.Options, args []string, std stdio) (int, error) {
-	background, err := detach.Here()
+func mount(o *options.Options, args []string, std stdio) (int, error) {
+	background, err := behind(o)
 	if err != nil {
 		return 1, err
 	}
@@ -84,8 +86,11 @@ func mount(ctx context.Context, o *options.Options, args []string, std stdio) (i
 		return 1, err
 	}
 	if !o.Foreground && background == nil && !o.Fake {
+		ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+		defer stop()
 		return detach.Start(ctx, args[1:], std.err)
 	}
+	sigs := hear()
 	to := &diary{stderr: std.err}
 	log := newLog(to, o.Debug)
 	c, warnings, err := config(o, log)
@@ -102,17 +107,29 @@ func mount(ctx context.Context, o *options.Options, args []string, std stdio) (i
 		return 0, nil
 	}
 	if o.Foreground || background == nil {
-		return 0, serve(ctx, c, o, to, func() error { return background.Ready(false) })
+		return 0, serve(sigs, c, o, to, func() error { return background.Ready(false) })
 	}
-	return 0, serveBehind(ctx, c, o, to, background)
+	return 0, serveBehind(sigs, c, o, to, background)
+}
+
+// behind is this process's end of the pipe to one that waits for it; nil: none does.
+func behind(o *options.Options) (*detach.Process, error) {
+	f := fork()
+	if !f.behind || o.Fake {
+		return detach.Here()
+	}
+	if o.Foreground {
+		return nil, nil // the other waits for the end
+	}
+	return f.background()
 }
 
 // serveBehind serves in the background, for the process that waits behind p.
-func serveBehind(ctx context.Context, c fuseoverlay.MountConfig, o *options.Options, to *diary, p *detach.Process) error {
+func serveBehind(sigs *signals, c fuseoverlay.MountConfig, o *options.Options, to *diary, p *detach.Process) error {
 	if o.Work != "" {
 		to.keep(o.Work)
 	}
-	err := serve(ctx, c, o, to, func() error {
+	err := serve(sigs, c, o, to, func() error {
 		to.leave()
 		return p.Ready(true)
 	})

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -24,15 +23,39 @@ import (
 // use the mount before their connection is cut.
 const lastRequests = 3 * time.Second
 
-// serve mounts and serves until the mount is gone, or ctx ends; ready is
+// spareAfter is when more threads are made possible (threads.Spare), which stops all
+// of them for a moment.
+const spareAfter = 20 * time.Millisecond
+
+// signals are those that a server is told by.
+type signals struct {
+	heard           chan struct{} // closed once they are heard
+	end, askNumbers chan os.Signal
+}
+
+// hear has signals heard, soon: it takes a fifth of a millisecond, in which the
+// layers can be opened. They are heard until the process ends.
+func hear() *signals {
+	s := &signals{make(chan struct{}), make(chan os.Signal, 1), make(chan os.Signal, 1)}
+	go func() {
+		defer close(s.heard)
+		signal.Notify(s.end, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+		signal.Notify(s.askNumbers, syscall.SIGUSR1)
+	}()
+	return s
+}
+
+// serve mounts and serves until the mount is gone, or a signal tells it to end; ready is
 // called once it is mounted. Numbers about it go to the file of stats=, or to.
-func serve(ctx context.Context, c fuseoverlay.MountConfig, o *options.Options, to io.Writer, ready func() error) error {
+func serve(sigs *signals, c fuseoverlay.MountConfig, o *options.Options, to io.Writer, ready func() error) error {
 	if o.AutoUnmount {
 		if err := watchMe(o.Target); err != nil {
 			return err
 		}
 	}
-	srv, err := fuseoverlay.Mount(c, o.Target)
+	// A signal that ended the process later would leave a dead mount.
+	c.Begin = func() error { <-sigs.heard; return nil }
+	srv, err := fuseoverlay.Prepare(c, o.Target)
 	if err != nil {
 		return err
 	}
@@ -44,40 +67,37 @@ func serve(ctx context.Context, c fuseoverlay.MountConfig, o *options.Options, t
 		}
 		ended <- err
 	}()
-	defer reports(srv, o.Stats, to, c.Log)()
-	// The kernel knows nothing of the root's owner before it has asked once, and
-	// would refuse its owner's chmod.
-	var st unix.Stat_t
-	if err := unix.Stat(o.Target, &st); err != nil {
-		return errors.Join(fmt.Errorf("look at the mount on %s: %w", o.Target, err), unmount(srv, o.Target, ended))
-	}
+	go reports(sigs, srv, o.Stats, to, c.Log)
 	// The working directory must not keep another filesystem busy.
-	if err := errors.Join(os.Chdir("/"), ready()); err != nil {
-		return errors.Join(err, unmount(srv, o.Target, ended))
+	err = os.Chdir("/")
+	if err == nil {
+		err = srv.Show()
 	}
-	threads.Spare()
+	if err != nil {
+		if uerr := srv.Unmount(); uerr != nil {
+			return errors.Join(err, uerr)
+		}
+		return errors.Join(err, <-ended)
+	}
+	if err := ready(); err != nil {
+		return errors.Join(err, unmount(sigs, srv, o.Target, ended))
+	}
+	// Not at once: a mount that is of no use for long does not wait for its end.
+	defer time.AfterFunc(spareAfter, threads.Spare).Stop()
 	select {
 	case err := <-ended:
 		return err
-	case <-ctx.Done():
-		return unmount(srv, o.Target, ended)
+	case <-sigs.end:
+		return unmount(sigs, srv, o.Target, ended)
 	}
 }
 
-// reports writes srv's numbers at each SIGUSR1 until stop is called.
-func reports(srv *fuseoverlay.Server, file string, to io.Writer, log *logrus.Entry) (stop func()) {
-	asked := make(chan os.Signal, 1)
-	signal.Notify(asked, syscall.SIGUSR1)
-	go func() {
-		for range asked {
-			if err := report(srv, file, to); err != nil {
-				log.Warn(err)
-			}
+// reports writes srv's numbers at each SIGUSR1.
+func reports(sigs *signals, srv *fuseoverlay.Server, file string, to io.Writer, log *logrus.Entry) {
+	for range sigs.askNumbers {
+		if err := report(srv, file, to); err != nil {
+			log.Warn(err)
 		}
-	}()
-	return func() {
-		signal.Stop(asked)
-		close(asked)
 	}
 }
 
@@ -100,16 +120,14 @@ func report(srv *fuseoverlay.Server, file string, to io.Writer) error {
 // unmount ends the mount after a signal. A busy one vanishes from the tree of
 // files at once; programs that use it get a little time, or as much as it
 // takes for a second signal.
-func unmount(srv *fuseoverlay.Server, dir string, ended <-chan error) error {
-	again, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
-	defer stop()
+func unmount(sigs *signals, srv *fuseoverlay.Server, dir string, ended <-chan error) error {
 	if err := detachMount(srv, dir); err != nil {
 		return fmt.Errorf("end the mount on %s: %w", dir, err)
 	}
 	select {
 	case err := <-ended:
 		return err
-	case <-again.Done():
+	case <-sigs.end:
 	case <-time.After(lastRequests):
 	}
 	return nil

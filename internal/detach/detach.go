@@ -114,6 +114,9 @@ func Here() (*Process, error) {
 	return &Process{os.NewFile(uintptr(fd), "ready")}, nil
 }
 
+// With is a second process that was made otherwise, and has the pipe.
+func With(pipe *os.File) *Process { return &Process{pipe} }
+
 // Ready tells the first process that all is well. With letGo it also lets go
 // of standard error, whose reader may be waiting for its end. On nil it does
 // nothing.

@@ -16,7 +16,7 @@ import (
 func crowded(t *testing.T) (*tree, *Server, string) {
 	t.Helper()
 	f, s, dir, _ := serveUntil(t, func(fs fuse.RawFileSystem, dir string, o *fuse.MountOptions) (*Server, error) {
-		s, err := New(fs, dir, o)
+		s, err := shown(fs, dir, o)
 		if err == nil {
 			s.crowd.able, s.crowd.within = s.talk.able.Load(), time.Hour
 		}

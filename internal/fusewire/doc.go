@@ -32,6 +32,7 @@
 //	kernel.go   opcodes, notices, backing files        guard.go  the guard
 //	mount.go    mount(2), fusermount3                  threads.go  policies, processors
 //	inplace.go  what is decoded here                   pour.go   large WRITEs
+//	hidden.go   a mount that is seen when all is ready
 //
 // # Apart
 //

@@ -76,7 +76,7 @@ func hold(t *testing.T, tid int) (letGo func() bool) {
 // A talker that never gets its processor again, and has nothing in hand, keeps
 // nobody waiting when the mount is gone.
 func TestEndLeavesTheTalker(t *testing.T) {
-	f, s, dir, served := serveUntil(t, New)
+	f, s, dir, served := serveUntil(t, shown)
 	dialogue(t, f, s, dir)
 	atRest(t, s)
 	runtime.GC()
@@ -94,7 +94,7 @@ func TestEndLeavesTheTalker(t *testing.T) {
 
 // That the mount is gone is known while a request is at work still.
 func TestGoneBesideRequests(t *testing.T) {
-	f, s, dir, served := serveUntil(t, New)
+	f, s, dir, served := serveUntil(t, shown)
 	f.deaf.Store(true)
 	cmd := exec.Command("sh", "-c", `[ -e $1/wait ]`, "sh", dir)
 	if err := cmd.Start(); err != nil {

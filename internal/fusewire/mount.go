@@ -23,21 +23,17 @@ func Mount(dir string, o *fuse.MountOptions) (fd int, err error) {
 }
 
 // ReadAhead sets how many KiB the kernel reads ahead, for each file opened from now
-// on, of what is mounted at dir: of a FUSE mount it is 128, whatever the server
+// on, of the mount with a device's numbers: of a FUSE mount it is 128, whatever the server
 // answers at the mount's beginning. Only root may set it, where /sys is writable. It
 // sends no request, and is of use after the first one.
-func ReadAhead(dir string, kib int) error {
-	var st unix.Statx_t
-	if err := unix.Statx(unix.AT_FDCWD, dir, unix.AT_STATX_DONT_SYNC|unix.AT_NO_AUTOMOUNT, unix.STATX_TYPE, &st); err != nil {
-		return fmt.Errorf("device of %s: %w", dir, err)
-	}
-	path := fmt.Sprintf("/sys/class/bdi/%d:%d/read_ahead_kb", st.Dev_major, st.Dev_minor)
-	f, err := os.OpenFile(path, os.O_WRONLY, 0)
+func ReadAhead(major, minor uint32, kib int) error {
+	path := fmt.Sprintf("/sys/class/bdi/%d:%d/read_ahead_kb", major, minor)
+	fd, err := unix.Open(path, unix.O_WRONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return err
+		return fmt.Errorf("open %s: %w", path, err)
 	}
-	_, err = f.WriteString(strconv.Itoa(kib))
-	return errors.Join(err, f.Close())
+	_, err = unix.Write(fd, strconv.AppendInt(nil, int64(kib), 10))
+	return errors.Join(err, unix.Close(fd))
 }
 
 // Unmount unmounts dir. EBUSY while files are open.
@@ -166,27 +162,11 @@ func receive(socket int) (fd int, err error) {
 // mountDirect mounts with mount(2). Options are what that takes, max_read among
 // them: the kernel wants it at the mount.
 func mountDirect(dir string, o *fuse.MountOptions) (fd int, err error) {
-	var st unix.Stat_t
-	if err := unix.Stat(dir, &st); err != nil {
+	data, fd, err := mountData(dir, o)
+	if err != nil {
 		return -1, err
 	}
-	if fd, err = unix.Open("/dev/fuse", unix.O_RDWR|unix.O_CLOEXEC, 0); err != nil {
-		return -1, err
-	}
-	source := o.FsName
-	if source == "" {
-		source = o.Name
-	}
-	data := []string{
-		"fd=" + strconv.Itoa(fd), fmt.Sprintf("rootmode=%o", st.Mode&unix.S_IFMT),
-		"user_id=" + strconv.Itoa(os.Geteuid()), "group_id=" + strconv.Itoa(os.Getegid()),
-		"max_read=" + strconv.Itoa(o.MaxWrite),
-	}
-	data = append(data, o.Options...)
-	if o.AllowOther {
-		data = append(data, "allow_other")
-	}
-	if err := unix.Mount(source, dir, "fuse."+o.Name, o.DirectMountFlags, strings.Join(data, ",")); err != nil {
+	if err := unix.Mount(source(o), dir, "fuse."+o.Name, o.DirectMountFlags, strings.Join(data, ",")); err != nil {
 		return -1, errors.Join(err, unix.Close(fd))
 	}
 	return fd, nil
@@ -196,12 +176,24 @@ func mountDirect(dir string, o *fuse.MountOptions) (fd int, err error) {
 // request.
 func largest() int {
 	pages := 256
-	if text, err := os.ReadFile("/proc/sys/fs/fuse/max_pages_limit"); err == nil {
-		if n, err := strconv.Atoi(strings.TrimSpace(string(text))); err == nil && n > 0 {
-			pages = n
-		}
+	text := readSmall("/proc/sys/fs/fuse/max_pages_limit")
+	if n, err := strconv.Atoi(string(bytes.TrimSpace(text))); err == nil && n > 0 {
+		pages = n
 	}
 	return pages * os.Getpagesize()
+}
+
+// readSmall returns the first bytes of a file of the kernel's, nothing when it cannot
+// be read. (os.ReadFile makes eight system calls more, for waiting that is not there.)
+func readSmall(path string) []byte {
+	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil
+	}
+	defer unix.Close(fd) //nolint:errcheck // only read
+	b := make([]byte, 128)
+	n, _ := unix.Read(fd, b) // an error is -1
+	return b[:max(n, 0)]
 }
 
 // devClone is FUSE_DEV_IOC_CLONE of linux/fuse.h.

@@ -103,7 +103,7 @@ func newSink(t *testing.T) (k *sink, dir string, end func()) {
 		t.Fatal(err)
 	}
 	k, dir = &sink{content: &content{RawFileSystem: fuse.NewDefaultRawFileSystem(), file: file}}, t.TempDir()
-	s, err := New(k, dir, &fuse.MountOptions{Name: "fusewire-test", MaxWrite: 1 << 19, MaxBackground: 12, DirectMount: true, Logger: log.New(io.Discard, "", 0)})
+	s, err := shown(k, dir, &fuse.MountOptions{Name: "fusewire-test", MaxWrite: 1 << 19, MaxBackground: 12, DirectMount: true, Logger: log.New(io.Discard, "", 0)})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -20,6 +20,7 @@ type Server struct {
 	fs     fuse.RawFileSystem
 	proto  *fuse.ProtocolServer
 	dir    string // where New mounted
+	hidden int    // the mount that Show puts there; -1: it is there
 	kernel fuse.InitIn
 	// readsOnly: the talker answers no request that changes something.
 	readsOnly bool
@@ -96,8 +97,9 @@ func (r *reader) head() *fuse.InHeader { return (*fuse.InHeader)(unsafe.Pointer(
 
 // New mounts fs at dir: with DirectMount or DirectMountStrict with mount(2), and
 // flags that are DirectMountFlags as they are, else through fusermount3. Of fs,
-// Init is not called: it would be given go-fuse's server. When New returns the
-// mount is there; whoever looks at it waits for Serve.
+// Init is not called: it would be given go-fuse's server. The mount is seen when
+// Show has been called, or before (by fusermount3, and where the kernel cannot else);
+// whoever looks at it waits for Serve.
 func New(fs fuse.RawFileSystem, dir string, o *fuse.MountOptions) (*Server, error) {
 	dir, err := filepath.Abs(dir)
 	if err != nil {
@@ -105,11 +107,16 @@ func New(fs fuse.RawFileSystem, dir string, o *fuse.MountOptions) (*Server, erro
 	}
 	s := newServer(fs, o)
 	s.dir, s.ownDecoding = dir, decodable(&s.opts)
-	if s.fd, err = mount(dir, &s.opts); err != nil {
-		return nil, err
+	if direct(&s.opts) {
+		s.fd, s.hidden = mountHidden(dir, &s.opts)
+	}
+	if s.hidden < 0 {
+		if s.fd, err = mount(dir, &s.opts); err != nil {
+			return nil, err
+		}
 	}
 	if err := s.begin(); err != nil {
-		return nil, errors.Join(err, unmount(dir, &s.opts), s.close())
+		return nil, errors.Join(err, s.unmount(), s.close())
 	}
 	return s, nil
 }
@@ -129,7 +136,7 @@ func Attach(fs fuse.RawFileSystem, fd int, o *fuse.MountOptions) (*Server, error
 }
 
 func newServer(fs fuse.RawFileSystem, o *fuse.MountOptions) *Server {
-	s := &Server{opts: *o, fs: fs, readers: map[*reader]struct{}{}, gone: make(chan struct{}), fd: -1, twin: -1}
+	s := &Server{opts: *o, fs: fs, readers: map[*reader]struct{}{}, gone: make(chan struct{}), hidden: -1, fd: -1, twin: -1}
 	normalize(&s.opts)
 	s.crowd.pause, s.crowd.within = pauseFirst, rowTime
 	s.buffers.New = func() any { return newBuffers(s.opts.MaxWrite) }
@@ -445,11 +452,20 @@ func (s *Server) write(fd int, p []byte) syscall.Errno {
 // Unmount unmounts, and waits until nobody is at work; Serve then returns. EBUSY
 // while files are open.
 func (s *Server) Unmount() error {
-	if err := Unmount(s.dir, &s.opts); err != nil {
+	if err := s.unmount(); err != nil {
 		return err
 	}
 	s.loops.Wait()
 	return nil
+}
+
+// unmount takes the mount away, seen or not.
+func (s *Server) unmount() error {
+	if mnt := s.hidden; mnt >= 0 {
+		s.hidden = -1
+		return unix.Close(mnt)
+	}
+	return Unmount(s.dir, &s.opts)
 }
 
 // KernelSettings returns what the kernel offered at the mount's beginning.

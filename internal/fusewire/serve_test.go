@@ -83,6 +83,15 @@ func policy(tid int) int {
 	return int(p)
 }
 
+// shown is New, and the mount is seen.
+func shown(fs fuse.RawFileSystem, dir string, o *fuse.MountOptions) (*Server, error) {
+	s, err := New(fs, dir, o)
+	if err == nil {
+		err = s.Show()
+	}
+	return s, err
+}
+
 // maker mounts and begins to serve.
 type maker func(fuse.RawFileSystem, string, *fuse.MountOptions) (*Server, error)
 
@@ -98,7 +107,7 @@ func attached(fs fuse.RawFileSystem, dir string, o *fuse.MountOptions) (*Server,
 // serve mounts a tree; the test's end unmounts it.
 func serve(t *testing.T) (*tree, *Server, string) {
 	t.Helper()
-	f, s, dir, _ := serveUntil(t, New)
+	f, s, dir, _ := serveUntil(t, shown)
 	return f, s, dir
 }
 

@@ -82,7 +82,7 @@ func serveContent(t *testing.T, data []byte, size int, withFD bool) (*content, s
 	}
 	c := &content{RawFileSystem: fuse.NewDefaultRawFileSystem(), file: file, size: uint64(size), withFD: withFD}
 	dir := t.TempDir()
-	s, err := New(c, dir, &fuse.MountOptions{Name: "fusewire-test", MaxWrite: 1 << 20, MaxBackground: 12, DirectMount: true, Logger: log.New(io.Discard, "", 0)})
+	s, err := shown(c, dir, &fuse.MountOptions{Name: "fusewire-test", MaxWrite: 1 << 20, MaxBackground: 12, DirectMount: true, Logger: log.New(io.Discard, "", 0)})
 	if err != nil {
 		t.Fatal(err)
 	}

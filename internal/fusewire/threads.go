@@ -53,8 +53,8 @@ func ordinary() bool {
 
 // accounted tells whether the kernel tells how long threads wait for their turn.
 func accounted() bool {
-	b, err := os.ReadFile("/proc/thread-self/schedstat")
-	return err == nil && len(b) > 0 && b[0] != '0'
+	b := readSmall("/proc/thread-self/schedstat")
+	return len(b) > 0 && b[0] != '0'
 }
 
 // meter measures how long a thread of this process waits for its turn.
