@@ -13,6 +13,8 @@
 //	  or end of file: waits, and       the byte, closes
 //	  returns the other's status     (or ends with a status)
 //
+// (Of a second process that was made otherwise, With is what Here is for this one.)
+//
 // Ended before the byte, the first process sends SIGTERM to the second, which
 // undoes its work; killed, it leaves the second one, which cannot tell and
 // goes on: the mount is then there, as asked.
