@@ -9,17 +9,18 @@ func (d *decoder) sequenceHead(b []byte) (count int, rest []byte, err error) {
 		return 0, nil, damaged("a block without sequences")
 	}
 	switch count, b = int(b[0]), b[1:]; {
-	case count == 0:
-		if len(b) > 0 {
-			return 0, nil, damaged("bytes after a block's literals")
-		}
-		return 0, nil, nil
 	case count == 255 && len(b) >= 2:
 		count, b = int(b[0])|int(b[1])<<8+0x7f00, b[2:]
 	case count >= 128 && count < 255 && len(b) >= 1:
 		count, b = (count-128)<<8+int(b[0]), b[1:]
 	case count >= 128:
 		return 0, nil, damaged("sequences without a number")
+	}
+	if count == 0 { // also one of two bytes: RFC 8878, 3.1.1.3.2.1 ends the block here
+		if len(b) > 0 {
+			return 0, nil, damaged("bytes after a block's literals")
+		}
+		return 0, nil, nil
 	}
 	if len(b) == 0 || b[0]&3 != 0 {
 		return 0, nil, damaged("sequences without modes")
