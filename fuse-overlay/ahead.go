@@ -34,7 +34,7 @@ type ahead struct {
 
 	mu      sync.Mutex
 	found   map[*place]*foundDir // by the first of their places
-	order   []*foundDir          // those in found, and some that were taken, as the walk will come to them
+	order   []*foundDir          // those in found, as the walk will come to them
 	weight  int                  // of all in found
 	current *foundDir            // what was taken last
 	letGo   *time.Timer          // of current, after the end of its walk
@@ -73,7 +73,6 @@ type foundDir struct {
 	hits   [][]hit // of each name; nil: not known, or taken
 	next   int     // from where on names were not taken
 	weight int
-	taken  bool
 	told   int // of how many names files was asked
 }
 
@@ -107,9 +106,10 @@ func (a *ahead) take(dir *node) *foundDir {
 		return nil
 	}
 	delete(a.found, stack[0])
-	d.taken = true
-	for len(a.order) > 0 && a.order[0].taken {
+	if i := slices.Index(a.order, d); i == 0 {
 		a.order[0], a.order = nil, a.order[1:]
+	} else { // the walk leaves out the ones before
+		a.order = slices.Delete(a.order, i, i+1)
 	}
 	a.weight -= d.weight
 	a.used++
@@ -159,7 +159,7 @@ func (a *ahead) files(most int) (out []spot) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for _, d := range a.order {
-		for ; !d.taken && d.told < len(d.hits) && len(out) < most; d.told++ {
+		for ; d.told < len(d.hits) && len(out) < most; d.told++ {
 			if h := d.hits[d.told]; len(h) == 1 && h[0].kind == regular && h[0].st.Nlink == 1 {
 				out = append(out, h[0].spot)
 			}

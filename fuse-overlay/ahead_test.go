@@ -277,3 +277,28 @@ func TestAheadNotWhereLayersChange(t *testing.T) {
 		})
 	}
 }
+
+// TestAheadLeavesOut: a walk that leaves out a directory that was read ahead has
+// nothing kept of those that it comes to after that.
+func TestAheadLeavesOut(t *testing.T) {
+	t.Parallel()
+	r := &earlyRig{rig: newRig(t, "seq -f %02g 50 | xargs mkdir")}
+	r.config.row, r.config.patience = 1, time.Hour
+	var err error
+	r.o, err = newOverlay(r.config)
+	check(t, err)
+	r.ctx = t.Context()
+	dirs := r.list(r.o.root)
+	r.list(dirs[0])
+	a := &r.o.ahead
+	a.atRest(t)
+	for _, d := range dirs[2:] {
+		r.list(d)
+	}
+	a.mu.Lock()
+	if a.used != 48 || len(a.found) != 1 || len(a.order) != 1 {
+		t.Errorf("%d directories were used, %d are kept, in a list of %d", a.used, len(a.found), len(a.order))
+	}
+	a.mu.Unlock()
+	check(t, r.o.close())
+}

@@ -76,9 +76,10 @@ func (a *earlyCopies) prepare(most int) {
 }
 
 // stagesEarly tells whether copies are staged before they are asked for: not where
-// they would have names, or no data, or where what the upper holds is counted.
+// they would have names, or no data, where what the upper holds is counted, or where
+// the kernel is not to believe for good what layers were.
 func (o *Overlay) stagesEarly() bool {
-	return o.work != nil && o.work.unnamed && o.quota == nil && !o.c.Metacopy
+	return o.work != nil && o.work.unnamed && o.quota == nil && !o.c.Metacopy && o.c.AttrTimeout == 0
 }
 
 // takeEarly returns the copy of n, about to be copied up to size, if it was made
@@ -351,7 +352,7 @@ func (o *Overlay) makeEarly(e *early) (c *fileCopy) {
 		n = newNode(unix.S_IFREG, 0)
 		n.lower = e.from
 	}
-	if n.is(flagUp) || o.mayWrite() != nil {
+	if n.is(flagUp) || o.mayWrite() != nil || e.from.place.besideWork() { // the upper changes
 		return nil
 	}
 	p, err := o.planCopy(n, allData)
