@@ -58,7 +58,7 @@ type early struct {
 
 const (
 	// rowShort and rowLong are how long a row must be at first, and at most: with
-	// each time that copies were made for nothing twice as long.
+	// each time that more copies were made for nothing than used twice as long.
 	rowShort, rowLong = 8, 1 << 12
 	rowPause          = 100 * time.Millisecond
 	// earlyFiles of a directory are staged at a time, earlyMost in all, or as many
@@ -215,7 +215,7 @@ func (o *Overlay) stageEntries(entries []entry) {
 	}
 	a := &o.earlyCopies
 	wanted, room := a.unknown(wanted)
-	if room > 0 && o.aside == "" { // else what a copy is to keep is known of nodes only
+	if room > 0 && o.c.Formats&Override == 0 { // else what a copy is to keep is known of nodes only
 		for _, s := range o.ahead.files(room) {
 			wanted = append(wanted, &early{from: s})
 		}
@@ -398,7 +398,7 @@ func (a *earlyCopies) dropLocked(s spot) *fileCopy {
 
 // passedOver takes off the table what was not asked for while twice as many were
 // as may be staged, and returns what there is of it: the row leaves files out, or
-// goes another way. When that is more than was used meanwhile a row has to be longer.
+// goes another way.
 func (a *earlyCopies) passedOver() (dead []*fileCopy) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -407,22 +407,26 @@ func (a *earlyCopies) passedOver() (dead []*fileCopy) {
 			dead = append(dead, a.dropLocked(s))
 		}
 	}
-	if uint64(len(dead)) > a.used-a.usedBefore {
+	a.judgeLocked(len(dead))
+	return dead
+}
+
+// judgeLocked has a row be longer when dead copies, which are let go of, are more
+// than were used since the last time.
+func (a *earlyCopies) judgeLocked(dead int) {
+	if uint64(dead) > a.used-a.usedBefore {
 		a.need, a.row = min(2*a.need, rowLong), 0
 	}
-	if len(dead) > 0 {
+	if dead > 0 {
 		a.usedBefore = a.used
 	}
-	return dead
 }
 
 // dropAll lets go of what nobody took.
 func (a *earlyCopies) dropAll() {
 	var dead []*fileCopy
 	a.mu.Lock()
-	if len(a.early) > 0 {
-		a.need, a.row = min(2*a.need, rowLong), 0
-	}
+	a.judgeLocked(len(a.early))
 	for s := range a.early {
 		dead = append(dead, a.dropLocked(s))
 	}
