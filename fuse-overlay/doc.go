@@ -223,7 +223,7 @@
 // So 3 never waits for a READ, for which a server that was killed in it would leave pages
 // locked for good. FORGET cannot come before 5. A kill leaves what the kernel has, which is
 // right. Only lower files: an upper one is passed through. Where no OPEN is asked for, all
-// this cannot be known: docs/adr/0062.
+// this cannot be known: docs/adr/0063.
 //
 // # Failure
 //

@@ -17,12 +17,13 @@ import (
 )
 
 // slowFS is a layer of a file, d/f, whose first megabyte and whose rest can be read
-// once their gates are open, and of a directory, d, that can be listed with the first.
+// once their gates are open, and of a directory, d, that can be listed once its is.
 type slowFS struct {
 	fuse.RawFileSystem
 	size        uint64
 	read, list  chan struct{} // told of reads, and of listings of d
 	first, rest chan struct{}
+	listing     chan struct{}
 }
 
 const (
@@ -59,7 +60,7 @@ func (s *slowFS) Lookup(_ <-chan struct{}, h *fuse.InHeader, name string, out *f
 func (s *slowFS) ReadDir(_ <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntryList) fuse.Status {
 	if in.NodeId == slowDir {
 		tell(s.list)
-		<-s.first
+		<-s.listing
 	}
 	if in.NodeId != slowFile && in.Offset == 0 {
 		child := in.NodeId + 1
@@ -89,6 +90,7 @@ func tell(c chan struct{}) {
 func slowRig(t *testing.T) (*rig, *slowFS) {
 	t.Helper()
 	r, s := slowLayer(t, 4<<20)
+	open(s.listing)
 	return r.start(), s
 }
 
@@ -98,7 +100,7 @@ func slowLayer(t *testing.T, size uint64) (*rig, *slowFS) {
 	r := newRig(t, "")
 	s := &slowFS{
 		RawFileSystem: fuse.NewDefaultRawFileSystem(), size: size,
-		read: make(chan struct{}, 1), list: make(chan struct{}, 1), first: make(chan struct{}), rest: make(chan struct{}),
+		read: make(chan struct{}, 1), list: make(chan struct{}, 1), first: make(chan struct{}), rest: make(chan struct{}), listing: make(chan struct{}),
 	}
 	srv, err := fuse.NewServer(s, r.lowers[0], &fuse.MountOptions{DirectMountStrict: true, DisableSplice: true, DisableReadDirPlus: true, FsName: "slow", Name: "slow"})
 	check(t, err)
@@ -156,6 +158,13 @@ func TestKilledWaitersEnd(t *testing.T) {
 	<-s.read
 	r.killed("who waits for another's copy", r.waiting("exec mv d e"), s)
 	check(t, copier.Process.Kill())
+	waitFor(t, "the kernel has told of the kill", func() bool {
+		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", copier.Process.Pid))
+		_, after, _ := strings.Cut(string(stat), ") ")
+		return err == nil && strings.HasPrefix(after, "D") // it waits for the answer for good
+	})
+	var st unix.Statfs_t
+	check(t, unix.Statfs(r.mount, &st)) // which the kernel asks for after it
 	open(s.first)
 	r.killed("who copies", copier, s)
 	open(s.rest)
@@ -226,6 +235,7 @@ func TestCloseDoesNotWait(t *testing.T) {
 		t.Run(what, func(t *testing.T) {
 			t.Parallel()
 			r, s := slowLayer(t, 100<<10)
+			defer open(s.listing)
 			defer open(s.first)
 			r.config.row, r.config.patience = 1, time.Minute
 			o, err := newOverlay(r.config)
@@ -245,6 +255,7 @@ func TestCloseDoesNotWait(t *testing.T) {
 				t.Errorf("upper and work are free while a copy may be made there: %v", again.close())
 			}
 			open(s.first)
+			open(s.listing)
 			check(t, eventually(func() error {
 				again, err := newOverlay(r.config)
 				if err == nil {
