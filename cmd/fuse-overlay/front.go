@@ -15,17 +15,17 @@ import (
 // one that serves. A Go program cannot fork once its runtime has begun, and so
 // package detach runs the program twice, which is half of a mount's time (docs/benchmarks.md).
 // Before the runtime begins it can: on Linux and amd64 the program is linked to begin with entry
-// (front_linux_amd64.s), which forks for a command line of nothing but -o and paths, and
-// waits as detach.Start does:
+// (front_linux_amd64.s), which forks for a command line of nothing but -o and paths, without
+// debug, and waits as detach.Start does:
 //
 //	first process                      second process
 //	entry: a pipe, SIGHUP, SIGINT and  setsid, goes on as if it were the first,
 //	SIGTERM are held back, fork        with the pipe; what is its business as of
 //	  waits for the pipe, or a signal    now: package detach
 //	  a byte comes: status 0
-//	  else: goes on, too, tells the
-//	  second to end if it was told so,
-//	  and ends as that does
+//	  else: tells the second to end if
+//	  it was told so, goes on, too, and
+//	  ends as that does
 //
 // Linked otherwise, called otherwise, with the standard descriptors closed, or where fork
 // fails, there is one process, and package detach.
@@ -41,9 +41,6 @@ type forked struct {
 // ends waits for the second process, and returns the status of the first. One that
 // is not for the background ends as it does.
 func (f forked) ends(foreground bool) (int, error) {
-	if f.told {
-		_ = unix.Kill(f.second, unix.SIGTERM) // it may have ended
-	}
 	p, err := os.FindProcess(f.second)
 	if err != nil {
 		return 1, err

@@ -2,7 +2,7 @@
 
 // entry is where the program begins when it was linked with -E main.entry: see front.go.
 // Nothing of the runtime is there yet. Of a command line that is but `-o OPTIONS` and
-// paths, and so goes into the background, a process is forked that goes on as every
+// paths, without debug, and so goes into the background, a process is forked that goes on as every
 // program does; this one waits for it, and ends or goes on, too.
 //
 //	R12 argc   R13 argv   R14 the next argument   R15 how many -o there were
@@ -10,14 +10,17 @@
 #define SYS_read 0
 #define SYS_close 3
 #define SYS_poll 7
+#define SYS_rt_sigaction 13
 #define SYS_rt_sigprocmask 14
 #define SYS_clone 56
+#define SYS_kill 62
 #define SYS_setsid 112
 #define SYS_exit_group 231
 #define SYS_signalfd4 289
 #define SYS_pipe2 293
 
 #define O_CLOEXEC 0x80000
+#define SIGTERM 15
 #define SIGCHLD 17
 
 TEXT ·entry(SB),NOSPLIT|NOFRAME|TOPFRAME,$0
@@ -40,7 +43,15 @@ argument:
 	CMPQ R14, R12
 	JGT  go              // which is not there
 	INCQ R15
-	JMP  argument
+	// With "debug" in it, it may be for the foreground.
+	MOVQ -8(R13)(R14*8), AX
+letter:
+	CMPB (AX), $0
+	JEQ  argument
+	CMPL (AX), $0x75626564 // debu: some bytes after the end, as below
+	JEQ  go
+	INCQ AX
+	JMP  letter
 read:
 	TESTQ R15, R15
 	JEQ   go
@@ -80,6 +91,15 @@ fork:
 	JLT  alone
 	CMPL ·frontPipe+4(SB), $3
 	JLT  alone
+
+	// The end of the second process is waited for, also where the caller ignores those
+	// of its own: as the runtime would, which is not there yet.
+	MOVL $SYS_rt_sigaction, AX
+	MOVL $SIGCHLD, DI
+	LEAQ ·frontInfo(SB), SI // zeros: SIG_DFL, and no flags
+	XORL DX, DX
+	MOVL $8, R10
+	SYSCALL
 
 	MOVL $SYS_clone, AX
 	MOVL $SIGCHLD, DI
@@ -136,6 +156,11 @@ told:
 	MOVL ·frontPoll+8(SB), DI
 	LEAQ ·frontInfo(SB), SI
 	MOVL $128, DX        // struct signalfd_siginfo
+	SYSCALL
+	// Now: a further signal ends this process as soon as none is held back.
+	MOVL $SYS_kill, AX
+	MOVQ ·frontSecond(SB), DI
+	MOVL $SIGTERM, SI
 	SYSCALL
 	JMP  ended
 

@@ -96,6 +96,45 @@ func TestToldToEnd(t *testing.T) {
 	})
 }
 
+// TestToldTwice: whoever waits tells the other before a second signal can end it.
+func TestToldTwice(t *testing.T) {
+	eachFront(t, func(t *testing.T, program string) {
+		dir, options := layers(t)
+		first, _, second, free := waits(t, program, dir, options)
+		for _, sig := range []syscall.Signal{syscall.SIGSTOP, syscall.SIGTERM, syscall.SIGINT, syscall.SIGCONT} {
+			if err := first.Process.Signal(sig); err != nil {
+				t.Fatal(err)
+			}
+		}
+		state, err := first.Process.Wait() // by itself, or by the second signal
+		if err != nil || state.Success() {
+			t.Errorf("%v, %v", state, err)
+		}
+		free()
+		exe := "/proc/" + strconv.Itoa(second) + "/exe"
+		for _, err := os.Readlink(exe); err == nil; _, err = os.Readlink(exe) {
+			if mounted(t, dir+"/m") {
+				t.Fatal("it is mounted")
+			}
+			time.Sleep(time.Millisecond)
+		}
+		_ = first.Wait() // for what has read its standard error
+	})
+}
+
+// TestChildrenIgnored: a caller that ignores its children's ends is told what is wrong,
+// and no more.
+func TestChildrenIgnored(t *testing.T) {
+	eachFront(t, func(t *testing.T, program string) {
+		dir, options := layers(t)
+		cmd := exec.Command("env", "--ignore-signal=CHLD", program, "-o", options, dir+"/none")
+		out, _ := cmd.CombinedOutput() // its state says more
+		if cmd.ProcessState.ExitCode() != 1 || strings.Count(string(out), "\n") != 1 || !strings.Contains(string(out), "none does not exist") {
+			t.Errorf("%v: %q", cmd.ProcessState, out)
+		}
+	})
+}
+
 // TestKilledWhileStarting: the one that waits says so when the other is killed, and
 // nothing is left.
 func TestKilledWhileStarting(t *testing.T) {
@@ -139,10 +178,10 @@ func TestBehind(t *testing.T) {
 }
 
 // TestDebugIsForeground: with -o debug the program serves until the mount is gone, or
-// a signal comes, and its status is 0.
+// a signal comes, and its status is 0. It is itself the server, who is asked for numbers.
 func TestDebugIsForeground(t *testing.T) {
 	eachFront(t, func(t *testing.T, program string) {
-		for _, how := range []string{"umount", "signal"} {
+		for _, how := range []string{"umount", "signal", "numbers"} {
 			dir, options := layers(t)
 			cmd := exec.Command(program, "-o", options+",debug", dir+"/m")
 			if err := cmd.Start(); err != nil {
@@ -152,7 +191,12 @@ func TestDebugIsForeground(t *testing.T) {
 				time.Sleep(time.Millisecond)
 			}
 			fusetest.Must(t, `test "$(cat "$1/f")" = text`, dir+"/m")
-			if how == "umount" {
+			if how == "numbers" {
+				if err := cmd.Process.Signal(syscall.SIGUSR1); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if how != "signal" {
 				umount(t, dir+"/m")
 			} else if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
 				t.Fatal(err)
