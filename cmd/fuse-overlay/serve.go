@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -71,7 +72,12 @@ func serve(sigs *signals, c fuseoverlay.MountConfig, o *options.Options, to io.W
 	// The working directory must not keep another filesystem busy.
 	err = os.Chdir("/")
 	if err == nil {
-		err = srv.Show()
+		select {
+		case <-sigs.end: // told to end while the layers were opened: nobody need see it
+			err = context.Canceled
+		default:
+			err = srv.Show()
+		}
 	}
 	if err != nil {
 		if uerr := srv.Unmount(); uerr != nil {
