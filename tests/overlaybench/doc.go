@@ -3,7 +3,7 @@
 // directory and beside the floor, a bare loopback on go-fuse with the same
 // caching (floor.go, kept for this alone): `make bench-overlay`.
 //
-// A line is a workload of one or more steps on one mount. Each round runs every
+// A line is a workload of one or more steps on one mount (mounts.go: mounting itself). Each round runs every
 // side once, in an order that turns, on layers that are the same and an upper
 // directory that is new; the resulting tree must hash to what the first side's
 // did, or nothing is counted. Printed are medians, ratios to the kernel's

@@ -32,6 +32,7 @@ func start(args []string) error {
 	fs.StringVar(&b.ours, "ours", "bin/fuse-overlay", "our program")
 	fs.StringVar(&b.options, "o", "", "mount options for ours beside the directories: volatile, …")
 	fs.IntVar(&b.rounds, "rounds", 5, "rounds of every line")
+	fs.IntVar(&b.mounts, "mounts", 20, "mounts a round of the line mount")
 	on := fs.String("on", "tmpfs,ext4", "where the layers are: tmpfs, ext4 (the filesystem of -dir if it is one, else a loop file), ext4-loop")
 	dir := fs.String("dir", "/var/tmp", "where the layers, or their mounts, are made")
 	only := fs.String("only", "", "lines to measure, by the names that -list prints; empty: all")
@@ -70,7 +71,7 @@ func words(s string) []string {
 // filesystem.
 type bench struct {
 	ours, options, debs, doc, record string
-	rounds, many                     int
+	rounds, many, mounts             int
 	keep                             bool
 	user                             uint // 0: root
 	only, skip, with                 []string

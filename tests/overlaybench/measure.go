@@ -20,6 +20,7 @@ type result struct {
 	Line, Step string
 	Rounds     int
 	Memory     bool
+	Part       bool // of another step's time
 	By         map[string]figure
 }
 
@@ -37,15 +38,23 @@ func (b *bench) measure(l line, sides []side) error {
 	if err := b.provide(&l); err != nil {
 		return err
 	}
+	if l.mounting {
+		if err := adopt(); err != nil {
+			return err
+		}
+	}
 	got, err := b.rounded(&l, l.among(sides))
 	if err != nil {
 		return err
 	}
 	b.results = slices.DeleteFunc(b.results, func(r result) bool { return r.Line == l.name })
 	for i, st := range l.steps {
-		r := result{Line: l.name, Step: st.name, Rounds: b.rounds, Memory: st.memory, By: map[string]figure{}}
+		r := result{Line: l.name, Step: st.name, Rounds: b.rounds, Memory: st.memory, Part: st.part, By: map[string]figure{}}
 		for name, rounds := range got {
 			var v, cpu []float64
+			if l.mounting && i >= int(backBegin) && rounds[0][i].Value == 0 {
+				continue // it has no background
+			}
 			for _, figures := range rounds {
 				v, cpu = append(v, figures[i].Value), append(cpu, figures[i].CPU)
 			}
@@ -128,19 +137,16 @@ func (b *bench) debsDir() string {
 
 // once is one round of one side.
 func (b *bench) once(s *side, l *line) (figures []figure, hash string, err error) {
-	start := time.Now()
+	if l.mounting {
+		figures, err := b.mounting(s, l)
+		return figures, "", err
+	}
 	m, err := b.mount(s, l)
 	if m != nil {
 		defer func() { err = errors.Join(err, b.putAway(m, l)) }()
 	}
 	if err != nil {
 		return nil, "", err
-	}
-	if l.mounting {
-		if s.serve == nil {
-			m.took = time.Since(start)
-		}
-		return b.mounting(m)
 	}
 	if l.prepare != nil {
 		if _, err := b.do(m.dir, l.prepare); err != nil {
@@ -159,14 +165,6 @@ func (b *bench) once(s *side, l *line) (figures []figure, hash string, err error
 		hash, err = b.hash(filepath.Join(m.dir, l.compared), l.apart)
 	}
 	return figures, hash, err
-}
-
-func (b *bench) mounting(m *mounted) ([]figure, string, error) {
-	cpu := m.cpu()
-	start := time.Now()
-	err := m.end()
-	took := m.took + time.Since(start)
-	return []figure{{took.Seconds() * 1e3, cpu}}, "", err
 }
 
 func (b *bench) step(m *mounted, s *step) (f figure, err error) {

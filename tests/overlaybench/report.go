@@ -34,6 +34,9 @@ func (r *result) cell(f figure) string {
 	if f.Value < 20 {
 		text = fmt.Sprintf("%.1f", f.Value)
 	}
+	if f.Value < 5 {
+		text = fmt.Sprintf("%.2f", f.Value)
+	}
 	if k, ok := r.By[kernel]; ok && k.Value > 0 && !r.Memory {
 		text += fmt.Sprintf(" (%.2f)", f.Value/k.Value)
 	}
@@ -55,7 +58,7 @@ func (b *bench) ratios(a string, others ...string) []float64 {
 				least = min(least, y.Value)
 			}
 		}
-		if ok && !r.Memory && x.Value > 0 && least > 0 && !math.IsInf(least, 1) {
+		if ok && !r.Memory && !r.Part && x.Value > 0 && least > 0 && !math.IsInf(least, 1) {
 			out = append(out, x.Value/least)
 		}
 	}

@@ -81,7 +81,6 @@ type mounted struct {
 	mnt  string // "" when nothing is mounted
 	proc *exec.Cmd
 	text bytes.Buffer
-	took time.Duration // from the start of the program until the mount was there
 }
 
 // mount makes the layers that the side needs and mounts them.
@@ -110,8 +109,6 @@ func (b *bench) mount(s *side, l *line) (*mounted, error) {
 		return m, nil
 	}
 	m.dir, m.mnt = mnt, mnt
-	start := time.Now()
-	defer func() { m.took = time.Since(start) }()
 	if s.serve == nil {
 		return m, unix.Mount("overlay", mnt, "overlay", 0, "lowerdir="+strings.Join(lower, ":")+",upperdir="+upper+",workdir="+work)
 	}
