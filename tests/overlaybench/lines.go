@@ -22,8 +22,9 @@ type line struct {
 	sizable, bulky bool
 	prepare        []string // a command that is not measured
 	steps          []step
-	// compared tells what of the tree is hashed, "" for nothing; apart from it
-	// are names whose content differs from run to run.
+	// compared tells what of the tree is hashed, after the steps; "" only where
+	// there is nothing: no time, or no tree. Apart are names whose content, in which
+	// there are times and inode numbers, differs from run to run.
 	compared string
 	apart    []string
 	// mounting: what is measured is mounting and unmounting.
@@ -80,19 +81,19 @@ func (b *bench) work(args ...string) []string { return append([]string{b.self, "
 // looking are the lines that only read.
 func (b *bench) looking() []line {
 	find := []string{"find", ".", "-printf", "%s %m %T@\n"}
-	grep := sh("grep -rc nosuchword . >/dev/null || true")
+	grep := sh("grep -rc nosuchword . >/dev/null || [ $? = 1 ]") // 2: a file could not be read
 	ls := []string{"ls", "-l", "d"}
 	return []line{
 		{name: "mount", lower: treeS, mounting: true, steps: mountSteps()},
-		{name: "find", lower: treeS, steps: []step{
+		{name: "find", lower: treeS, compared: ".", steps: []step{
 			{name: "find S, first", args: find}, {name: "find S, again", args: find}, {name: "find S, third", args: find},
 		}},
-		{name: "missing", lower: treeS, steps: []step{{name: "100,000 stats of missing names", args: b.work("missing")}}},
-		{name: "ls", lower: merged, steps: []step{{name: "ls -l of 20,000 merged, first", args: ls}, {name: "ls -l, again", args: ls}}},
-		{name: "grep", lower: treeS, steps: []step{
+		{name: "missing", lower: treeS, compared: "net", steps: []step{{name: "100,000 stats of missing names", args: b.work("missing")}}},
+		{name: "ls", lower: merged, compared: "d", steps: []step{{name: "ls -l of 20,000 merged, first", args: ls}, {name: "ls -l, again", args: ls}}},
+		{name: "grep", lower: treeS, compared: ".", steps: []step{
 			{name: "grep -r S, first", args: grep}, {name: "grep -r S, again", args: grep}, {name: "grep -r S, third", args: grep},
 		}},
-		{name: "open", lower: treeS, prepare: b.work("opens", "net/net.go", "100"), steps: []step{
+		{name: "open", lower: treeS, compared: "net", prepare: b.work("opens", "net/net.go", "100"), steps: []step{
 			{name: "open, read, close × 100,000", args: b.work("opens", "net/net.go", "100000")},
 		}},
 	}
@@ -127,10 +128,10 @@ func (b *bench) changing() []line {
 	return []line{
 		{name: "chmod", lower: treeS, copiesUp: true, compared: ".", steps: []step{{name: "chmod -R of lower S", args: sh("chmod -R o-r,g-r .")}}},
 		{name: "chown", lower: treeS, copiesUp: true, compared: ".", steps: []step{{name: "chown -R of lower S", args: sh("chown -R 12:13 .")}}},
-		{name: "append", lower: blobs, copiesUp: true, sizable: true, bulky: true, steps: []step{{name: "append a byte to 1 GiB", args: sh("printf x >>1g")}}},
+		{name: "append", lower: blobs, copiesUp: true, sizable: true, bulky: true, compared: "1g", steps: []step{{name: "append a byte to 1 GiB", args: sh("printf x >>1g")}}},
 		{name: "rewrite", lower: small, copiesUp: true, compared: ".", steps: []step{{name: "rewrite 1,000 files (O_TRUNC)", args: b.work("rewrite", "d", "1000")}}},
 		{name: "rm-lower", lower: treeS, copiesUp: true, compared: ".", steps: []step{{name: "rm -rf of lower S", args: sh("rm -rf *")}}},
-		{name: "beside", lower: blobs, copiesUp: true, sizable: true, bulky: true, steps: []step{
+		{name: "beside", lower: blobs, copiesUp: true, sizable: true, bulky: true, compared: ".", steps: []step{
 			{name: "looking around, alone", args: b.work("around")},
 			{name: "looking around, 4 GiB being copied up", args: b.work("around"), beside: sh("printf x >>4g")},
 		}},
@@ -140,7 +141,7 @@ func (b *bench) changing() []line {
 // transfer are the lines that move bytes.
 func (b *bench) transfer() []line {
 	all := []line{
-		{name: "sequential", writes: true, bulky: true, steps: []step{
+		{name: "sequential", writes: true, bulky: true, compared: "big", steps: []step{
 			{name: "write 2 GiB", args: sh("dd if=/dev/zero of=big bs=1M count=2048 status=none conv=fsync")},
 			{name: "read 2 GiB, cold", args: sh("dd if=big of=/dev/null bs=1M status=none"), cold: true},
 		}},
@@ -149,7 +150,7 @@ func (b *bench) transfer() []line {
 	for _, direct := range []int{0, 1} {
 		for _, jobs := range []int{1, 8} {
 			how := map[int]string{0: "buffered", 1: "direct"}[direct]
-			l := line{name: fmt.Sprintf("fio-%s-%d", how, jobs), writes: true, bulky: true, prepare: fill}
+			l := line{name: fmt.Sprintf("fio-%s-%d", how, jobs), writes: true, bulky: true, compared: "f", prepare: fill}
 			for _, rw := range []string{"randread", "randwrite"} {
 				args := fio(rw, "psync", jobs, map[bool]int{true: 128, false: 32}[direct == 0 && rw == "randread"])
 				l.steps = append(l.steps, step{name: fmt.Sprintf("fio %s 4k, %s, %d", rw, how, jobs), args: append(args, fmt.Sprintf("--direct=%d", direct)), time: fioTime})
@@ -157,16 +158,18 @@ func (b *bench) transfer() []line {
 			all = append(all, l)
 		}
 	}
-	return append(all, line{name: "mmap", writes: true, bulky: true, prepare: fill, steps: []step{
+	return append(all, line{name: "mmap", writes: true, bulky: true, compared: "f", prepare: fill, steps: []step{
 		{name: "mmap random read, cold", args: fio("randread", "mmap", 1, 64), time: fioTime, cold: true},
 	}})
 }
 
-// fio reads or writes mib MiB in all at random places of f.
+// fio reads or writes mib MiB in all at random places of f, the same ones each
+// time. All blocks that are written are the same, so that what f is afterwards does
+// not depend on which of several jobs comes first, and tells whether one was lost.
 func fio(rw, engine string, jobs, mib int) []string {
 	return []string{
 		"fio", "--name=f", "--filename=f", "--size=256M", "--bs=4k", "--rw=" + rw, "--ioengine=" + engine, "--norandommap", "--randrepeat=1",
-		"--thread", fmt.Sprintf("--numjobs=%d", jobs), fmt.Sprintf("--io_size=%dK", mib<<10/jobs), "--group_reporting", "--invalidate=0", "--output-format=json",
+		"--thread", fmt.Sprintf("--numjobs=%d", jobs), fmt.Sprintf("--io_size=%dK", mib<<10/jobs), "--group_reporting", "--invalidate=0", "--buffer_pattern=0x5a", "--output-format=json",
 	}
 }
 
@@ -198,7 +201,8 @@ func fioTime(out []byte) (float64, error) {
 	return 0, errors.New("fio moved nothing")
 }
 
-// long are the lines that are measured when asked for.
+// long is the line that takes longest: it is about memory, and has no time that
+// a tree could be compared for.
 func (b *bench) long() []line {
 	walk := []string{"find", ".", "-size", "+1"}
 	return []line{

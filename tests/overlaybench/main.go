@@ -27,37 +27,84 @@ func start(args []string) error {
 	if len(args) == 3 && args[0] == "floor" {
 		return serveFloor(args[1], args[2])
 	}
-	var b bench
-	fs := flag.NewFlagSet("overlaybench", flag.ContinueOnError)
-	fs.StringVar(&b.ours, "ours", "bin/fuse-overlay", "our program")
-	fs.StringVar(&b.options, "o", "", "mount options for ours beside the directories: volatile, …")
-	fs.IntVar(&b.rounds, "rounds", 5, "rounds of every line")
-	fs.IntVar(&b.mounts, "mounts", 20, "mounts a round of the line mount")
-	on := fs.String("on", "tmpfs,ext4", "where the layers are: tmpfs, ext4 (the filesystem of -dir if it is one, else a loop file), ext4-loop")
-	dir := fs.String("dir", "/var/tmp", "where the layers, or their mounts, are made")
-	only := fs.String("only", "", "lines to measure, by the names that -list prints; empty: all")
-	skip := fs.String("skip", "", "lines to leave out")
-	with := fs.String("with", "", "sides to measure: native,kernel,floor,fuse-overlayfs,ours, names of OVERLAY_PEERS; empty: all")
-	fs.StringVar(&b.debs, "debs", "", "directory of ten packages for dpkg; empty: they are downloaded")
-	fs.IntVar(&b.many, "many", 1_000_000, "files of the walk for the memory line")
-	fs.StringVar(&b.doc, "write", "", "document whose marked tables are replaced")
-	fs.StringVar(&b.record, "results", "", "file of results: those of earlier runs of other lines are taken from it, and these added")
-	fs.UintVar(&b.user, "user", 0, "ID of an ordinary user who owns all files, mounts and works; the kernel's overlay is mounted by root")
-	fs.BoolVar(&b.keep, "keep", false, "do not remove what was made on an ext4 that was there before: a run soon after is then not slowed down by it")
-	list := fs.Bool("list", false, "print the names of the lines")
-	if err := fs.Parse(args); err != nil {
+	b, err := parse(args)
+	if err != nil {
 		return err
 	}
-	b.only, b.skip, b.with = words(*only), words(*skip), words(*with)
-	if *list {
+	if b.list {
 		for _, l := range b.lines() {
 			fmt.Println(l.name)
 		}
 		return nil
 	}
-	for _, kind := range words(*on) {
-		if err := b.run(kind, *dir); err != nil {
+	for _, kind := range b.on {
+		if err := b.run(kind); err != nil {
 			return fmt.Errorf("on %s: %w", kind, err)
+		}
+	}
+	return nil
+}
+
+// document is where the tables go, and nowhere is no document.
+const (
+	document = "docs/benchmarks.md"
+	nowhere  = "none"
+)
+
+// parse reads the command line.
+func parse(args []string) (*bench, error) {
+	b := &bench{}
+	fs := flag.NewFlagSet("overlaybench", flag.ContinueOnError)
+	fs.StringVar(&b.ours, "ours", "bin/fuse-overlay", "our program")
+	fs.StringVar(&b.options, "o", "", "mount options for ours beside the directories: volatile, …")
+	fs.IntVar(&b.rounds, "rounds", ofAll, "rounds of every line")
+	fs.IntVar(&b.mounts, "mounts", 20, "mounts a round of the line mount")
+	on := fs.String("on", "tmpfs,ext4", "where the layers are: tmpfs, ext4 (the filesystem of -dir if it is one, else a loop file), ext4-loop")
+	fs.StringVar(&b.top, "dir", "/var/tmp", "where the layers, or their mounts, are made")
+	only := fs.String("only", "", "lines to measure, by the names that -list prints; empty: all")
+	skip := fs.String("skip", "", "lines to leave out")
+	with := fs.String("with", "", "sides to measure: native,kernel,floor,fuse-overlayfs,ours, names of OVERLAY_PEERS; empty: all")
+	fs.StringVar(&b.debs, "debs", "", "directory of ten packages for dpkg; empty: they are downloaded")
+	fs.IntVar(&b.many, "many", 1_000_000, "files of the walk for the memory line")
+	fs.StringVar(&b.doc, "write", "", "document whose marked tables are replaced; empty: "+document+" by a run of all lines and sides, of at least five rounds, else none, as with \""+nowhere+"\"")
+	fs.StringVar(&b.record, "results", "", "file of results: those of earlier runs of other lines are taken from it, and these added")
+	fs.UintVar(&b.user, "user", 0, "ID of an ordinary user who owns all files, mounts and works; the kernel's overlay is mounted by root")
+	fs.BoolVar(&b.keep, "keep", false, "do not remove what was made on an ext4 that was there before: a run soon after is then not slowed down by it")
+	fs.BoolVar(&b.list, "list", false, "print the names of the lines")
+	if err := fs.Parse(args); err != nil {
+		return nil, err
+	}
+	if fs.NArg() > 0 {
+		return nil, fmt.Errorf("%q is no flag: see -help", fs.Arg(0))
+	}
+	if b.rounds < 1 {
+		return nil, fmt.Errorf("-rounds %d: one is the least", b.rounds)
+	}
+	b.on, b.only, b.skip, b.with = words(*on), words(*only), words(*skip), words(*with)
+	switch {
+	case b.doc == nowhere:
+		b.doc = ""
+	case b.doc == "" && b.whole():
+		b.doc = document
+	}
+	return b, b.known()
+}
+
+// ofAll is how many rounds a table is made of.
+const ofAll = 5
+
+// whole tells whether all is measured, as it is by default.
+func (b *bench) whole() bool {
+	return len(b.only)+len(b.skip)+len(b.with) == 0 && b.options == "" && b.user == 0 && b.rounds >= ofAll
+}
+
+// known refuses lines that there are none of: a run that measures nothing would
+// look like one that found nothing.
+func (b *bench) known() error {
+	lines := b.lines()
+	for _, name := range slices.Concat(b.only, b.skip) {
+		if !slices.ContainsFunc(lines, func(l line) bool { return l.name == name }) {
+			return fmt.Errorf("there is no line %q: see -list", name)
 		}
 	}
 	return nil
@@ -70,11 +117,11 @@ func words(s string) []string {
 // bench is the run of the program; what is below dir belongs to one run on one
 // filesystem.
 type bench struct {
-	ours, options, debs, doc, record string
-	rounds, many, mounts             int
-	keep                             bool
-	user                             uint // 0: root
-	only, skip, with                 []string
+	ours, options, debs, doc, record, top string
+	rounds, many, mounts                  int
+	keep, list                            bool
+	user                                  uint // 0: root
+	on, only, skip, with                  []string
 
 	self    string // this program
 	dir     string // on the filesystem that is measured
@@ -85,7 +132,7 @@ type bench struct {
 	results []result
 }
 
-func (b *bench) run(kind, top string) (err error) {
+func (b *bench) run(kind string) (err error) {
 	if err := b.check(); err != nil {
 		return err
 	}
@@ -101,7 +148,12 @@ func (b *bench) run(kind, top string) (err error) {
 	if err := b.recall(); err != nil {
 		return err
 	}
-	undo, err := b.makePlace(kind, top)
+	if b.doc != "" { // at the end it would be too late to say so
+		if _, _, err := b.around(); err != nil {
+			return err
+		}
+	}
+	undo, err := b.makePlace(kind, b.top)
 	if err != nil {
 		return err
 	}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -25,7 +26,53 @@ func (b *bench) print(w io.Writer, r *result, sides []side) {
 		}
 		fmt.Fprintf(w, "  %s %s", s.name, r.cell(f))
 	}
+	if text := r.beside(sides); text != "" {
+		fmt.Fprintf(w, "  ours to best peer, floor: %s", text)
+	}
 	fmt.Fprintln(w)
+}
+
+// beside is the ratio of ours to the best peer, and to the floor; – for what was
+// not measured, "" for nothing.
+func (r *result) beside(sides []side) string {
+	peer, bottom := r.ratio(ours, peers(sides)...), r.ratio(ours, floor)
+	if peer == 0 && bottom == 0 {
+		return ""
+	}
+	text := func(v float64) string {
+		if v == 0 {
+			return "–"
+		}
+		return fmt.Sprintf("%.2f", v)
+	}
+	return text(peer) + ", " + text(bottom)
+}
+
+// ratio is that of the value of a to the least one of the others; 0 if there is
+// none.
+func (r *result) ratio(a string, others ...string) float64 {
+	x, ok := r.By[a]
+	least := math.Inf(1)
+	for _, name := range others {
+		if y, ok := r.By[name]; ok {
+			least = min(least, y.Value)
+		}
+	}
+	if !ok || x.Value <= 0 || least <= 0 || math.IsInf(least, 1) {
+		return 0
+	}
+	return x.Value / least
+}
+
+// peers are the names of the sides that do what ours does.
+func peers(sides []side) []string {
+	var names []string
+	for _, s := range sides {
+		if s.name != native && s.name != kernel && s.name != floor && s.name != ours {
+			names = append(names, s.name)
+		}
+	}
+	return names
 }
 
 // cell is a figure with its ratio to the kernel's, if that was measured.
@@ -50,16 +97,10 @@ func (r *result) cell(f figure) string {
 // lines that both were measured on.
 func (b *bench) ratios(a string, others ...string) []float64 {
 	var out []float64
-	for _, r := range b.results {
-		x, ok := r.By[a]
-		least := math.Inf(1)
-		for _, name := range others {
-			if y, ok := r.By[name]; ok {
-				least = min(least, y.Value)
-			}
-		}
-		if ok && !r.Memory && !r.Part && x.Value > 0 && least > 0 && !math.IsInf(least, 1) {
-			out = append(out, x.Value/least)
+	for i := range b.results {
+		r := &b.results[i]
+		if v := r.ratio(a, others...); v > 0 && !r.Memory && !r.Part {
+			out = append(out, v)
 		}
 	}
 	return out
@@ -67,16 +108,12 @@ func (b *bench) ratios(a string, others ...string) []float64 {
 
 // summary writes the geometric means.
 func (b *bench) summary(w io.Writer, sides []side) {
-	var peers []string
 	for _, s := range sides {
-		if s.name != native && s.name != kernel && s.name != floor && s.name != ours {
-			peers = append(peers, s.name)
-		}
 		if v := b.ratios(s.name, kernel); len(v) > 0 && s.name != kernel {
 			fmt.Fprintf(w, "geometric mean to kernel of %d lines: %s %.2f\n", len(v), s.name, timing.Geomean(v))
 		}
 	}
-	if v := b.ratios(ours, peers...); len(v) > 0 {
+	if v := b.ratios(ours, peers(sides)...); len(v) > 0 {
 		fmt.Fprintf(w, "geometric mean of ours to the best peer of each of %d lines: %.2f\n", len(v), timing.Geomean(v))
 	}
 	if v := b.ratios(ours, floor); len(v) > 0 {
@@ -87,24 +124,33 @@ func (b *bench) summary(w io.Writer, sides []side) {
 // write replaces the table of this filesystem in the document: what is between
 // the lines `<!-- overlay KIND -->` (tmpfs, ext4) and `<!-- end -->`.
 func (b *bench) write(sides []side) error {
-	text, err := os.ReadFile(b.doc)
+	before, after, err := b.around()
 	if err != nil {
 		return err
+	}
+	out := bytes.NewBuffer(before)
+	b.table(out, sides)
+	_, _ = out.Write(after) // never fails
+	return os.WriteFile(b.doc, out.Bytes(), 0o644)
+}
+
+// around returns what the document has before and after the table.
+func (b *bench) around() (before, after []byte, err error) {
+	text, err := os.ReadFile(b.doc)
+	if err != nil {
+		return nil, nil, err
 	}
 	begin := fmt.Sprintf("<!-- overlay %s -->\n", b.kind)
 	i := strings.Index(string(text), begin)
 	if i < 0 {
-		return fmt.Errorf("%s has no line %q", b.doc, strings.TrimSpace(begin))
+		return nil, nil, fmt.Errorf("%s has no line %q", b.doc, strings.TrimSpace(begin))
 	}
 	i += len(begin)
 	j := strings.Index(string(text[i:]), "<!-- end -->")
 	if j < 0 {
-		return fmt.Errorf("%s has no line <!-- end --> after %q", b.doc, strings.TrimSpace(begin))
+		return nil, nil, fmt.Errorf("%s has no line <!-- end --> after %q", b.doc, strings.TrimSpace(begin))
 	}
-	out := bytes.NewBuffer(bytes.Clone(text[:i]))
-	b.table(out, sides)
-	_, _ = out.Write(text[i+j:]) // never fails
-	return os.WriteFile(b.doc, out.Bytes(), 0o644)
+	return bytes.Clone(text[:i]), text[i+j:], nil
 }
 
 // recall reads what runs before this one on such a filesystem have added to the
@@ -161,7 +207,7 @@ func (b *bench) table(w io.Writer, sides []side) {
 	for _, s := range sides {
 		fmt.Fprintf(w, " %s |", s.name)
 	}
-	fmt.Fprintf(w, "\n|---|---|%s\n", strings.Repeat("---|", len(sides)))
+	fmt.Fprintf(w, " ours to best peer, floor |\n|---|---|%s\n", strings.Repeat("---|", len(sides)+1))
 	for i := range b.results {
 		r := &b.results[i]
 		fmt.Fprintf(w, "| %s | %d |", r.Step, r.Rounds)
@@ -172,7 +218,7 @@ func (b *bench) table(w io.Writer, sides []side) {
 				fmt.Fprint(w, " – |")
 			}
 		}
-		fmt.Fprintln(w)
+		fmt.Fprintf(w, " %s |\n", cmp.Or(r.beside(sides), "–"))
 	}
 	fmt.Fprint(w, "\n")
 	for _, s := range sides {
