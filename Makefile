@@ -21,7 +21,8 @@ FUZZTIME ?= 20s
 # How long each of the three stresses of `make test-long` works on a mount.
 STRESSTIME ?= 200s
 # For `make bench-streams`: -rounds 9, -slopes 1000000, -only apply, …
-# For `make bench-overlay`: -on tmpfs, -only untar,find, -rounds 3, -with kernel,ours, -write docs/benchmarks.md, …
+# For `make bench-overlay`: -on tmpfs, -only untar,find, -rounds 3, -with kernel,ours, -write docs/benchmarks.md, … (with none it measures
+# all, for hours, and writes docs/benchmarks.md)
 BENCHFLAGS ?=
 
 .PHONY: help
@@ -83,7 +84,7 @@ bench-streams: ## layers in and out beside containers-storage, tar, gzip, zstd a
 	@$(GO) run ./tests/streambench $(BENCHFLAGS)
 
 .PHONY: bench-overlay
-bench-overlay: ## fuse-overlay beside the kernel's overlay, fuse-overlayfs, OVERLAY_PEERS, a bare loopback
+bench-overlay: ## fuse-overlay beside the kernel's overlay, fuse-overlayfs, OVERLAY_PEERS, a bare loopback; into docs/benchmarks.md
 	@scripts/need.sh test
 	@$(MAKE) --no-print-directory build-binary
 	@$(GO) build -o bin/tools/overlaybench ./tests/overlaybench

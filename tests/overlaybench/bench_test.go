@@ -222,6 +222,7 @@ func TestReport(t *testing.T) {
 	b := &bench{doc: doc, kind: onTmpfs, place: "a tmpfs"}
 	b.results = []result{
 		{Line: "x", Step: "x S", Rounds: 5, By: map[string]figure{kernel: {Value: 100}, floor: {200, 0.5}, peer: {400, 0.25}, "other": {300, 0.5}, ours: {150, 0.125}}},
+		{Line: "mount", Step: "begin", Rounds: 5, Part: true, By: map[string]figure{kernel: {Value: 1}, ours: {3, 0.0046}}},
 		{Line: "y", Step: "y S", Rounds: 5, By: map[string]figure{kernel: {Value: 100}, ours: {Value: 600}}},
 		{Line: "memory", Step: "MiB", Rounds: 5, Memory: true, By: map[string]figure{kernel: {}, peer: {Value: 284}, ours: {Value: 71}}},
 	}
@@ -234,7 +235,8 @@ func TestReport(t *testing.T) {
 		"| line | rounds | kernel | floor | fuse-overlayfs | other | ours | ours to best peer, floor |\n",
 		"| x S | 5 | 100 (1.00) | 200 (2.00) 0.50s | 400 (4.00) 0.25s | 300 (3.00) 0.50s | 150 (1.50) 0.12s | 0.50, 0.75 |\n",
 		"| y S | 5 | 100 (1.00) | – | – | – | 600 (6.00) | – |\n",
-		"| MiB | 5 | 0.0 | – | 284 | – | 71 | 0.25, – |\n",
+		"| begin | 5 | 1.00 (1.00) | – | – | – | 3.00 (3.00) 0.0046s | – |\n",
+		"| MiB | 5 | 0.00 | – | 284 | – | 71 | 0.25, – |\n",
 		"- ours: `fuse-overlay -o c`\n", "- other: `other -o b`\n",
 		"- geometric mean to kernel of 2 lines: ours 3.00\n",
 		"- geometric mean of ours to the best peer of each of 1 lines: 0.50\n",

@@ -169,6 +169,18 @@ func (b *bench) run(kind string) (err error) {
 	for _, s := range sides {
 		fmt.Printf("  %-16s %s\n", s.name, s.what)
 	}
+	if err := b.all(sides); err != nil {
+		return err
+	}
+	b.summary(os.Stdout, sides)
+	if b.doc != "" {
+		return b.write(sides)
+	}
+	return nil
+}
+
+// all measures the lines that are wanted.
+func (b *bench) all(sides []side) error {
 	for _, l := range b.lines() {
 		if len(b.only) > 0 && !slices.Contains(b.only, l.name) || slices.Contains(b.skip, l.name) {
 			continue
@@ -179,10 +191,6 @@ func (b *bench) run(kind string) (err error) {
 		if err := b.remember(); err != nil {
 			return err
 		}
-	}
-	b.summary(os.Stdout, sides)
-	if b.doc != "" {
-		return b.write(sides)
 	}
 	return nil
 }

@@ -63,12 +63,13 @@ func (b *bench) mounting(s *side, l *line) (figures []figure, err error) {
 		}
 	}
 	var sum [stages]time.Duration
+	var cpu time.Duration
 	for i := range count {
 		at, behind := filepath.Join(top, fmt.Sprint(i)), i > b.mounts
 		if behind && (s.serve == nil || s.name == floor) {
 			break
 		}
-		begin, end, err := b.mountOnce(s, lower, at, behind)
+		begin, end, used, err := b.mountOnce(s, lower, at, behind)
 		switch {
 		case err != nil:
 			return nil, err
@@ -78,6 +79,7 @@ func (b *bench) mounting(s *side, l *line) (figures []figure, err error) {
 			sum[backEnd] += end
 		default:
 			sum[total] += begin + end
+			cpu += used
 			sum[frontBegin] += begin
 			sum[frontEnd] += end
 		}
@@ -85,6 +87,7 @@ func (b *bench) mounting(s *side, l *line) (figures []figure, err error) {
 	for _, d := range sum {
 		figures = append(figures, figure{Value: d.Seconds() * 1e3 / float64(b.mounts)})
 	}
+	figures[total].CPU = cpu.Seconds() / float64(b.mounts)
 	return figures, nil
 }
 
@@ -99,8 +102,8 @@ func (b *bench) mountPlace(at string, lower []string) error {
 	return b.hand(dirs...)
 }
 
-// mountOnce mounts and unmounts.
-func (b *bench) mountOnce(s *side, lower []string, at string, behind bool) (begin, end time.Duration, err error) {
+// mountOnce mounts and unmounts; used is the processor time of the server.
+func (b *bench) mountOnce(s *side, lower []string, at string, behind bool) (begin, end, used time.Duration, err error) {
 	mnt := at + "/mnt"
 	start := time.Now()
 	var cmd *exec.Cmd
@@ -118,7 +121,7 @@ func (b *bench) mountOnce(s *side, lower []string, at string, behind bool) (begi
 		err = looked(mnt)
 	}
 	if err != nil {
-		return 0, 0, fmt.Errorf("%w: %s", err, saidAt(at))
+		return 0, 0, 0, fmt.Errorf("%w: %s", err, saidAt(at))
 	}
 	begin = time.Since(start)
 	if behind {
@@ -126,8 +129,8 @@ func (b *bench) mountOnce(s *side, lower []string, at string, behind bool) (begi
 		time.Sleep(time.Millisecond)
 	}
 	start = time.Now()
-	err = ends(cmd, mnt, behind)
-	return begin, time.Since(start), err
+	used, err = ends(cmd, mnt, behind)
+	return begin, time.Since(start), used, err
 }
 
 // starts runs a program until it has mounted.
@@ -145,19 +148,24 @@ func (b *bench) starts(cmd *exec.Cmd, at, mnt string, behind bool) error {
 	return errors.Join(err, said.Close())
 }
 
+// busyMost is for how many tries, a millisecond apart, a mount may be busy.
+const busyMost = 10_000
+
 // ends unmounts, and waits for the end of the process that served.
-func ends(cmd *exec.Cmd, mnt string, behind bool) error {
-	err := unix.Unmount(mnt, 0)
-	for ; errors.Is(err, unix.EBUSY); err = unix.Unmount(mnt, 0) {
+func ends(cmd *exec.Cmd, mnt string, behind bool) (used time.Duration, err error) {
+	err = unix.Unmount(mnt, 0)
+	for try := 0; errors.Is(err, unix.EBUSY) && try < busyMost; try++ {
 		time.Sleep(time.Millisecond) // fusermount3, or a server that looks at its mount
+		err = unix.Unmount(mnt, 0)
 	}
 	switch {
 	case err != nil || cmd == nil:
-		return err
+		return 0, err
 	case behind:
 		return adopted()
 	}
-	return cmd.Wait()
+	err = cmd.Wait()
+	return cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime(), err
 }
 
 // saidAt is what the program of that mount has printed.
@@ -213,18 +221,20 @@ func shown(cmd *exec.Cmd, at, mnt string) (err error) {
 // adopt makes this process the parent of servers whose own has ended.
 func adopt() error { return unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) }
 
-// adopted waits for the end of a server: there is no other child.
-func adopted() error {
+// adopted waits for the end of a server, whose processor time it returns: there is
+// no other child.
+func adopted() (used time.Duration, err error) {
 	var status unix.WaitStatus
+	var use unix.Rusage
 	for {
-		_, err := unix.Wait4(-1, &status, 0, nil)
+		_, err := unix.Wait4(-1, &status, 0, &use)
 		if errors.Is(err, unix.EINTR) {
 			continue
 		}
 		if err == nil && status != 0 {
 			err = fmt.Errorf("the server ended with status %#x", status)
 		}
-		return err
+		return time.Duration(use.Utime.Nano() + use.Stime.Nano()), err
 	}
 }
 

@@ -87,8 +87,11 @@ func (r *result) cell(f figure) string {
 	if k, ok := r.By[kernel]; ok && k.Value > 0 && !r.Memory {
 		text += fmt.Sprintf(" (%.2f)", f.Value/k.Value)
 	}
-	if f.CPU > 0 {
+	switch {
+	case f.CPU >= 0.01:
 		text += fmt.Sprintf(" %.2fs", f.CPU)
+	case f.CPU > 0:
+		text += fmt.Sprintf(" %.4fs", f.CPU)
 	}
 	return text
 }
