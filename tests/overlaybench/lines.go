@@ -113,7 +113,8 @@ func (b *bench) writing() []line {
 		{name: "cp", lower: treeS, writes: true, compared: ".", steps: []step{{name: "cp -a S", args: sh("mkdir new && cp -a net runtime crypto cmd new")}}},
 		{name: "git", lower: treeS, writes: true, compared: ".", apart: []string{"index"}, steps: []step{
 			{name: "git init, add S", args: sh(git + "init -q . && " + git + "add .")},
-			{name: "git status", args: sh(git + "status -s >/dev/null")},
+			{name: "git status, after add", args: sh(git + "status -s >/dev/null")},
+			{name: "git status, again", args: sh(git + "status -s >/dev/null")},
 		}},
 		{name: "go-build", writes: true, compared: "p/prog", steps: []step{{name: "go build", args: sh(build)}}},
 		{name: "dpkg", lower: rooted, writes: true, compared: "usr", steps: []step{{name: "dpkg -i of ten packages", args: sh(dpkg)}}},
