@@ -187,6 +187,7 @@
 //	talk.work (the talker, over its request; Serve, at the end)
 //	  └ Server.mu (the readers) └ reader.own.mu, looker.mu, splicer.mu
 //	Server.closing (read for a notice, written for the descriptor's close)
+//	hidden.mu (the mount comes into its place, or is ended: move_mount(2) and close under it)
 //
 // All but the first are leaves, none held over a request.
 package fusewire

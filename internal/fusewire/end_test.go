@@ -2,7 +2,10 @@ package fusewire
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
+	"io"
+	"log"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -13,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
 
 	"github.com/plyfs/plyfs/internal/fusetest"
@@ -112,4 +116,33 @@ func TestGoneBesideRequests(t *testing.T) {
 	case f.release <- struct{}{}:
 	}
 	<-served
+}
+
+// Show and Unmount at once: the mount is not there in the end, whichever came first.
+func TestShowBesideUnmount(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("mount(2) of FUSE needs root")
+	}
+	if _, err := os.Stat("/dev/fuse"); err != nil {
+		t.Skipf("no FUSE here: %v", err)
+	}
+	dir := t.TempDir()
+	for range 20 {
+		f := &tree{RawFileSystem: fuse.NewDefaultRawFileSystem(), release: make(chan struct{})}
+		s, err := New(f, dir, &fuse.MountOptions{Name: "fusewire-test", DirectMount: true, Logger: log.New(io.Discard, "", 0)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		served, show := make(chan struct{}), make(chan error)
+		go func() { s.Serve(); close(served) }()
+		go func() { show <- s.Show() }()
+		err = s.Unmount()
+		if serr := <-show; err != nil || serr != nil && !errors.Is(serr, unix.ENODEV) {
+			t.Errorf("unmount: %v, show: %v", err, serr)
+		}
+		<-served
+		if out := fusetest.Must(t, `grep -F " $1 " /proc/self/mounts || true`, dir); out != "" {
+			t.Fatal("still there:", out)
+		}
+	}
 }

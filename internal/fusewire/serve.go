@@ -3,6 +3,7 @@ package fusewire
 import (
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"sync"
 	"sync/atomic"
@@ -20,7 +21,7 @@ type Server struct {
 	fs     fuse.RawFileSystem
 	proto  *fuse.ProtocolServer
 	dir    string // where New mounted
-	hidden int    // the mount that Show puts there; -1: it is there
+	hidden hidden // the mount that Show puts there
 	kernel fuse.InitIn
 	// readsOnly: the talker answers no request that changes something.
 	readsOnly bool
@@ -108,9 +109,12 @@ func New(fs fuse.RawFileSystem, dir string, o *fuse.MountOptions) (*Server, erro
 	s := newServer(fs, o)
 	s.dir, s.ownDecoding = dir, decodable(&s.opts)
 	if direct(&s.opts) {
-		s.fd, s.hidden = mountHidden(dir, &s.opts)
+		var mnt int
+		if s.fd, mnt = mountHidden(dir, &s.opts); mnt >= 0 {
+			s.hidden.mnt = os.NewFile(uintptr(mnt), "a mount to be shown")
+		}
 	}
-	if s.hidden < 0 {
+	if s.fd < 0 {
 		if s.fd, err = mount(dir, &s.opts); err != nil {
 			return nil, err
 		}
@@ -136,7 +140,7 @@ func Attach(fs fuse.RawFileSystem, fd int, o *fuse.MountOptions) (*Server, error
 }
 
 func newServer(fs fuse.RawFileSystem, o *fuse.MountOptions) *Server {
-	s := &Server{opts: *o, fs: fs, readers: map[*reader]struct{}{}, gone: make(chan struct{}), hidden: -1, fd: -1, twin: -1}
+	s := &Server{opts: *o, fs: fs, readers: map[*reader]struct{}{}, gone: make(chan struct{}), fd: -1, twin: -1}
 	normalize(&s.opts)
 	s.crowd.pause, s.crowd.within = pauseFirst, rowTime
 	s.buffers.New = func() any { return newBuffers(s.opts.MaxWrite) }
@@ -461,9 +465,8 @@ func (s *Server) Unmount() error {
 
 // unmount takes the mount away, seen or not.
 func (s *Server) unmount() error {
-	if mnt := s.hidden; mnt >= 0 {
-		s.hidden = -1
-		return unix.Close(mnt)
+	if was, err := s.hidden.end(); was {
+		return err
 	}
 	return Unmount(s.dir, &s.opts)
 }
