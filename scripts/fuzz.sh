@@ -9,5 +9,5 @@ grep -rl --include='*_test.go' '^func Fuzz' . | xargs -r -n1 dirname | sort -u |
 	done
 done
 # The fuzzer's inputs mostly end within a case; these do not.
-echo "== ./fuse-overlay TestDifferential, 45,000 sequences"
+echo "== ./fuse-overlay TestDifferential, 60,000 sequences"
 PLYFS_LONG=1 go test -count 1 -timeout 180m -run '^TestDifferential$' ./fuse-overlay
