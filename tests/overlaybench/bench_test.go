@@ -2,6 +2,7 @@ package main
 
 import (
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -13,7 +14,7 @@ import (
 
 // The binary of these tests is what the lines run as a child, too.
 func TestMain(m *testing.M) {
-	if len(os.Args) > 2 && os.Args[1] == "work" {
+	if len(os.Args) > 2 && (os.Args[1] == "work" || os.Args[1] == "floor") {
 		if err := start(os.Args[1:]); err != nil {
 			_, _ = os.Stderr.WriteString(err.Error())
 			os.Exit(1)
@@ -161,6 +162,34 @@ func TestRounds(t *testing.T) {
 	}
 	if left, err := os.ReadDir(filepath.Join(b.dir, "round")); err == nil {
 		t.Errorf("%d entries are left of a round", len(left))
+	}
+}
+
+// TestFloor: the floor shows what is below it, also when there are more files than
+// descriptors, and forgets them.
+func TestFloor(t *testing.T) {
+	t.Parallel()
+	b, _ := place(t)
+	top := filepath.Join(b.dir, "floor")
+	ok(t, timing.Tool(sh(`mkdir -p `+top+`/l/d `+top+`/m; cd `+top+`/l; for i in $(seq 1200); do echo $i >d/$i; done; ln -s d e`)...))
+	cmd := exec.Command("/bin/sh", "-c", `ulimit -n 900; exec "$0" floor "$1" "$2"`, b.self, top+"/l", top+"/m")
+	m := &mounted{top: top, mnt: top + "/m", proc: cmd}
+	cmd.Stderr = &m.text
+	ok(t, cmd.Start())
+	ok(t, m.wait())
+	want, err := treeHash(top+"/l", nil)
+	ok(t, err)
+	for range 2 {
+		got, err := b.do("/", []string{b.self, "work", "hash", top + "/m"})
+		if err != nil || string(got) != want {
+			t.Errorf("the floor has %s, not %s: %v", got, want, err)
+		}
+	}
+	if _, err := b.do(top+"/m", sh("for i in $(seq 1200); do echo new >n$i; done; cat n* | sort -u | grep -qx new; rm n*")); err != nil {
+		t.Error(err)
+	}
+	if err := m.end(); err != nil {
+		t.Error(err)
 	}
 }
 

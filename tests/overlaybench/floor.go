@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"sync"
@@ -23,6 +24,7 @@ type loop struct {
 	mu    sync.Mutex
 	nodes map[uint64]*loopNode
 	next  uint64
+	room  int // how many more descriptors are kept; guarded by mu
 }
 
 // loopNode is a name; all of it is guarded by loop.mu.
@@ -41,6 +43,15 @@ const forever = 365 * 24 * time.Hour
 func serveFloor(dir, mnt string) error {
 	l := &loop{RawFileSystem: fuse.NewDefaultRawFileSystem(), top: dir, nodes: map[uint64]*loopNode{}, next: 2}
 	l.nodes[1] = &loopNode{id: 1, children: map[string]*loopNode{}}
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		return err
+	}
+	const others = 500 // for a moment, and the runtime's
+	l.room = int(min(limit.Cur, 1<<20)) - others
+	if l.room <= 0 {
+		return fmt.Errorf("no more than %d files may be open (ulimit -n): the floor keeps many", limit.Cur)
+	}
 	unix.Umask(0)
 	root := os.Geteuid() == 0
 	s, err := fuse.NewServer(l, mnt, &fuse.MountOptions{
@@ -141,6 +152,7 @@ func (l *loop) Forget(id, k uint64) {
 	}
 	if n.fd > 0 {
 		_ = unix.Close(n.fd)
+		l.room++
 	}
 }
 
@@ -257,9 +269,9 @@ func (l *loop) Mknod(_ <-chan struct{}, in *fuse.MknodIn, name string, out *fuse
 		return failed(err)
 	}
 	l.entered(in.NodeId, name, &st, out)
-	l.mu.Lock()
-	l.nodes[out.NodeId].fd = fd
-	l.mu.Unlock()
+	if !l.keep(out.NodeId, fd) {
+		return failed(unix.Close(fd))
+	}
 	return fuse.OK
 }
 

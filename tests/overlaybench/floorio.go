@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"os"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
@@ -24,10 +25,11 @@ func (l *loop) Flush(<-chan struct{}, *fuse.FlushIn) fuse.Status { return fuse.E
 // Access implements fuse.RawFileSystem.
 func (l *loop) Access(<-chan struct{}, *fuse.AccessIn) fuse.Status { return fuse.ENOSYS }
 
-// file returns the descriptor of a node, which is kept until it is forgotten.
-func (l *loop) file(id uint64) (int, error) {
+// with calls use with the descriptor of a node, which is kept until that is forgotten,
+// while there is room for more.
+func (l *loop) with(id uint64, use func(fd int) error) error {
 	if fd := l.opened(id); fd > 0 {
-		return fd, nil
+		return use(fd)
 	}
 	path := l.path(id, "")
 	fd, err := unix.Open(path, unix.O_RDWR|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0)
@@ -35,69 +37,68 @@ func (l *loop) file(id uint64) (int, error) {
 		fd, err = unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0)
 	}
 	if err != nil {
-		return -1, err
+		return err
 	}
+	if l.keep(id, fd) {
+		return use(fd)
+	}
+	return errors.Join(use(fd), unix.Close(fd))
+}
+
+// keep makes fd the node's, if it has none and there is room.
+func (l *loop) keep(id uint64, fd int) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if n := l.nodes[id]; n.fd == 0 {
-		n.fd = fd
-		return fd, nil
+	n := l.nodes[id]
+	if n.fd != 0 || l.room == 0 {
+		return false
 	}
-	_ = unix.Close(fd)
-	return l.nodes[id].fd, nil
+	n.fd = fd
+	l.room--
+	return true
 }
 
 // Read implements fuse.RawFileSystem.
 func (l *loop) Read(_ <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.ReadResult, fuse.Status) {
-	fd, err := l.file(in.NodeId)
-	if err != nil {
-		return nil, failed(err)
-	}
-	n, err := unix.Pread(fd, buf, int64(in.Offset))
+	n := 0
+	err := l.with(in.NodeId, func(fd int) (err error) {
+		n, err = unix.Pread(fd, buf, int64(in.Offset))
+		return err
+	})
 	return fuse.ReadResultData(buf[:max(n, 0)]), failed(err)
 }
 
 // Write implements fuse.RawFileSystem.
 func (l *loop) Write(_ <-chan struct{}, in *fuse.WriteIn, data []byte) (uint32, fuse.Status) {
-	fd, err := l.file(in.NodeId)
-	if err != nil {
-		return 0, failed(err)
-	}
-	n, err := unix.Pwrite(fd, data, int64(in.Offset))
+	n := 0
+	err := l.with(in.NodeId, func(fd int) (err error) {
+		n, err = unix.Pwrite(fd, data, int64(in.Offset))
+		return err
+	})
 	return uint32(max(n, 0)), failed(err)
 }
 
 // Fallocate implements fuse.RawFileSystem.
 func (l *loop) Fallocate(_ <-chan struct{}, in *fuse.FallocateIn) fuse.Status {
-	fd, err := l.file(in.NodeId)
-	if err != nil {
-		return failed(err)
-	}
-	return failed(unix.Fallocate(fd, in.Mode, int64(in.Offset), int64(in.Length)))
+	return failed(l.with(in.NodeId, func(fd int) error { return unix.Fallocate(fd, in.Mode, int64(in.Offset), int64(in.Length)) }))
 }
 
 // CopyFileRange implements fuse.RawFileSystem.
 func (l *loop) CopyFileRange(_ <-chan struct{}, in *fuse.CopyFileRangeIn) (uint32, fuse.Status) {
-	from, err := l.file(in.NodeId)
-	if err != nil {
-		return 0, failed(err)
-	}
-	to, err := l.file(in.NodeIdOut)
-	if err != nil {
-		return 0, failed(err)
-	}
-	at, toAt := int64(in.OffIn), int64(in.OffOut)
-	n, err := unix.CopyFileRange(from, &at, to, &toAt, int(min(in.Len, 1<<30)), 0)
+	n := 0
+	err := l.with(in.NodeId, func(from int) error {
+		return l.with(in.NodeIdOut, func(to int) (err error) {
+			at, toAt := int64(in.OffIn), int64(in.OffOut)
+			n, err = unix.CopyFileRange(from, &at, to, &toAt, int(min(in.Len, 1<<30)), 0)
+			return err
+		})
+	})
 	return uint32(max(n, 0)), failed(err)
 }
 
 // Fsync implements fuse.RawFileSystem.
 func (l *loop) Fsync(_ <-chan struct{}, in *fuse.FsyncIn) fuse.Status {
-	fd, err := l.file(in.NodeId)
-	if err != nil {
-		return failed(err)
-	}
-	return failed(unix.Fsync(fd))
+	return failed(l.with(in.NodeId, unix.Fsync))
 }
 
 // FsyncDir implements fuse.RawFileSystem.
@@ -112,11 +113,11 @@ func (l *loop) FsyncDir(_ <-chan struct{}, in *fuse.FsyncIn) fuse.Status {
 
 // Lseek implements fuse.RawFileSystem.
 func (l *loop) Lseek(_ <-chan struct{}, in *fuse.LseekIn, out *fuse.LseekOut) fuse.Status {
-	fd, err := l.file(in.NodeId)
-	if err != nil {
-		return failed(err)
-	}
-	off, err := unix.Seek(fd, int64(in.Offset), int(in.Whence))
+	off := int64(0)
+	err := l.with(in.NodeId, func(fd int) (err error) {
+		off, err = unix.Seek(fd, int64(in.Offset), int(in.Whence))
+		return err
+	})
 	out.Offset = uint64(max(off, 0))
 	return failed(err)
 }
