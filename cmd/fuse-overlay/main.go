@@ -10,15 +10,5 @@ import "os"
 var version = "unknown"
 
 func main() {
-	deepen()
 	os.Exit(run(os.Args, os.Environ(), stdio{os.Stdout, os.Stderr}))
-}
-
-// deepen has the stack grow at once to what a mount needs, while there is next to
-// nothing on it: it would else be copied four times, each time with more.
-//
-//go:noinline
-func deepen() byte {
-	var b [20 << 10]byte
-	return b[len(os.Args)&1023]
 }

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -54,9 +55,7 @@ func serve(sigs *signals, c fuseoverlay.MountConfig, o *options.Options, to io.W
 			return err
 		}
 	}
-	// A signal that ended the process later would leave a dead mount.
-	c.Begin = func() error { <-sigs.heard; return nil }
-	srv, err := fuseoverlay.Prepare(c, o.Target)
+	srv, told, err := prepare(sigs, c, o.Target)
 	if err != nil {
 		return err
 	}
@@ -73,9 +72,13 @@ func serve(sigs *signals, c fuseoverlay.MountConfig, o *options.Options, to io.W
 	err = os.Chdir("/")
 	if err == nil {
 		select {
-		case <-sigs.end: // told to end while the layers were opened: nobody need see it
-			err = context.Canceled
+		case <-sigs.end:
+			told = true
 		default:
+		}
+		if told { // while the layers were opened: nobody need see it
+			err = context.Canceled
+		} else {
 			err = srv.Show()
 		}
 	}
@@ -96,6 +99,49 @@ func serve(sigs *signals, c fuseoverlay.MountConfig, o *options.Options, to io.W
 	case <-sigs.end:
 		return unmount(sigs, srv, o.Target, ended)
 	}
+}
+
+// prepare opens the layers and mounts, so that nobody sees it yet. A signal ends that at once,
+// whatever layer does not answer, while nothing is mounted; later it is told.
+func prepare(sigs *signals, c fuseoverlay.MountConfig, dir string) (_ *fuseoverlay.Server, told bool, _ error) {
+	var begun atomic.Bool // by the mount, or by a signal that has come before it
+	// A signal that ended the process later would leave a dead mount.
+	c.Begin = func() error {
+		<-sigs.heard
+		if !begun.CompareAndSwap(false, true) {
+			return context.Canceled
+		}
+		return nil
+	}
+	type prepared struct {
+		srv *fuseoverlay.Server
+		err error
+	}
+	ready := make(chan prepared, 1)
+	go func() {
+		deepen()
+		srv, err := fuseoverlay.Prepare(c, dir)
+		ready <- prepared{srv, err}
+	}()
+	select {
+	case p := <-ready:
+		return p.srv, false, p.err
+	case <-sigs.end:
+		if begun.CompareAndSwap(false, true) {
+			return nil, true, context.Canceled
+		}
+		p := <-ready
+		return p.srv, true, p.err
+	}
+}
+
+// deepen has the stack grow at once to what a mount needs, while there is next to
+// nothing on it: it would else be copied four times, each time with more.
+//
+//go:noinline
+func deepen() byte {
+	var b [20 << 10]byte
+	return b[len(os.Args)&1023]
 }
 
 // reports writes srv's numbers at each SIGUSR1.
