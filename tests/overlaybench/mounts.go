@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"syscall"
@@ -118,7 +119,7 @@ func (b *bench) mountOnce(s *side, lower []string, at string, behind bool) (begi
 		err = b.starts(cmd, at, mnt, behind)
 	}
 	if err == nil {
-		err = looked(mnt)
+		err = b.looked(mnt)
 	}
 	if err != nil {
 		return 0, 0, 0, fmt.Errorf("%w: %s", err, saidAt(at))
@@ -177,14 +178,23 @@ func saidAt(at string) string {
 	return strings.TrimSpace(string(text))
 }
 
-// looked returns once the mount has answered.
-func looked(mnt string) error {
-	var st unix.Stat_t
-	err := unix.Stat(mnt, &st)
-	if errors.Is(err, unix.EACCES) { // an ordinary user's: the kernel has answered
-		return nil
-	}
-	return err
+// looked returns once the mount has answered, to the user whose it is.
+func (b *bench) looked(mnt string) error {
+	answer := make(chan error)
+	go func() {
+		var st unix.Stat_t
+		if b.user != 0 {
+			runtime.LockOSThread() // for good: the thread ends with this
+			for _, call := range []uintptr{unix.SYS_SETRESGID, unix.SYS_SETRESUID} {
+				if _, _, no := unix.RawSyscall(call, uintptr(b.user), uintptr(b.user), uintptr(b.user)); no != 0 {
+					answer <- no
+					return
+				}
+			}
+		}
+		answer <- unix.Stat(mnt, &st)
+	}()
+	return <-answer
 }
 
 // shown starts a program, and returns once something is mounted on mnt.
