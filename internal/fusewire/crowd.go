@@ -38,6 +38,7 @@ type crowding struct {
 	// The row that may begin one: requests, turns when it began, and when.
 	row, rowTurns atomic.Uint64
 	since         atomic.Int64
+	stream        streamRow
 
 	pause time.Duration // the next pause; of the guard alone
 }
@@ -61,8 +62,16 @@ func (s *Server) inCrowd(r *reader, turn bool) {
 	}
 	c.row.Store(0)
 	now, turned := s.talk.now(), turns-c.rowTurns.Swap(turns)
-	if now-c.since.Swap(now) > int64(c.within) || turned < crowdTurns || now < c.quiet.Load() ||
-		s.talk.phase.Load() != parked || !c.guarding.CompareAndSwap(false, true) {
+	if now-c.since.Swap(now) <= int64(c.within) && turned >= crowdTurns {
+		s.readAlone(r, now)
+	}
+}
+
+// readAlone makes r the only reader, unless there is a pause, a dialogue, or a guard
+// of the last one still.
+func (s *Server) readAlone(r *reader, now int64) {
+	c := &s.crowd
+	if now < c.quiet.Load() || s.talk.phase.Load() != parked || !c.guarding.CompareAndSwap(false, true) {
 		return
 	}
 	c.crowds.Add(1)
@@ -79,6 +88,10 @@ func (s *Server) answerCrowd(r *reader, n int) *reader {
 			s.ensure() // the guard has just ended it, and may have counted on r
 		}
 		return next
+	}
+	if bulky(r) {
+		s.answerLarge(r, n)
+		return r
 	}
 	s.crowd.begun.Add(1)
 	k := s.decode(r, n)

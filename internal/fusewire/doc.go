@@ -32,7 +32,7 @@
 //	kernel.go   opcodes, notices, backing files        guard.go  the guard
 //	mount.go    mount(2), fusermount3                  threads.go  policies, processors
 //	inplace.go  what is decoded here                   pour.go   large WRITEs
-//	hidden.go   a mount that is seen when all is ready
+//	hidden.go   a mount that is seen when all is ready  stream.go READs in rows
 //
 // # Apart
 //
@@ -64,11 +64,24 @@
 // # Large READs
 //
 // of a filesystem that can name the file that has the data (Files) are answered
-// with splice(2): the file's pages go through two pipes, one to find out how much
-// there is, one with the header before it, and are copied once, by the kernel. Pipes
+// with splice(2): the file's pages go through a pipe, with the header before them, and
+// are copied once, by the kernel. Pipes
 // that are not empty after an error are closed. Without pipes (an ordinary user's
 // share of them is bounded), or where the file's filesystem has no splice, READ is
 // what it is for all others.
+//
+// The header is written first, for all that was asked; at the end of a file, where there
+// is less, it is taken out again, and what is there moved behind the right one.
+//
+// # Large READs in a row
+//
+// Of a file that one thread reads the kernel asks for the next part while the program
+// has the one before: two processors are enough for it and one reader, a second reader
+// would only take the program's. So after 16 large READs of one thread, quickly one
+// after the other, one reader answers alone as in a crowd, under the same guard (for
+// which 16 KiB are a request, of another thread than the one before), and before it
+// sleeps it looks for 50 µs whether more is asked: a wake-up costs both sides as much. When
+// that was in vain it does not look after the next READ, the next three, and so on, up to 63.
 //
 // # Large WRITEs
 //

@@ -91,6 +91,9 @@ type reader struct {
 	// request at hand have bytes are in the buffer and the rest, piped, in a pipe.
 	pipes       *pipes
 	have, piped int
+	// vain is for how many large READs it did not look for the next one the last time, rest
+	// for how many it still does not (lookOut).
+	vain, rest int
 }
 
 // head is the request's header.
@@ -477,7 +480,7 @@ func (s *Server) KernelSettings() *fuse.InitIn {
 	return &k
 }
 
-// Crowds returns how often one reader answered many.
+// Crowds returns how often one reader answered alone: many programs, or one that reads much.
 func (s *Server) Crowds() uint64 { return s.crowd.crowds.Load() }
 
 // Dialogues returns how many there were, and in how many of them the server did

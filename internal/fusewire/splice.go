@@ -44,8 +44,8 @@ type splicer struct {
 	refused atomic.Int32 // WRITEs one after the other that splice(2) refused
 }
 
-// pipes are two: data waits in one until its length is known, which is in the
-// header that goes before it.
+// pipes are two: answers go through out. Of data that is shorter than its header
+// says, the other header is written into data, and what is in out moved after it.
 type pipes struct {
 	data, out pipe
 	room      int // what data holds, in bytes of whole pages
@@ -157,28 +157,53 @@ func (s *Server) spliced(r *reader) (done bool) {
 }
 
 // answer gives the kernel, at to, what fd has. clean tells whether the pipes are
-// empty.
+// empty. A READ is hardly ever for more than there is, so the header is written
+// first, as if there were all of it.
 func (p *pipes) answer(in *fuse.ReadIn, fd, to int) (done, clean bool) {
-	n, err := fill(p.data[1], fd, int64(in.Offset), int(in.Size))
-	if err != nil {
-		return false, n == 0
+	if !head(p.out[1], in, int(in.Size)) {
+		return false, true
 	}
-	h := fuse.OutHeader{Unique: in.Unique}
-	h.Length = uint32(unsafe.Sizeof(h)) + uint32(n)
-	if _, err := unix.Write(p.out[1], unsafe.Slice((*byte)(unsafe.Pointer(&h)), unsafe.Sizeof(h))); err != nil {
-		return false, n == 0
-	}
-	for left := n; left > 0; {
-		k, err := splice(p.data[0], nil, p.out[1], left)
-		if err != nil || k == 0 {
+	n, err := fill(p.out[1], fd, int64(in.Offset), int(in.Size))
+	from := p.out[0]
+	if err != nil || n < int(in.Size) {
+		if beheaded := p.behead(); err != nil || !beheaded {
+			return false, beheaded && n == 0
+		}
+		if !head(p.data[1], in, n) || !move(from, p.data[1], n) {
 			return false, false
 		}
-		left -= k
+		from = p.data[0]
 	}
-	k, err := splice(p.out[0], nil, to, int(h.Length))
+	k, err := splice(from, nil, to, int(headOut)+n)
 	// Nobody waits for the answer any more, or there is no mount: it is not taken out.
 	gone := errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENODEV)
-	return gone || err == nil, err == nil && k == int(h.Length)
+	return gone || err == nil, err == nil && k == int(headOut)+n
+}
+
+// head writes the header of an answer with n bytes into a pipe.
+func head(pipe int, in *fuse.ReadIn, n int) bool {
+	h := fuse.OutHeader{Unique: in.Unique, Length: uint32(int(headOut) + n)}
+	k, err := unix.Write(pipe, unsafe.Slice((*byte)(unsafe.Pointer(&h)), headOut))
+	return err == nil && k == int(headOut)
+}
+
+// behead takes the header out of the pipe for answers again.
+func (p *pipes) behead() bool {
+	var h [headOut]byte
+	k, err := unix.Read(p.out[0], h[:])
+	return err == nil && k == len(h)
+}
+
+// move has n bytes go from one pipe to another.
+func move(from, to, n int) bool {
+	for n > 0 {
+		k, err := splice(from, nil, to, n)
+		if err != nil || k == 0 {
+			return false
+		}
+		n -= k
+	}
+	return true
 }
 
 // fill puts up to n bytes that are at off in fd into a pipe, less where the file

@@ -11,8 +11,10 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
 
 	"github.com/plyfs/plyfs/internal/fusetest"
 )
@@ -25,6 +27,10 @@ type content struct {
 	withFD  bool
 	spliced atomic.Int64
 	copied  atomic.Int64
+	server  *Server
+	// Once hold is set a READ says so in held, and waits for release.
+	hold          atomic.Bool
+	held, release chan struct{}
 }
 
 func (c *content) String() string { return "fusewire-content" }
@@ -57,13 +63,18 @@ func (c *content) Read(_ <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.Rea
 }
 
 func (c *content) File(_ uint64, use func(fd int)) {
+	if c.hold.CompareAndSwap(true, false) {
+		c.held <- struct{}{}
+		<-c.release
+	}
 	if c.withFD {
 		c.spliced.Add(1)
 		use(int(c.file.Fd()))
 	}
 }
 
-// serveContent mounts a file f that has data, and size by its attributes.
+// serveContent mounts a file f that has data, and size by its attributes. Its server
+// takes large READs for a row however slowly they come.
 func serveContent(t *testing.T, data []byte, size int, withFD bool) (*content, string) {
 	t.Helper()
 	if os.Geteuid() != 0 {
@@ -80,12 +91,15 @@ func serveContent(t *testing.T, data []byte, size int, withFD bool) (*content, s
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := &content{RawFileSystem: fuse.NewDefaultRawFileSystem(), file: file, size: uint64(size), withFD: withFD}
+	c := &content{RawFileSystem: fuse.NewDefaultRawFileSystem(), file: file, size: uint64(size), withFD: withFD,
+		held: make(chan struct{}), release: make(chan struct{})}
 	dir := t.TempDir()
 	s, err := shown(c, dir, &fuse.MountOptions{Name: "fusewire-test", MaxWrite: 1 << 20, MaxBackground: 12, DirectMount: true, Logger: log.New(io.Discard, "", 0)})
 	if err != nil {
 		t.Fatal(err)
 	}
+	c.server = s
+	s.crowd.able, s.crowd.within = s.talk.able.Load(), time.Hour
 	ended := make(chan struct{})
 	go func() { s.Serve(); close(ended) }()
 	t.Cleanup(func() {
@@ -123,6 +137,24 @@ func TestLargeReadOfShortFile(t *testing.T) {
 	fusetest.Must(t, "cmp -n $(stat -c %s $2) $1 $2", path, c.file.Name())
 	if c.spliced.Load() == 0 {
 		t.Error("no READ was answered from the file")
+	}
+}
+
+// A file that cannot be read leaves nothing in the pipes, and READ is answered otherwise.
+func TestLargeReadWithoutAFile(t *testing.T) {
+	p, err := newPipes(pipeRoom)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.close()
+	if done, clean := p.answer(&fuse.ReadIn{Size: spliceLeast}, -1, -1); done || !clean {
+		t.Errorf("done %v, clean %v", done, clean)
+	}
+	for _, fd := range []int{p.data[0], p.out[0]} {
+		var b [1]byte
+		if k, err := unix.Read(fd, b[:]); err != unix.EAGAIN {
+			t.Errorf("%d bytes in a pipe: %v", k, err)
+		}
 	}
 }
 

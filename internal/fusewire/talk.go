@@ -107,7 +107,9 @@ func (s *Server) asked(r *reader, n int) {
 		return
 	}
 	turn, large := t.last.Swap(tid) != tid, bulky(r)
-	if !large {
+	if large {
+		s.inStream(r, turn)
+	} else {
 		s.inCrowd(r, turn)
 	}
 	if turn || large {
