@@ -84,8 +84,8 @@ func TestToldToEnd(t *testing.T) {
 			if err := first.Process.Signal(sig); err != nil {
 				t.Fatal(err)
 			}
-			free()
 			_ = first.Wait() // its state says more
+			free()           // not before: who is ready before the signal is passed on is mounted
 			if first.ProcessState.ExitCode() != 1 {
 				t.Errorf("%v: %v, %s", sig, first.ProcessState, says)
 			}
