@@ -135,11 +135,14 @@ func valueRoom(value []byte) int64 {
 
 // settleDir notes what an upper directory, in which there is a further name,
 // holds now.
-func (q *quota) settleDir(d *safefs.Dir) {
+func (q *quota) settleDir(d *safefs.Dir) { q.settleName(d, ".") }
+
+// settleName notes what the file that has a name in the upper directory d holds now.
+func (q *quota) settleName(d *safefs.Dir, name string) {
 	if q == nil {
 		return
 	}
-	if st, err := d.Stat("."); err == nil {
+	if st, err := d.Stat(name); err == nil {
 		q.set(&st)
 	}
 }

@@ -80,6 +80,21 @@ func (q *quota) holds() (bytes int64, files int) {
 	return q.bytes, len(q.files)
 }
 
+// TestBoundAndMarks: what a moved or removed directory's marks take is counted, also
+// where they no longer fit into its inode.
+func TestBoundAndMarks(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, "mkdir low; cd low; seq 30 | xargs mkdir")
+	r.config.MaxBytes = 1 << 40
+	r.start()
+	r.do(`for i in $(seq 30); do
+		mkdir a$i b$i
+		setfattr -n user.x -v $(printf %0$((4*i))d 1) a$i; setfattr -n user.x -v $(printf %0$((4*i))d 1) b$i; setfattr -n user.x -v $(printf %0$((4*i))d 1) low/$i
+		mv a$i low/a$i; python3 -c 'import ctypes, sys
+sys.exit(ctypes.CDLL(None).renameat2(-100, sys.argv[1].encode(), -100, sys.argv[2].encode(), 2))' b$i low/$i; done`)
+	r.sameCount()
+}
+
 // TestBoundAndMetacopy: a copy of metadata only takes no room for its data, and
 // needs it when it gets them.
 func TestBoundAndMetacopy(t *testing.T) {

@@ -294,6 +294,7 @@ func (o *Overlay) rmdirLocked(ctx context.Context, n, dir *node, name string, d 
 	if trash, err = o.hideDir(d, name, below); err != nil {
 		return trash, errors.Join(err, r.Close())
 	}
+	o.quota.settleDir(d) // it may have a mark more
 	o.buried(n, dir, name, r)
 	return trash, nil
 }

@@ -405,6 +405,9 @@ func (o *Overlay) beforeRename(r *renaming, f facts, fd, td *safefs.Dir, trash *
 				return err
 			}
 		}
+		if m.mark || m.redir {
+			o.quota.settleName(m.in, m.name)
+		}
 		if err := o.impureLocked(m.dir); err != nil {
 			return err
 		}
