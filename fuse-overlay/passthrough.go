@@ -175,7 +175,8 @@ func (p *passing) closeLocked(n *node, e *handles) {
 	if e.id == 0 {
 		return
 	}
-	if no := p.server.UnregisterBackingFd(e.id); no != 0 {
+	// EBADF: the connection is closed, and the kernel has let go of all.
+	if no := p.server.UnregisterBackingFd(e.id); no != 0 && !errors.Is(no, syscall.EBADF) {
 		p.log("let go of a backing file: %v", no)
 	}
 }

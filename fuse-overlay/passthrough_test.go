@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -330,6 +331,28 @@ func eventually(f func() error) error {
 		err := f()
 		if err == nil || time.Now().After(end) {
 			return err
+		}
+	}
+}
+
+// endedServer is one whose connection is gone, or does not do what it is asked to.
+type endedServer struct {
+	server
+	no syscall.Errno
+}
+
+func (s endedServer) UnregisterBackingFd(int32) syscall.Errno { return s.no }
+
+// TestPassthroughAfterTheEnd: a file that is closed when the connection is gone is no
+// matter, of which nobody writes into a work directory that others may be removing.
+func TestPassthroughAfterTheEnd(t *testing.T) {
+	t.Parallel()
+	for no, want := range map[syscall.Errno]int{0: 0, syscall.EBADF: 0, syscall.EPERM: 1} {
+		said := 0
+		n := newNode(unix.S_IFREG, 0)
+		p := &passing{server: endedServer{no: no}, log: func(string, ...any) { said++ }, open: map[*node]*handles{n: {passed: 1, id: 5}}}
+		if p.release(n, handlePassed); said != want || p.count() != 0 {
+			t.Errorf("%v: %d lines are logged, %d files are open", no, said, p.count())
 		}
 	}
 }
