@@ -175,7 +175,29 @@ func (p program) mountWith(e *env, more string) func() {
 	if err != nil {
 		e.Fatalf("%s -o %s: %v: %s", p.path, opts, err, out)
 	}
-	return func() { unmount(e.T, e.root) }
+	return func() {
+		unmount(e.T, e.root)
+		e.letGo()
+	}
+}
+
+// letGo waits until the server of a mount that is gone has let go of the work directory, whose
+// lock it has while it may write there.
+func (e *env) letGo() {
+	e.Helper()
+	if e.upper == "" {
+		return
+	}
+	fd, err := unix.Open(e.work, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	e.ok(err)
+	for end := time.Now().Add(20 * time.Second); ; time.Sleep(time.Millisecond) {
+		if err = unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB); err == nil || time.Now().After(end) {
+			break
+		}
+	}
+	if err = errors.Join(err, unix.Close(fd)); err != nil {
+		e.Errorf("the server does not end: %v", err)
+	}
 }
 
 // kernelMount mounts the kernel's overlay.
