@@ -37,11 +37,22 @@ func (o *Overlay) keepOrphan(n *node, d *safefs.Dir, name string) error {
 			return err
 		}
 	}
-	r, err := d.Ref(name)
+	r, err := o.holderOf(n, d, name)
 	if err == nil {
 		o.holdOrphan(n, r)
 	}
 	return err
+}
+
+// holderOf opens n, whose name in d is given, or has it held by a second descriptor
+// of what it is open by.
+func (o *Overlay) holderOf(n *node, d *safefs.Dir, name string) (*safefs.Ref, error) {
+	b := o.fds.peek(n)
+	if b == nil {
+		return d.Ref(name)
+	}
+	defer o.fds.leave(b)
+	return safefs.OpenedRef(b.fd).Dup()
 }
 
 // keepByName gives n a name in work; link makes it.
@@ -94,8 +105,10 @@ func (o *Overlay) named(n *node) error {
 func (o *Overlay) letGo(n *node) {
 	if r := n.swapOrphan(nil); r != nil {
 		o.orphans.Add(-1)
-		if st, err := r.Stat(); err == nil && (st.Nlink == 0 || n.isDir()) {
-			o.quota.drop(st.Ino)
+		if o.quota != nil {
+			if st, err := r.Stat(); err == nil && (st.Nlink == 0 || n.isDir()) {
+				o.quota.drop(st.Ino)
+			}
 		}
 		_ = r.Close() // O_PATH, or a file without a name: nothing to lose
 	}

@@ -146,6 +146,18 @@
 // talker cannot be lifted. At rest there is no guard: an idle mount uses no
 // processor time.
 //
+// # The runtime's monitor
+//
+// (sysmon) looks at the runtime's processors each 20 µs, and less often after a
+// millisecond in which there was nothing to do, down to once in 10 ms. But a goroutine
+// that was not scheduled for 10 ms, also one that is in system calls, is something to
+// do: its thread gets a signal, what it runs on is taken away, and the monitor looks
+// each 20 µs again. It then wakes up 4,000 times a second, each time on a processor
+// where the program would be woken else, and the talker has to follow. So the
+// talker lets itself be scheduled a bit more often than that, when it would
+// wait anyway, and the guard waits by the runtime's timers. (That hands the talker from
+// thread to thread and back, some 0.1 ms; it is still bound to its own.)
+//
 // # What can be lost
 //
 // While programs of the server's own scheduling group want all processors, and a

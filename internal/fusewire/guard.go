@@ -91,7 +91,7 @@ func (s *Server) watch() verdict {
 	meter.delay(int(t.tid.Load()))
 	at, began, done := time.Now(), t.begun.Load(), t.ended.Load()
 	for {
-		sleep(tick)
+		time.Sleep(tick) // and is scheduled: see "The runtime's monitor"
 		if s.dead.Load() {
 			return quiet
 		}

@@ -58,8 +58,10 @@ const (
 	room = 4096
 	// attrMost is how large the kernel's extended attributes and lists of them are.
 	attrMost = 1 << 16
-	// page is what the data of a WRITE and of a READ's answer is aligned to.
+	// page is what the kernel looks up one of, to copy to or from.
 	page = 4096
+	// line is what the data of a WRITE and of a READ's answer is aligned to.
+	line = 64
 )
 
 // buffers hold a request and its answer.
@@ -74,10 +76,11 @@ func newBuffers(most int) *buffers {
 // answerOf is a buffer for an answer with n bytes of data.
 func answerOf(n int) []byte { return aligned(n+room, unsafe.Sizeof(fuse.OutHeader{})) }
 
-// aligned returns n bytes with what comes after head at the beginning of a page.
+// aligned returns n bytes that begin in the first line of a page, so that most
+// requests, and answers, are in one, with what comes after head aligned.
 func aligned(n int, head uintptr) []byte {
-	b := make([]byte, n+page)
-	skip := int(-(uintptr(unsafe.Pointer(&b[0])) + head) & (page - 1))
+	b := make([]byte, n+page+line)
+	skip := int(-uintptr(unsafe.Pointer(&b[0]))&(page-1) + -head&(line-1))
 	return b[skip : skip+n : skip+n]
 }
 

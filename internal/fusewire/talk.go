@@ -19,6 +19,9 @@ const (
 	// settled and moved are how many waits the talker does not look where the
 	// program is, after it was in its place and after it was not.
 	settled, moved = 4, 2
+	// breath is how long the talker runs until it lets itself be scheduled: less than
+	// the 10 ms after which the runtime sees to that.
+	breath = 8 * time.Millisecond
 	// strange is what a request of another thread adds to the score, strangeMax
 	// the score that ends a dialogue. A request of the same takes one away.
 	strange, strangeMax = 4, 24
@@ -67,6 +70,8 @@ type talk struct {
 	// Of the talker alone: the processor it is bound to, -1 for none, and for how
 	// many waits it need not look again.
 	cpu, settled int
+	// scheduled is when it let itself be scheduled, from start; of the talker alone.
+	scheduled int64
 }
 
 // Able tells whether there can be dialogues with a mount of these options. Where
@@ -191,6 +196,9 @@ func (s *Server) converse(r *reader) *reader {
 		switch no {
 		case 0, syscall.EINTR, syscall.ENOENT:
 		case syscall.EAGAIN: // the program is on another processor, or has nothing to ask
+			if t.breathe() {
+				continue // there may be something by now
+			}
 			t.follow()
 			poll := [1]unix.PollFd{{Fd: int32(r.fd), Events: unix.POLLIN}}
 			_, _ = unix.Poll(poll[:], -1) // whatever it says, read says more
@@ -199,6 +207,18 @@ func (s *Server) converse(r *reader) *reader {
 		}
 	}
 	return r
+}
+
+// breathe lets the talker be scheduled, if that is due and nothing is asked: see "The
+// runtime's monitor" in the package's documentation.
+func (t *talk) breathe() bool {
+	now := t.now()
+	if now-t.scheduled < int64(breath) {
+		return false
+	}
+	t.scheduled = now
+	runtime.Gosched()
+	return true
 }
 
 // reply reads a request, if one is there, and answers it, or has it answered. It
