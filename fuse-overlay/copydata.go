@@ -79,6 +79,10 @@ func (o *Overlay) copyDataHere(ctx context.Context, src *source, out int, size i
 			return err
 		}
 	}
+	b := begun{fd: out}
+	if o.settling() {
+		b.work = o.work
+	}
 	for at := int64(0); at < size; {
 		begin, end := at, size
 		if !dense {
@@ -87,17 +91,30 @@ func (o *Overlay) copyDataHere(ctx context.Context, src *source, out int, size i
 				return err
 			}
 		}
-		for begin < end {
-			if err := stopped(ctx); err != nil {
-				return err
-			}
-			n, err := copyRange(src.ref.Fd(), out, begin, min(end-begin, copyChunk))
-			if err != nil {
-				return fmt.Errorf("copy %q: %w", src.name, err)
-			}
-			begin += n
+		if err := o.copyStretch(ctx, src, out, begin, end, b.wrote); err != nil {
+			return fmt.Errorf("copy %q: %w", src.name, err)
 		}
 		at = end
+	}
+	return nil
+}
+
+// copyStretch copies the bytes from begin to end, all of which are data, and tells
+// wrote how far it came.
+func (o *Overlay) copyStretch(ctx context.Context, src *source, out int, begin, end int64, wrote func(to int64)) error {
+	if o.work.pipes(src, end-begin) {
+		return o.copyPiped(ctx, src.ref.Fd(), out, begin, end, wrote)
+	}
+	for begin < end {
+		if err := stopped(ctx); err != nil {
+			return err
+		}
+		n, err := copyRange(src.ref.Fd(), out, begin, min(end-begin, copyChunk))
+		if err != nil {
+			return err
+		}
+		begin += n
+		wrote(begin)
 	}
 	return nil
 }

@@ -56,7 +56,7 @@ func (o *Overlay) stageCopy(ctx context.Context, n *node, p *copyPlan) (_ *fileC
 }
 
 // settles tells whether c is to be settled before it gets its place.
-func (o *Overlay) settles(c *fileCopy) bool { return c.p.size > 0 && !c.p.meta && !o.c.Volatile }
+func (o *Overlay) settles(c *fileCopy) bool { return c.p.size > 0 && !c.p.meta && o.settling() }
 
 // settleCopy settles a staged copy where that has to be.
 func (o *Overlay) settleCopy(c *fileCopy) error {
@@ -263,7 +263,7 @@ func (o *Overlay) completeData(ctx context.Context, n *node, size int64) (err er
 	if err := o.fillData(ctx, n, p, r); err != nil {
 		return err
 	}
-	if !o.c.Volatile {
+	if o.settling() {
 		if err := o.work.settle(r.Fd()); err != nil {
 			return err
 		}

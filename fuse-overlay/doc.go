@@ -101,8 +101,8 @@
 //	origin.go       file handles, origin and nlink records, index names: pure
 //	index.go        hard links of lowers: work/index
 //	copyup.go       plan and execution of a copy-up; copyfile.go of a regular
-//	                file, copydata.go its content; early.go copies made before
-//	                they are asked for
+//	                file, copydata.go its content, copypiped.go much of it; early.go
+//	                copies made before they are asked for
 //	orphan.go       files without a name
 //	create.go       create, mkdir, mknod, symlink, link, unnamed files
 //	remove.go       unlink, rmdir; whiteout.go the forms of whiteouts
@@ -139,6 +139,10 @@
 // copies, and who waits for that, stops when its caller is being killed, and for
 // no other signal.
 //
+// Much that is copied within one ext4 is read by one goroutine and written by another
+// (copypiped.go), with two channels between them and no lock held; who writes returns
+// when who reads has ended, so what they use is not closed meanwhile.
+//
 // Who gives the kernel a file's contents (given.go) is a channel (handles.giving), too:
 // others who open that file, or change it, wait for it with no lock held, and stop
 // when their caller is being killed.
@@ -163,7 +167,7 @@
 // when a mount starts. So "leaves a staged file" below means: nothing.
 //
 //	copy-up of a file   1 parents are copied up, top first      2 unnamed file in work: data, owner, xattrs, mode, times
-//	                    3 settled (not if volatile; settle.go)  4 link into the upper directory
+//	                    3 settled (not if volatile, nor on tmpfs; settle.go)  4 link into the upper directory
 //	                    (of several names: 4a link into work/index, 4b link into the directory)
 //	                    2 and 3 may come before 1 and before they are asked for (early.go).
 //	                    A kill before 4 leaves nothing, after it the whole copy; after 4a the file by its index, all names see it.

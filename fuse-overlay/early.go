@@ -305,7 +305,7 @@ func (o *Overlay) makeSome(some []*early) {
 			a.finish(e, c)
 			continue
 		}
-		o.work.begin(c.r.Fd())
+		o.work.begin(c.r.Fd(), 0, 0)
 		copies[i] = c
 	}
 	for i, c := range copies {

@@ -31,20 +31,37 @@ func (w *work) settle(fd int) error {
 	return nil
 }
 
-// begin has the data written, without waiting for it: of several files that are
-// settled one after the other, all are begun before.
-func (w *work) begin(fd int) {
-	_ = retryEINTR(func() error { return unix.SyncFileRange(fd, 0, 0, unix.SYNC_FILE_RANGE_WRITE) }) // settle tells what fails
+// begin has n bytes of data at off written, 0 of them: all, without waiting for it:
+// of several files that are settled one after the other, all are begun before, and
+// a long one while it is copied.
+func (w *work) begin(fd int, off, n int64) {
+	_ = retryEINTR(func() error { return unix.SyncFileRange(fd, off, n, unix.SYNC_FILE_RANGE_WRITE) }) // settle tells what fails
 }
 
-// journaled tells whether d is on ext4 with a journal of its own disk: jbd2
+// settling tells whether what is written to the upper is settled at all: not where
+// a power loss leaves nothing.
+func (o *Overlay) settling() bool { return !o.c.Volatile && !o.work.fleeting }
+
+// learn finds out what filesystem it is.
+func (w *work) learn() {
+	var fs unix.Statfs_t
+	if err := unix.Fstatfs(w.stage.Fd(), &fs); err != nil {
+		return
+	}
+	st, err := w.stage.Stat(".")
+	if err != nil {
+		return
+	}
+	w.dev = st.Dev
+	w.ext4 = fs.Type == unix.EXT4_SUPER_MAGIC
+	w.fleeting = fs.Type == unix.TMPFS_MAGIC || fs.Type == unix.RAMFS_MAGIC
+	w.ordered = w.ext4 && journaled(w.stage)
+}
+
+// journaled tells whether d, on ext4, is on one with a journal of its own disk: jbd2
 // shows those as NAME-INODE in /proc/fs/jbd2, and external ones without inode
 // (Documentation/filesystems/ext4: data=ordered and delayed allocation).
 func journaled(d *safefs.Dir) bool {
-	var fs unix.Statfs_t
-	if err := unix.Fstatfs(d.Fd(), &fs); err != nil || fs.Type != unix.EXT4_SUPER_MAGIC {
-		return false
-	}
 	st, err := d.Stat(".")
 	if err != nil {
 		return false

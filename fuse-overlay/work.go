@@ -36,6 +36,10 @@ type work struct {
 	// ordered: what is written is on the disk no later than names made after it;
 	// see settle.
 	ordered bool
+	// ext4: it is on ext4 (or its forerunners, which cannot reserve room).
+	// fleeting: on a filesystem in memory; nothing is settled there.
+	ext4, fleeting bool
+	dev            uint64 // its filesystem's
 
 	// loans: nil where the server may do what modes forbid it.
 	loans *lending
@@ -96,7 +100,7 @@ func openWork(c *MountConfig, upper, dir string, clones *dropping) (_ *work, err
 	if err := w.sweep(c); err != nil {
 		return nil, fmt.Errorf("clean workdir %s: %w", dir, err)
 	}
-	w.ordered = journaled(w.stage)
+	w.learn()
 	if err := w.probe(c.Formats, c.FileWhiteouts); err != nil {
 		return nil, fmt.Errorf("workdir %s cannot be used: %w", dir, err)
 	}
