@@ -69,7 +69,8 @@ func (r *rig) sameCount() {
 	before, files := r.server.o.quota.holds()
 	r.stop()
 	r.start()
-	if now, k := r.server.o.quota.holds(); now != before || k != files {
+	// A block less than was counted: ext4 merges a file's extents when it writes them.
+	if now, k := r.server.o.quota.holds(); now > before || now < before-blockRoom || k != files {
 		r.t.Errorf("counted %d bytes in %d files, and now %d in %d", before, files, now, k)
 	}
 }
