@@ -103,6 +103,7 @@ func (o *Overlay) copyDataHere(ctx context.Context, src *source, out int, size i
 // wrote how far it came.
 func (o *Overlay) copyStretch(ctx context.Context, src *source, out int, begin, end int64, wrote func(to int64)) error {
 	if o.work.pipes(src, end-begin) {
+		defer o.work.piped()
 		return o.copyPiped(ctx, src.ref.Fd(), out, begin, end, wrote)
 	}
 	for begin < end {

@@ -17,6 +17,8 @@ const (
 	pipedFrom, chunkSize, chunkCount = 4 << 20, 512 << 10, 4
 	// begunEach is how much is copied before the disk begins to write it.
 	begunEach = 8 << 20
+	// mostPiped is how many copies may be made by two at once, each with its buffers.
+	mostPiped = 4
 )
 
 // chunk is some of a file, or why there is no more.
@@ -29,9 +31,20 @@ type chunk struct {
 // buffers: within one ext4, where copy_file_range(2) would copy pages too, and looks
 // for room at each, and only with a processor for each. (On tmpfs it takes as long.)
 // A layer elsewhere may not answer: who is killed would wait for what is read ahead.
+// Where it says yes, piped is to be told when the copy has ended.
 func (w *work) pipes(src *source, n int64) bool {
-	return n >= pipedFrom && w.ext4 && src.st.Dev == w.dev && runtime.NumCPU() > 1
+	if n < pipedFrom || !w.ext4 || src.st.Dev != w.dev || runtime.NumCPU() < 2 {
+		return false
+	}
+	if w.piping.Add(1) > mostPiped {
+		w.piped()
+		return false
+	}
+	return true
 }
+
+// piped says that a copy by two has ended.
+func (w *work) piped() { w.piping.Add(-1) }
 
 // reserve takes the room for n bytes at off in the file open as fd at once, where
 // that makes writing them cheaper: on ext4, which else looks for room at each page.

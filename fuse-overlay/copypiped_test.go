@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -59,6 +60,32 @@ func TestCopyPiped(t *testing.T) {
 				t.Errorf("%d bytes: %d are there, told of %d, or they are others", size, len(got), at)
 			}
 		}
+	}
+}
+
+// TestFewArePiped: only so many copies at once are made by two, each of which has
+// memory of its own; the others are made by one, and the next by two again.
+func TestFewArePiped(t *testing.T) {
+	t.Parallel()
+	if runtime.NumCPU() < 2 {
+		t.Skip("one processor: no copy is made by two")
+	}
+	w := &work{ext4: true, dev: 7}
+	src := &source{}
+	src.st.Dev = 7
+	for range mostPiped {
+		if !w.pipes(src, pipedFrom) {
+			t.Fatal("a copy among the first is not made by two")
+		}
+	}
+	for range 2 {
+		if w.pipes(src, pipedFrom) {
+			t.Error("one more is made by two")
+		}
+	}
+	w.piped()
+	if !w.pipes(src, pipedFrom) || w.pipes(src, pipedFrom) {
+		t.Error("after the end of one not one more is made by two")
 	}
 }
 

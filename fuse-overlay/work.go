@@ -45,6 +45,7 @@ type work struct {
 	loans *lending
 
 	serial atomic.Uint64
+	piping atomic.Int32 // how many copies are made by two; see pipes
 }
 
 // lack is something that the upper's filesystem cannot do, or a user may not.
