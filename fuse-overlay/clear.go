@@ -19,8 +19,13 @@ func removeTree(d *safefs.Dir, name string) error {
 	if !full {
 		return err
 	}
+	return removeFull(d, name)
+}
+
+// removeFull is removeTree of a directory, in which there is something.
+func removeFull(d *safefs.Dir, name string) error {
 	up := mover{to: d}
-	err = up.empty(name)
+	err := up.empty(name)
 	for len(up.todo) > 0 {
 		next := up.todo[len(up.todo)-1]
 		up.todo = up.todo[:len(up.todo)-1]
@@ -53,8 +58,18 @@ type mover struct {
 }
 
 // empty removes the directory name in to once what is in it is removed, or moved.
+// Its mode, which somebody who has it open still sees, is changed only where that
+// keeps its owner, an ordinary user, from that.
 func (m *mover) empty(name string) error {
-	_ = m.to.Chmod(name, 0o700) // a directory that its owner may not write in, an ordinary user; refused: the rest says why
+	err := m.emptyOnce(name)
+	if errors.Is(err, syscall.EACCES) {
+		_ = m.to.Chmod(name, 0o700) // refused: the rest says why
+		err = m.emptyOnce(name)
+	}
+	return err
+}
+
+func (m *mover) emptyOnce(name string) error {
 	dir, err := m.to.OpenDir(name)
 	if err != nil {
 		return err
@@ -77,7 +92,7 @@ func (m *mover) empty(name string) error {
 // up moves name in dir. Where that cannot be (a directory that an overlay has
 // merged) it is removed where it is, with a descriptor a level.
 func (m *mover) up(dir *safefs.Dir, name string) error {
-	_ = dir.Chmod(name, 0o700) // as in empty: whoever moves a directory writes to it
+	_ = dir.Chmod(name, 0o700) // an ordinary user's: whoever moves a directory writes to it
 	for {
 		m.last++
 		to := stagePrefix + "rm" + strconv.FormatUint(m.last, 16)

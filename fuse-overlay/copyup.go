@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -22,22 +24,29 @@ const metaOnly = int64(-2)
 // whose content is about to be cut at size, only that much is copied;
 // allData copies everything. No lock is held by the caller.
 func (o *Overlay) copyUp(ctx context.Context, n *node, size int64) error {
+	_, err := o.cutUp(ctx, n, size)
+	return err
+}
+
+// cutUp is copyUp, and tells whether the file is cut already, as of now: nothing is
+// left to be done to it for that.
+func (o *Overlay) cutUp(ctx context.Context, n *node, size int64) (cut bool, err error) {
 	if n.is(flagUp) && (size == metaOnly || !n.lacksData()) {
-		return nil
+		return false, nil
 	}
 	if err := o.mayWrite(); err != nil {
-		return err
+		return false, err
 	}
 	for {
 		n.copyMu.Lock()
 		if n.is(flagUp) && (size == metaOnly || n.data() == nil) {
 			n.copyMu.Unlock()
-			return nil
+			return false, nil
 		}
 		if wait := n.copying(); wait != nil {
 			n.copyMu.Unlock()
 			if err := await(ctx, wait); err != nil {
-				return err
+				return false, err
 			}
 			continue
 		}
@@ -46,13 +55,13 @@ func (o *Overlay) copyUp(ctx context.Context, n *node, size int64) error {
 		n.copyMu.Unlock()
 		err := errMoved
 		for errors.Is(err, errMoved) {
-			err = o.copyUpAlone(ctx, n, size)
+			cut, err = o.copyUpAlone(ctx, n, size)
 		}
 		n.copyMu.Lock()
 		n.rare().copying = nil
 		n.copyMu.Unlock()
 		close(done)
-		return err
+		return cut, err
 	}
 }
 
@@ -75,14 +84,14 @@ func (o *Overlay) metaUp(ctx context.Context, n *node) error {
 }
 
 // copyUpAlone does it, being the only one to.
-func (o *Overlay) copyUpAlone(ctx context.Context, n *node, size int64) error {
+func (o *Overlay) copyUpAlone(ctx context.Context, n *node, size int64) (cut bool, err error) {
 	if n.is(flagUp) {
 		err := o.completeData(ctx, n, size)
 		o.settleNode(n)
-		return err
+		return false, err
 	}
 	if err := o.parentsUp(ctx, n); err != nil {
-		return err
+		return false, err
 	}
 	c, err := o.takeEarly(ctx, n, size)
 	switch {
@@ -90,33 +99,33 @@ func (o *Overlay) copyUpAlone(ctx context.Context, n *node, size int64) error {
 	case c != nil:
 		err = o.placeCopy(n, c)
 	default:
-		err = o.copyNow(ctx, n, size)
+		cut, err = o.copyNow(ctx, n, size)
 	}
 	if err == nil {
 		o.copyUps.Add(1)
 		o.tellSplit(n)
 		o.settleNode(n)
 	}
-	return err
+	return cut, err
 }
 
 // copyNow makes a copy, and puts it in its place.
-func (o *Overlay) copyNow(ctx context.Context, n *node, size int64) error {
+func (o *Overlay) copyNow(ctx context.Context, n *node, size int64) (cut bool, err error) {
 	p, err := o.planCopy(n, size)
 	if err != nil {
-		return err
+		return false, err
 	}
 	defer p.close()
 	if err := o.copyRoom(ctx, p); err != nil {
-		return err
+		return false, err
 	}
 	switch {
 	case n.isDir():
-		return o.copyDir(n, p)
+		return false, o.copyDir(n, p)
 	case n.typ != unix.S_IFREG:
-		return o.copySpecial(n, p)
+		return false, o.copySpecial(n, p)
 	}
-	return o.copyRegular(ctx, n, p)
+	return p.cut, o.copyRegular(ctx, n, p)
 }
 
 // parentsUp copies up the directories above n, top first.
@@ -150,6 +159,7 @@ type copyPlan struct {
 	index   string // name in the index of a hard-linked file
 	aside   *override
 	meta    bool // none of the data
+	cut     bool // what there is of it is all that is to be, and changed by that now
 	standIn bool // a regular file that stands for a device
 }
 
@@ -173,12 +183,12 @@ func (o *Overlay) planCopy(n *node, size int64) (_ *copyPlan, err error) {
 	if o.wantsData(n, size) {
 		// By its descriptor, as one file and with fewer walks.
 		if p.src, err = openSource(p.from); err == nil {
-			if err = o.look(access{ref: p.src.ref}, p); err != nil {
+			if err = o.look(access{ref: p.src.ref}, n, p); err != nil {
 				p.src.close()
 			}
 		}
 	} else {
-		err = p.from.with(func(a access) error { return o.look(a, p) })
+		err = p.from.with(func(a access) error { return o.look(a, n, p) })
 	}
 	if err != nil {
 		return nil, fmt.Errorf("plan the copy of %q: %w", p.from.name, err)
@@ -189,6 +199,7 @@ func (o *Overlay) planCopy(n *node, size int64) (_ *copyPlan, err error) {
 		return nil, p.from.stale()
 	}
 	if p.size = int64(p.st.Size); size >= 0 {
+		p.cut = size <= p.size && n.typ == unix.S_IFREG && p.aside == nil && p.plain()
 		p.size = min(size, p.size)
 	}
 	if o.work.prefix == "" {
@@ -196,6 +207,12 @@ func (o *Overlay) planCopy(n *node, size int64) (_ *copyPlan, err error) {
 	}
 	o.planMarks(n, p, size)
 	return p, nil
+}
+
+// plain tells whether the file has nothing that goes when it is truncated: set-ID bits,
+// a capability.
+func (p *copyPlan) plain() bool {
+	return p.st.Mode&0o6000 == 0 && !slices.ContainsFunc(p.xattrs, func(x xattr) bool { return x.name == "security.capability" })
 }
 
 // wantsData tells whether a copy of n up to size takes data from where its
@@ -232,8 +249,8 @@ func (o *Overlay) planMarks(n *node, p *copyPlan, size int64) {
 	}
 }
 
-// look reads what there is to copy but data.
-func (o *Overlay) look(a access, p *copyPlan) (err error) {
+// look reads what there is of n to copy but data.
+func (o *Overlay) look(a access, n *node, p *copyPlan) (err error) {
 	if p.src != nil {
 		p.st = p.src.st
 	} else if p.st, err = a.stat(); err != nil {
@@ -245,7 +262,9 @@ func (o *Overlay) look(a access, p *copyPlan) (err error) {
 			return err
 		}
 	}
-	p.xattrs, err = o.copiedXattrs(a)
+	if !n.is(flagNaked) { // else it is known to have none
+		p.xattrs, err = o.copiedXattrs(a)
+	}
 	return err
 }
 
@@ -304,7 +323,11 @@ func (o *Overlay) dress(a access, p *copyPlan, st *safefs.Stat) error {
 	if err != nil {
 		return err
 	}
-	return a.utimens(p.st.Atime, p.st.Mtime)
+	mtime := p.st.Mtime
+	if p.cut {
+		mtime = time.Time{} // it is that of what was just made
+	}
+	return a.utimens(p.st.Atime, mtime)
 }
 
 // own sets the owner where it is not right. Of set-ID bits it may leave none.

@@ -105,7 +105,8 @@
 //	                copies made before they are asked for
 //	orphan.go       files without a name
 //	create.go       create, mkdir, mknod, symlink, link, unnamed files
-//	remove.go       unlink, rmdir; whiteout.go the forms of whiteouts
+//	remove.go       unlink, rmdir; whiteout.go the forms of whiteouts; trash.go
+//	                what is removed after the answer
 //	rename.go       rename as decode, plan, execution; replace.go its target
 //	redirect.go     redirects of renamed directories; aside.go owners and modes
 //	                kept in attributes; rootonly.go who is let in
@@ -127,7 +128,7 @@
 //	      └ seldom.recording (while a link count is written down)
 //	      └ node.copyMu (the step from lower to upper; never held over a copy)
 //	          └ treeMu (table, names, links, indexes of directories; no system call under it)
-//	fds.mu, Cache.mu, quota.mu, earlyCopies.mu  leaves
+//	fds.mu, Cache.mu, quota.mu, earlyCopies.mu, trash.mu  leaves
 //	ahead.mu                    a leaf; who reads ahead holds no lock meanwhile
 //	lending.mu                  a leaf; chmod and stat of upper files under it
 //	passing.mu                  a leaf; only ioctls of /dev/fuse under it, which wait for nothing
@@ -183,7 +184,11 @@
 //	unlink              upper only: unlink. With something below: a whiteout is linked (nothing in the upper) or renamed over the
 //	                    upper file. One step: the name is there or gone.
 //	rmdir               pure: rmdir. Else, once it is empty in the union: a whiteout (or, with nothing below, an empty
-//	                    directory) is exchanged with it in one step; its own whiteouts are then removed in work.
+//	                    directory) is exchanged with it in one step; its own whiteouts are then removed in work, after the
+//	                    answer (trash.go). Up to 64 directories wait for that, none in passthrough mode, and it is done
+//	                    before work is closed. Who finds no room (ENOSPC, EDQUOT) waits, with no lock held, for what was
+//	                    thrown away before, and tries once more; who asks how much there is waits for that too, for five
+//	                    seconds at most. A kill leaves what is swept.
 //	opaque              a directory that comes to lie over something is marked before it comes there.
 //	rename              1 the source is copied up, of a directory the whole subtree (over a limit: EXDEV)
 //	                    2 a moved directory is marked opaque: all that it has is in the upper, so nothing changes

@@ -76,7 +76,7 @@ func (a *earlyCopies) taken() uint64 {
 	return a.used
 }
 
-func namesIn(t *testing.T, dir string) (out []string) {
+func namesIn(t testing.TB, dir string) (out []string) {
 	t.Helper()
 	entries, err := os.ReadDir(dir)
 	check(t, err)

@@ -38,6 +38,7 @@ type Overlay struct {
 	aside       string       // the attribute that keeps owners and modes; "": none does
 	ahead       ahead        // of walks; see ahead.go
 	earlyCopies earlyCopies  // copies; see early.go
+	trash       trash        // directories to be removed in work; see trash.go
 	counters
 
 	maxOrphans int64 // files without a name that live by a descriptor; see orphan.go
@@ -84,6 +85,7 @@ func newOverlay(c MountConfig) (_ *Overlay, err error) {
 	perKind := descriptors(c.Descriptors, len(dirs))
 	o.fds.max, o.maxOrphans = perKind, int64(perKind)
 	o.earlyCopies.prepare(perKind / 4)
+	o.trash.prepare()
 	cfg := Config{Key: "mount", Formats: c.Formats, Cache: NewCache(perKind)}
 	for _, d := range dirs {
 		abs, err := layerDir("layer", d)
@@ -287,14 +289,17 @@ const closeWaits = 5 * time.Second
 func (o *Overlay) close() error { return o.closeWithin(closeWaits) }
 
 // closeWithin is close, which waits at most that long for a layer that does not
-// answer: what is read of it, or copied, ahead of programs has descriptors in use,
-// so everything is closed after that has ended, or by the process's end.
+// answer: what is read of it, or copied, ahead of programs, and what is removed
+// behind them, has descriptors in use, so everything is closed after that has
+// ended, or by the process's end.
 func (o *Overlay) closeWithin(most time.Duration) error {
 	ahead, idle := o.ahead.stop(), make(chan struct{})
 	o.earlyCopies.stop()
+	o.trash.end()
 	go func() {
 		<-ahead
 		o.earlyCopies.working.Wait()
+		o.trash.done.Wait()
 		close(idle)
 	}()
 	select {
@@ -302,7 +307,7 @@ func (o *Overlay) closeWithin(most time.Duration) error {
 		return o.closeAll()
 	case <-time.After(most):
 	}
-	o.log.Warn("a lower layer does not answer: what is open is closed when it does, or when this process ends")
+	o.log.Warn("a layer does not answer, or not soon: what is open is closed when it does, or when this process ends")
 	go func() {
 		<-idle
 		if err := o.closeAll(); err != nil {

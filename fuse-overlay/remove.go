@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -90,7 +91,7 @@ func (o *Overlay) boundTo(n, dir *node, name string) bool {
 // unlinkLocked removes name from d, dir's upper directory, with renameMu and
 // dir held.
 func (o *Overlay) unlinkLocked(ctx context.Context, n, dir *node, name string, d *safefs.Dir) error {
-	below, err := o.hasBelow(ctx, dir, name)
+	below, err := o.coversBelow(ctx, n, dir, name)
 	if err != nil {
 		return err
 	}
@@ -171,6 +172,24 @@ func (o *Overlay) hasBelow(ctx context.Context, dir *node, name string) (bool, e
 	return len(f.hits) > 0, err
 }
 
+// coversBelow is hasBelow of n, which is what dir has as name: where its search found
+// it in a layer below, or a directory's in several, that is so for good, and nobody is
+// asked.
+func (o *Overlay) coversBelow(ctx context.Context, n, dir *node, name string) (bool, error) {
+	if n.foundBelow(dir.below(), name) {
+		return true, nil
+	}
+	return o.hasBelow(ctx, dir, name)
+}
+
+// foundBelow tells whether n was found under name in one of the places.
+func (n *node) foundBelow(places []*place, name string) bool {
+	if !n.isDir() {
+		return n.lower.name == name && slices.Contains(places, n.lower.place)
+	}
+	return slices.ContainsFunc(n.stack(), func(p *place) bool { return p.name == name && slices.Contains(places, p.up) })
+}
+
 // hide takes name out of the union: above tells whether d has it, below
 // whether a layer below has.
 func (o *Overlay) hide(d *safefs.Dir, name string, above, below bool) error {
@@ -231,7 +250,13 @@ func (o *Overlay) rmdir(ctx context.Context, dir *node, name string) error {
 
 func (o *Overlay) rmdirOnce(ctx context.Context, n, dir *node, name string) (err error) {
 	var trash string
-	defer func() { o.discard(trash) }()
+	defer func() {
+		if err != nil {
+			o.discard(trash) // what was staged for it, or nothing
+			return
+		}
+		o.throw(trash)
+	}()
 	o.renameMu.RLock()
 	defer o.renameMu.RUnlock()
 	dir.dir.mu.Lock()
@@ -252,14 +277,19 @@ func (o *Overlay) discard(staged string) {
 	if staged == "" {
 		return
 	}
-	if err := removeTree(o.work.stage, staged); err != nil {
+	o.stays(staged, removeTree(o.work.stage, staged))
+}
+
+// stays says that a staged name could not be removed, if so.
+func (o *Overlay) stays(staged string, err error) {
+	if err != nil {
 		o.log.Warnf("%s stays in the work directory until the next mount: %v", staged, err)
 	}
 }
 
 // rmdirLocked removes name from d. What it returns is to be removed from work.
 func (o *Overlay) rmdirLocked(ctx context.Context, n, dir *node, name string, d *safefs.Dir) (trash string, err error) {
-	below, err := o.hasBelow(ctx, dir, name)
+	below, err := o.coversBelow(ctx, n, dir, name)
 	if err != nil {
 		return "", err
 	}

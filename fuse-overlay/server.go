@@ -1,6 +1,7 @@
 package fuseoverlay
 
 import (
+	"context"
 	"errors"
 	"io"
 	"strings"
@@ -224,6 +225,9 @@ func (r *raw) SetAttr(cancel <-chan struct{}, in *fuse.SetAttrIn, out *fuse.Attr
 		}
 	}
 	st, err := r.o.setattr(ctx, n, c)
+	if r.o.madeRoom(ctx, err) {
+		st, err = r.o.setattr(ctx, n, c)
+	}
 	if err != nil {
 		return r.status("setattr", err)
 	}
@@ -296,6 +300,9 @@ func (r *raw) SetXAttr(cancel <-chan struct{}, in *fuse.SetXAttrIn, attr string,
 	if err == nil {
 		err = r.o.setxattr(ctx, n, attr, data, int(in.Flags))
 	}
+	if r.o.madeRoom(ctx, err) {
+		err = r.o.setxattr(ctx, n, attr, data, int(in.Flags))
+	}
 	if err == nil && in.SetXAttrFlags&fuse.SETXATTR_ACL_KILL_SGID != 0 {
 		var st safefs.Stat
 		if st, err = r.o.stat(n); err == nil && st.Mode&unix.S_ISGID != 0 {
@@ -312,7 +319,7 @@ func (r *raw) RemoveXAttr(cancel <-chan struct{}, h *fuse.InHeader, attr string)
 	if !s.Ok() {
 		return s
 	}
-	return r.status("removexattr", r.o.removexattr(request(cancel, h), n, attr))
+	return r.change(request(cancel, h), "removexattr", func(ctx context.Context) error { return r.o.removexattr(ctx, n, attr) })
 }
 
 // Open is done by the kernel alone, but in passthrough mode.
@@ -383,7 +390,11 @@ func (r *raw) Write(cancel <-chan struct{}, in *fuse.WriteIn, data []byte) (uint
 	if !s.Ok() {
 		return 0, s
 	}
-	k, err := r.o.write(request(cancel, &in.InHeader), n, data, int64(in.Offset), in.WriteFlags&fuse.WRITE_KILL_SUIDGID != 0)
+	ctx, kill := request(cancel, &in.InHeader), in.WriteFlags&fuse.WRITE_KILL_SUIDGID != 0
+	k, err := r.o.write(ctx, n, data, int64(in.Offset), kill)
+	if r.o.madeRoom(ctx, err) {
+		k, err = r.o.write(ctx, n, data, int64(in.Offset), kill)
+	}
 	return uint32(k), r.status("write", err)
 }
 
@@ -400,8 +411,8 @@ func (r *raw) WriteFrom(in *fuse.WriteIn, move func(fd int, off int64) (int, err
 		return 0, fuse.OK, false
 	}
 	w, err := r.o.writeBy(request(nil, &in.InHeader), n, int(in.Size), int64(in.Offset), in.WriteFlags&fuse.WRITE_KILL_SUIDGID != 0, move)
-	if w == 0 && errors.Is(err, syscall.EINVAL) {
-		return 0, fuse.OK, false // its filesystem has no splice
+	if w == 0 && (errors.Is(err, syscall.EINVAL) || noRoom(err)) {
+		return 0, fuse.OK, false // its filesystem has no splice, or Write may wait for room
 	}
 	return uint32(w), r.status("write", err), true
 }
@@ -430,7 +441,11 @@ func (r *raw) CopyFileRange(cancel <-chan struct{}, in *fuse.CopyFileRangeIn) (u
 	if !s.Ok() {
 		return 0, s
 	}
-	k, err := r.o.copyRange(request(cancel, &in.InHeader), from, int64(in.OffIn), to, int64(in.OffOut), int(min(in.Len, 1<<30)))
+	ctx, size := request(cancel, &in.InHeader), int(min(in.Len, 1<<30))
+	k, err := r.o.copyRange(ctx, from, int64(in.OffIn), to, int64(in.OffOut), size)
+	if k == 0 && r.o.madeRoom(ctx, err) {
+		k, err = r.o.copyRange(ctx, from, int64(in.OffIn), to, int64(in.OffOut), size)
+	}
 	if errors.Is(err, io.EOF) {
 		err = nil
 	}
@@ -443,7 +458,9 @@ func (r *raw) Fallocate(cancel <-chan struct{}, in *fuse.FallocateIn) fuse.Statu
 	if !s.Ok() {
 		return s
 	}
-	return r.status("fallocate", r.o.fallocate(request(cancel, &in.InHeader), n, in.Mode, int64(in.Offset), int64(in.Length)))
+	return r.change(request(cancel, &in.InHeader), "fallocate", func(ctx context.Context) error {
+		return r.o.fallocate(ctx, n, in.Mode, int64(in.Offset), int64(in.Length))
+	})
 }
 
 // Fsync makes a file durable.
@@ -460,9 +477,15 @@ func (r *raw) FsyncDir(cancel <-chan struct{}, in *fuse.FsyncIn) fuse.Status {
 	return r.Fsync(cancel, in)
 }
 
-// StatFs is that of the upper, or the top layer.
-func (r *raw) StatFs(_ <-chan struct{}, _ *fuse.InHeader, out *fuse.StatfsOut) fuse.Status {
+// StatFs is that of the upper, or the top layer; what was removed before counts no
+// more, but nobody waits long for that.
+func (r *raw) StatFs(cancel <-chan struct{}, h *fuse.InHeader, out *fuse.StatfsOut) fuse.Status {
 	var st syscall.Statfs_t
+	wait, stop := context.WithTimeout(context.Background(), statfsWaits)
+	defer stop()
+	if _, err := r.o.trash.emptied(asked{wait, cancel, h.Pid}); err != nil && wait.Err() == nil {
+		return r.status("statfs", err)
+	}
 	err := r.o.root.stack()[0].with(func(d *safefs.Dir) error { return syscall.Fstatfs(d.Fd(), &st) })
 	if err != nil {
 		return r.status("statfs", err)

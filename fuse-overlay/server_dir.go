@@ -15,13 +15,26 @@ func (r *raw) caller(h *fuse.InHeader, umask uint32) caller {
 	return caller{uid, gid, umask}
 }
 
-// made answers a request that made something.
-func (r *raw) made(op string, out *fuse.EntryOut, n *node, st safefs.Stat, err error) fuse.Status {
+// made answers a request that makes something, by mk.
+func (r *raw) made(ctx context.Context, op string, out *fuse.EntryOut, mk func(context.Context) (*node, safefs.Stat, error)) fuse.Status {
+	n, st, err := mk(ctx)
+	if r.o.madeRoom(ctx, err) {
+		n, st, err = mk(ctx)
+	}
 	if err != nil {
 		return r.status(op, err)
 	}
 	r.fillEntry(out, n, &st)
 	return fuse.OK
+}
+
+// change answers a request that changes something, by f.
+func (r *raw) change(ctx context.Context, op string, f func(context.Context) error) fuse.Status {
+	err := f(ctx)
+	if r.o.madeRoom(ctx, err) {
+		err = f(ctx)
+	}
+	return r.status(op, err)
 }
 
 // Mkdir makes a directory.
@@ -30,8 +43,9 @@ func (r *raw) Mkdir(cancel <-chan struct{}, in *fuse.MkdirIn, name string, out *
 	if !s.Ok() {
 		return s
 	}
-	n, st, err := r.o.mkdir(request(cancel, &in.InHeader), dir, name, in.Mode, r.caller(&in.InHeader, in.Umask))
-	return r.made("mkdir", out, n, st, err)
+	return r.made(request(cancel, &in.InHeader), "mkdir", out, func(ctx context.Context) (*node, safefs.Stat, error) {
+		return r.o.mkdir(ctx, dir, name, in.Mode, r.caller(&in.InHeader, in.Umask))
+	})
 }
 
 // Mknod makes any other file.
@@ -40,8 +54,9 @@ func (r *raw) Mknod(cancel <-chan struct{}, in *fuse.MknodIn, name string, out *
 	if !s.Ok() {
 		return s
 	}
-	n, st, err := r.o.mknod(request(cancel, &in.InHeader), dir, name, in.Mode, in.Rdev, r.caller(&in.InHeader, in.Umask))
-	return r.made("mknod", out, n, st, err)
+	return r.made(request(cancel, &in.InHeader), "mknod", out, func(ctx context.Context) (*node, safefs.Stat, error) {
+		return r.o.mknod(ctx, dir, name, in.Mode, in.Rdev, r.caller(&in.InHeader, in.Umask))
+	})
 }
 
 // Symlink makes a symlink.
@@ -50,8 +65,9 @@ func (r *raw) Symlink(cancel <-chan struct{}, h *fuse.InHeader, target, name str
 	if !s.Ok() {
 		return s
 	}
-	n, st, err := r.o.symlink(request(cancel, h), dir, name, target, r.caller(h, 0))
-	return r.made("symlink", out, n, st, err)
+	return r.made(request(cancel, h), "symlink", out, func(ctx context.Context) (*node, safefs.Stat, error) {
+		return r.o.symlink(ctx, dir, name, target, r.caller(h, 0))
+	})
 }
 
 // Link makes a hard link.
@@ -64,8 +80,10 @@ func (r *raw) Link(cancel <-chan struct{}, in *fuse.LinkIn, name string, out *fu
 	if !s.Ok() {
 		return s
 	}
-	st, err := r.o.link(request(cancel, &in.InHeader), n, dir, name)
-	return r.made("link", out, n, st, err)
+	return r.made(request(cancel, &in.InHeader), "link", out, func(ctx context.Context) (*node, safefs.Stat, error) {
+		st, err := r.o.link(ctx, n, dir, name)
+		return n, st, err
+	})
 }
 
 // Tmpfile makes a file without a name.
@@ -74,11 +92,14 @@ func (r *raw) Tmpfile(cancel <-chan struct{}, in *fuse.CreateIn, out *fuse.Creat
 	if !s.Ok() {
 		return s
 	}
-	n, st, err := r.o.unnamed(request(cancel, &in.InHeader), dir, in.Mode, r.caller(&in.InHeader, in.Umask))
-	if out.OpenFlags = fuse.FOPEN_KEEP_CACHE | fuse.FOPEN_NOFLUSH; err == nil && r.o.pass != nil {
-		err = r.passOpen(request(cancel, &in.InHeader), n, in.Flags, false, &out.OpenOut)
-	}
-	return r.made("tmpfile", &out.EntryOut, n, st, err)
+	out.OpenFlags = fuse.FOPEN_KEEP_CACHE | fuse.FOPEN_NOFLUSH
+	return r.made(request(cancel, &in.InHeader), "tmpfile", &out.EntryOut, func(ctx context.Context) (*node, safefs.Stat, error) {
+		n, st, err := r.o.unnamed(ctx, dir, in.Mode, r.caller(&in.InHeader, in.Umask))
+		if err == nil && r.o.pass != nil {
+			err = r.passOpen(ctx, n, in.Flags, false, &out.OpenOut)
+		}
+		return n, st, err
+	})
 }
 
 // Unlink removes a name.
@@ -87,7 +108,7 @@ func (r *raw) Unlink(cancel <-chan struct{}, h *fuse.InHeader, name string) fuse
 	if !s.Ok() {
 		return s
 	}
-	return r.status("unlink", r.o.unlink(request(cancel, h), dir, name))
+	return r.change(request(cancel, h), "unlink", func(ctx context.Context) error { return r.o.unlink(ctx, dir, name) })
 }
 
 // Rmdir removes a directory.
@@ -96,7 +117,7 @@ func (r *raw) Rmdir(cancel <-chan struct{}, h *fuse.InHeader, name string) fuse.
 	if !s.Ok() {
 		return s
 	}
-	return r.status("rmdir", r.o.rmdir(request(cancel, h), dir, name))
+	return r.change(request(cancel, h), "rmdir", func(ctx context.Context) error { return r.o.rmdir(ctx, dir, name) })
 }
 
 // Rename moves a name.
@@ -109,7 +130,9 @@ func (r *raw) Rename(cancel <-chan struct{}, in *fuse.RenameIn, oldName, newName
 	if !s.Ok() {
 		return s
 	}
-	return r.status("rename", r.o.rename(request(cancel, &in.InHeader), from, oldName, to, newName, in.Flags))
+	return r.change(request(cancel, &in.InHeader), "rename", func(ctx context.Context) error {
+		return r.o.rename(ctx, from, oldName, to, newName, in.Flags)
+	})
 }
 
 // batch is how many entries are taken from the index at a time.

@@ -36,21 +36,8 @@ func (o *Overlay) setattr(ctx context.Context, n *node, c change) (st safefs.Sta
 		}
 		c.mode = &keep
 	}
-	switch {
-	case c.size == nil:
-		err = o.metaUp(ctx, n)
-	case n.isDir():
-		err = syscall.EISDIR
-	default:
-		err = o.copyUp(ctx, n, int64(min(*c.size, 1<<62)))
-	}
-	if err != nil {
+	if err := o.upAndCut(ctx, n, c); err != nil {
 		return st, err
-	}
-	if c.size != nil {
-		if err := o.truncate(n, int64(*c.size), c.killPriv); err != nil {
-			return st, err
-		}
 	}
 	if c.more() {
 		err = o.reach(n, func(a access) (err error) {
@@ -70,6 +57,21 @@ func (o *Overlay) setattr(ctx context.Context, n *node, c change) (st safefs.Sta
 		return st, o.shown(n, &st)
 	}
 	return o.stat(n)
+}
+
+// upAndCut copies n up as a change needs it, and makes its size what it is to be.
+func (o *Overlay) upAndCut(ctx context.Context, n *node, c change) error {
+	switch {
+	case c.size == nil:
+		return o.metaUp(ctx, n)
+	case n.isDir():
+		return syscall.EISDIR
+	}
+	cut, err := o.cutUp(ctx, n, int64(min(*c.size, 1<<62)))
+	if err != nil || cut {
+		return err
+	}
+	return o.truncate(n, int64(*c.size), c.killPriv)
 }
 
 // more tells whether there is anything to change but the size.
