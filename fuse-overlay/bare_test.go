@@ -145,7 +145,7 @@ func TestOwnMountUncloned(t *testing.T) {
 				r := newRig(t)
 				at := filepath.Join(r.dir, "at")
 				fusetest.Must(t, `mkdir $1 && mount -t tmpfs x $1 && mount --make-unbindable $1; cd $1; umask 022; mkdir -p u/pure l/top w; echo f > l/top/f; mkdir -p $2`, at, c.mount)
-				t.Cleanup(func() { check(t, unix.Unmount(at, 0)) })
+				t.Cleanup(func() { check(t, unix.Unmount(at, unix.MNT_DETACH)) })
 				r.config.Lower, r.config.Upper, r.config.Work = []string{at + "/l"}, at+"/u", at+"/w"
 				r.config.SingleThread, r.config.MaxBytes, r.config.Aside = true, 1<<30, aside
 				r.mount = filepath.Join(at, c.mount)
