@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/plyfs/plyfs/drivers"
@@ -158,6 +159,39 @@ func (e *lifeEnv) onlyContainer(t *testing.T, id string) {
 		}
 		return nil
 	})
+}
+
+// What a deleted record of our own hid in an additional store is seen by who
+// looks after that, whoever else looks at the same time.
+func TestAdditionalStoreShowsAgain(t *testing.T) {
+	t.Parallel()
+	ro, e := newLifeEnv(t, "vfs"), newLifeEnv(t, "vfs")
+	s := ro.open()
+	importLayer(t, s, store.LayerSpec{ID: "robase"}, makeTar(t, entry{name: "f", text: "f"}))
+	get(t, s.CreateMinimalImage, t.Context(), store.ImageSpec{ID: "roimage", Layer: "robase", Names: []string{"n"}})
+	e.imageStores = []string{ro.root}
+	s = e.open()
+	ctx, end := context.WithCancel(t.Context())
+	var lookers sync.WaitGroup
+	defer lookers.Wait()
+	defer end()
+	for range 3 {
+		lookers.Go(func() {
+			for ctx.Err() == nil {
+				_, _ = s.Refresh(ctx)
+			}
+		})
+	}
+	for i := range 60 {
+		update(t, s, func(w *store.WriteTx) error { return w.AddNames(store.KindImage, "roimage", "mine") })
+		get(t, s.DeleteImage, ctx, "roimage")
+		view(t, s, func(tx *store.Tx) error {
+			if img := tx.ImageByID("roimage"); img == nil || !img.ReadOnly {
+				t.Fatalf("round %d: after our record is deleted: %+v", i, img)
+			}
+			return nil
+		})
+	}
 }
 
 // An additional store stays as it is, to the last file, though its links are

@@ -47,8 +47,11 @@ func (s *Store) fresh(ctx context.Context) (*state, error) {
 			return st, nil
 		}
 	}
+	// Here too: whoever says that cur is not stale has put there what is not, so
+	// who looks in this order never has the one with what the other says.
+	stale := s.stale.Load()
 	st := s.cur.Load()
-	if !s.tryQuiet() {
+	if !stale && !s.tryQuiet() {
 		if same, err := s.unchanged(st); err != nil || same {
 			return st, err
 		}
@@ -258,8 +261,9 @@ func (s *Store) loadLocked(ctx context.Context, held *heldLocks) (*state, error)
 	if err := s.loadMounts(ctx, &next); err != nil {
 		return nil, err
 	}
-	s.stale.Store(false)
-	return s.publish(&next), nil
+	st := s.publish(&next)
+	s.stale.Store(false) // in this order: see fresh
+	return st, nil
 }
 
 // publish makes next the newest state. Precondition: gate is held.
