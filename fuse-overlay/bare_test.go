@@ -20,8 +20,8 @@ func TestMountsInside(t *testing.T) {
 	r.mount = filepath.Join(l, "mnt")
 	covered := filepath.Join(l, "sub")
 	fusetest.Must(t, "mount -t tmpfs x $1; echo above > $1/f; echo b > $2/inside; mount --bind $2/inside $2/file", covered, l)
-	t.Cleanup(func() { check(t, unix.Unmount(covered, 0)) })
-	t.Cleanup(func() { check(t, unix.Unmount(filepath.Join(l, "file"), 0)) })
+	t.Cleanup(func() { check(t, unix.Unmount(covered, unix.MNT_DETACH)) })
+	t.Cleanup(func() { check(t, unix.Unmount(filepath.Join(l, "file"), unix.MNT_DETACH)) })
 	const script = `find . -printf '%p %y %m\n' | sort; cat sub/* file; echo more >> sub/f; rm sub/h; touch mnt/x; rmdir top/t; mv sub dir; find . | sort; cat dir/*`
 	want := r.throughKernel("redirect_dir=on", script)
 	fusetest.Must(t, "cd $1; rm -rf u w; umask 022; mkdir u w", r.dir)
@@ -39,7 +39,7 @@ func TestMountsInside(t *testing.T) {
 	// A mount that comes later does not come into the layer either.
 	late := filepath.Join(l, "top")
 	fusetest.Must(t, "mount -t tmpfs x $1; touch $1/late", late)
-	t.Cleanup(func() { check(t, unix.Unmount(late, 0)) })
+	t.Cleanup(func() { check(t, unix.Unmount(late, unix.MNT_DETACH)) })
 	if got := r.do("ls top"); got != "" {
 		t.Errorf("a later mount is seen: %q", got)
 	}
@@ -88,7 +88,7 @@ func TestMountsInsideUpperUncloned(t *testing.T) {
 	r.config.Upper, r.config.Work = at+"/u", at+"/w"
 	fusetest.Must(t, `mkdir $1 && cd $1 && mount -t tmpfs x $1 && mount --make-unbindable $1; mkdir -p $1/u/top/sub $1/w $1/other/d; touch $1/u/top/file
 		mount -t tmpfs x $1/u/top/sub; cd $1/u/top/sub; mkdir d; mknod d/hidden c 0 0; dd if=/dev/zero of=big bs=1M count=4 status=none; mount --bind big ../file`, at)
-	t.Cleanup(func() { check(t, unix.Unmount(at, 0)) })
+	t.Cleanup(func() { check(t, unix.Unmount(at, unix.MNT_DETACH)) })
 	r.start()
 	r.do(`for f in top/sub top/file; do ! ls $f 2>$2/err; grep -q 'busy' $2/err; done; [ "$(ls top | tr '\n' ' ')" = "file low sub " ]; echo new > top/new; rm top/low; ! mv top moved`)
 	if bytes, _ := r.server.o.quota.holds(); bytes >= 1<<20 {
@@ -107,9 +107,9 @@ func TestMountsInsideUncloned(t *testing.T) {
 	covered := filepath.Join(l, "sub")
 	fusetest.Must(t, `mount -t tmpfs x $1; mount --make-unbindable $1; mkdir $1/sub $1/mnt; echo x > $1/f; echo below > $1/sub/g
 		mount -t tmpfs x $1/sub; mkdir $1/sub/d; echo y > $1/sub/d/f; touch $1/file; mount --bind $1/sub/d/f $1/file`, l)
-	t.Cleanup(func() { check(t, unix.Unmount(l, 0)) })
-	t.Cleanup(func() { check(t, unix.Unmount(covered, 0)) })
-	t.Cleanup(func() { check(t, unix.Unmount(filepath.Join(l, "file"), 0)) })
+	t.Cleanup(func() { check(t, unix.Unmount(l, unix.MNT_DETACH)) })
+	t.Cleanup(func() { check(t, unix.Unmount(covered, unix.MNT_DETACH)) })
+	t.Cleanup(func() { check(t, unix.Unmount(filepath.Join(l, "file"), unix.MNT_DETACH)) })
 	r.mount = filepath.Join(l, "mnt")
 	r.start()
 	r.do(`! cat file 2>$2/err; grep -q 'busy' $2/err`)

@@ -176,7 +176,7 @@ func TestFullUpperIsNoPoorOne(t *testing.T) {
 		r := newRig(t, "echo a > a; ln a b")
 		at := r.dir + "/at"
 		fusetest.Must(t, `mkdir $1 && mount -t tmpfs -o size=8m,nr_inodes=$2 x $1 && mkdir $1/u $1/w`, at, strconv.Itoa(inodes))
-		t.Cleanup(func() { check(t, unix.Unmount(at, 0)) })
+		t.Cleanup(func() { check(t, unix.Unmount(at, unix.MNT_DETACH)) })
 		r.config.Upper, r.config.Work = at+"/u", at+"/w"
 		o, err := newOverlay(r.config)
 		switch {

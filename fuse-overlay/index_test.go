@@ -115,7 +115,7 @@ func TestLinksWithoutIndex(t *testing.T) {
 			fusetest.Must(t, prepare, r.dir)
 			if formats == 0 {
 				fusetest.Must(t, "mount -t overlay o -o lowerdir=$1/ll,upperdir=$1/lu,workdir=$1/lw $1/low", r.dir)
-				t.Cleanup(func() { check(t, unix.Unmount(r.dir+"/low", 0)) })
+				t.Cleanup(func() { check(t, unix.Unmount(r.dir+"/low", unix.MNT_DETACH)) })
 			} else {
 				kernel += ",userxattr"
 				r.config.Formats = formats

@@ -25,7 +25,7 @@ func TestLacksAreSaid(t *testing.T) {
 		r.config.Log, r.config.FileWhiteouts = logrus.NewEntry(log), c.files
 		at := r.dir + "/at"
 		fusetest.Must(t, "mkdir $1 && mount -t $2 x $1 && mkdir $1/u $1/w", at, c.fs)
-		t.Cleanup(func() { check(t, unix.Unmount(at, 0)) })
+		t.Cleanup(func() { check(t, unix.Unmount(at, unix.MNT_DETACH)) })
 		r.config.Upper, r.config.Work = at+"/u", at+"/w"
 		r.start()
 		if got := said.String(); (c.want == "") != (got == "") || !strings.Contains(got, c.want) {

@@ -148,7 +148,7 @@ func TestFailedReplace(t *testing.T) {
 		r.config.FileWhiteouts = files
 		at := r.dir + "/at"
 		fusetest.Must(t, "mkdir $1 && mount -t tmpfs -o size=16m,nr_inodes=60 x $1 && mkdir $1/u $1/w", at)
-		t.Cleanup(func() { check(t, unix.Unmount(at, 0)) })
+		t.Cleanup(func() { check(t, unix.Unmount(at, unix.MNT_DETACH)) })
 		r.config.Upper, r.config.Work = at+"/u", at+"/w"
 		r.start()
 		const show = "stat -c '%n %A %u %g %Y %i' dst src; getfattr -d dst; ls dst src"
