@@ -348,11 +348,14 @@ func eachDifferential(t *testing.T, modes map[string]differentialMode) {
 	}
 }
 
+// inUser is set in the environment of what runs in the user namespace.
+const inUser = "DIFFERENTIAL_IN_USER"
+
 // TestDifferentialAsUser is TestDifferential in a user namespace with subordinate
 // IDs, as an ordinary user's podman has it.
 func TestDifferentialAsUser(t *testing.T) {
 	t.Parallel()
-	r := fusetest.AsUser(t, fusetest.User{Env: []string{"DIFFERENTIAL_IN_USER=1"}},
+	r := fusetest.AsUser(t, fusetest.User{Env: []string{inUser + "=1"}},
 		`export TMPDIR=$HOME; exec unshare -U --map-auto --map-root-user -m "$1" -test.run '^TestDifferentialInUser$' -test.v -rapid.nofailfile`, fusetest.Exe(t))
 	if r.Status != 0 || strings.Count(r.Out, "--- PASS:") != 4 {
 		t.Errorf("status %d\n%s%s", r.Status, r.Out, r.Err)
@@ -361,7 +364,7 @@ func TestDifferentialAsUser(t *testing.T) {
 
 // TestDifferentialInUser is the child of TestDifferentialAsUser.
 func TestDifferentialInUser(t *testing.T) {
-	if os.Getenv("DIFFERENTIAL_IN_USER") == "" {
+	if os.Getenv(inUser) == "" {
 		t.Skip("runs as a child of TestDifferentialAsUser")
 	}
 	eachDifferential(t, map[string]differentialMode{

@@ -153,7 +153,12 @@ func (a *actor) act(o op) error {
 	case "pwrite":
 		return a.with(p, os.O_RDWR, func(f *os.File) error { _, err := f.WriteAt([]byte(o.S), o.N); return err })
 	case "mmap":
-		return a.with(p, os.O_RDWR, mapped)
+		return a.with(p, os.O_RDWR, func(f *os.File) error {
+			if st, err := f.Stat(); err != nil || os.Getenv(inUser) != "" && st.Mode()&(os.ModeSetuid|os.ModeSetgid) != 0 {
+				return err // a server in a user namespace cannot keep these; see docs/overlay.md
+			}
+			return mapped(f)
+		})
 	case "truncate":
 		return os.Truncate(p, o.N)
 	case "punch":
