@@ -202,12 +202,7 @@ func TestLargeOutlivesPowerLoss(t *testing.T) {
 	r.config.Upper, r.config.Work = at+"/u", at+"/w"
 	r.start()
 	r.do("chmod 600 large")
-	for _, d := range []string{"/u", ""} {
-		f, err := os.Open(at + d)
-		check(t, err)
-		check(t, f.Sync())
-		check(t, f.Close())
-	}
+	syncDirs(t, at+"/u", at)
 	later := filepath.Join(r.dir, "later")
 	fusetest.Must(t, "mkdir $2; cp --sparse=always $1 $1-lost; mount -o loop $1-lost $2", disk, later)
 	defer fusetest.Must(t, "umount -l $1", later)

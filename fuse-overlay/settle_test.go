@@ -71,12 +71,7 @@ func TestEarlyOutlivesPowerLoss(t *testing.T) {
 			if r.server.o.earlyCopies.taken() == 0 {
 				t.Error("no copy was made before it was asked for: the test shows nothing")
 			}
-			for _, d := range []string{"/u", ""} { // names, and where there is a journal all before them
-				f, err := os.Open(at + d)
-				check(t, err)
-				check(t, f.Sync())
-				check(t, f.Close())
-			}
+			syncDirs(t, at+"/u", at) // names, and where there is a journal all before them
 			lost := filepath.Join(r.dir, "later")
 			fusetest.Must(t, "mkdir $2; cp --sparse=always $1 $1-lost; e2fsck -fy $1-lost || test $? -lt 4; mount -o loop $1-lost $2", disk, lost)
 			defer fusetest.Must(t, "umount -l $1", lost)
@@ -131,5 +126,16 @@ os.fsync(os.open("d", os.O_RDONLY))'`)
 				t.Errorf("the copied-up file is not whole: %d bytes, %v", len(b), err)
 			}
 		})
+	}
+}
+
+// syncDirs has directories written to the disk, one after the other.
+func syncDirs(t *testing.T, dirs ...string) {
+	t.Helper()
+	for _, d := range dirs {
+		f, err := os.Open(d)
+		check(t, err)
+		check(t, f.Sync())
+		check(t, f.Close())
 	}
 }
