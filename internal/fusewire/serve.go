@@ -198,7 +198,7 @@ func (s *Server) Serve() {
 	s.talk.leave()
 	s.loops.Done()
 	s.loops.Wait()
-	s.talk.looker.forget()
+	s.talk.looker.end()
 	s.splicer.end()
 	s.closing.Lock()
 	defer s.closing.Unlock()

@@ -421,6 +421,11 @@ func TestLooker(t *testing.T) {
 	if _, ok := l.processor(1 << 30); ok {
 		t.Error("a thread that does not exist has a processor")
 	}
+	// A talker may look after the mount's end: nobody would close what it opens.
+	l.end()
+	if _, ok := l.processor(uint32(os.Getpid())); ok || l.fd >= 0 {
+		t.Errorf("looked after the end: descriptor %d", l.fd)
+	}
 }
 
 func TestMeter(t *testing.T) {

@@ -101,7 +101,9 @@ type looker struct {
 	mu  sync.Mutex
 	tid uint32
 	fd  int // of the thread's stat file; -1: none
-	buf [512]byte
+	// ended: the mount is gone, and a talker that gets to look only now opens nothing.
+	ended bool
+	buf   [512]byte
 }
 
 // lastProcessor is the field of that name in proc_pid_stat(5), counted from the
@@ -114,6 +116,9 @@ func (l *looker) processor(tid uint32) (cpu int, ok bool) {
 		return 0, false
 	}
 	defer l.mu.Unlock()
+	if l.ended {
+		return 0, false
+	}
 	if l.tid != tid {
 		l.close()
 		fd, err := unix.Open(fmt.Sprintf("/proc/%d/stat", tid), unix.O_RDONLY|unix.O_CLOEXEC, 0)
@@ -143,6 +148,14 @@ func (l *looker) forget() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.close()
+}
+
+// end closes the file, and no other is opened.
+func (l *looker) end() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.close()
+	l.ended = true
 }
 
 // close closes the file, with mu held.
