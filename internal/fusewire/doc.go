@@ -105,9 +105,9 @@
 //
 // # What is decoded here
 //
-// go-fuse makes a kilobyte of memory for each request, and takes 1.2 µs. What untars, walks
-// and removals consist of (LOOKUP, FORGET, GETATTR, SETATTR, MKNOD, MKDIR, UNLINK,
-// RMDIR, RENAME, READ, WRITE, GETXATTR) is decoded where it was read and answered
+// go-fuse makes a kilobyte of memory for each request, and takes 1.2 µs. What untars, copies, walks
+// and removals consist of (LOOKUP, FORGET, GETATTR, SETATTR, MKNOD, MKDIR, UNLINK, RMDIR, RENAME,
+// READ, WRITE, COPY_FILE_RANGE, and GETXATTR, LISTXATTR, SETXATTR) is decoded where it was read and answered
 // where the answer is written from, with no memory but for names: 0.03 µs. Whatever is
 // not as it should be (too short, a name without its end, an extension, more asked for
 // than there is room) is left to go-fuse, which refuses it or not. A test has both

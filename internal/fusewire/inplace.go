@@ -74,7 +74,7 @@ type shape struct {
 	names   int // that follow, each with a NUL
 }
 
-// shapeOf knows the kinds that are decoded here: those that untars, walks and
+// shapeOf knows the kinds that are decoded here: those that untars, copies, walks and
 // removals are made of. (See fuse_in_header and what follows in linux/fuse.h.)
 func shapeOf(op uint32) (shape, bool) {
 	const entry, attr = unsafe.Sizeof(fuse.EntryOut{}), unsafe.Sizeof(fuse.AttrOut{})
@@ -101,8 +101,21 @@ func shapeOf(op uint32) (shape, bool) {
 		return shape{unsafe.Sizeof(fuse.ReadIn{}), 0, 0}, true
 	case opWrite:
 		return shape{unsafe.Sizeof(fuse.WriteIn{}), unsafe.Sizeof(fuse.WriteOut{}), 0}, true
+	case opCopyFileRange:
+		return shape{unsafe.Sizeof(fuse.CopyFileRangeIn{}), unsafe.Sizeof(fuse.WriteOut{}), 0}, true
+	}
+	return shapeOfXattr(op)
+}
+
+// shapeOfXattr is shapeOf for extended attributes.
+func shapeOfXattr(op uint32) (shape, bool) {
+	switch op {
 	case opGetXattr:
 		return shape{unsafe.Sizeof(fuse.GetXAttrIn{}), 0, 1}, true
+	case opListXattr:
+		return shape{unsafe.Sizeof(fuse.GetXAttrIn{}), 0, 0}, true
+	case opSetXattr:
+		return shape{unsafe.Sizeof(fuse.SetXAttrIn{}), 0, 1}, true
 	}
 	return shape{}, false
 }
@@ -112,7 +125,7 @@ func offered(r *reader) int {
 	switch r.head().Opcode {
 	case opRead:
 		return int((*fuse.ReadIn)(unsafe.Pointer(&r.in[0])).Size)
-	case opGetXattr:
+	case opGetXattr, opListXattr:
 		return int((*fuse.GetXAttrIn)(unsafe.Pointer(&r.in[0])).Size)
 	}
 	return 0
@@ -128,6 +141,9 @@ func (s *Server) carryOutInPlace(r *reader, n int) (k int, ok bool) {
 	if !ok || !s.ownDecoding || h.TotalExtlen != 0 || n < int(sh.in) || int(headOut)+offered(r) > len(r.out) {
 		return 0, false
 	}
+	if h.Opcode == opSetXattr && !s.longSetXattr {
+		return 0, false
+	}
 	var names [2]string
 	rest := r.in[sh.in:n]
 	for i := range sh.names {
@@ -140,7 +156,7 @@ func (s *Server) carryOutInPlace(r *reader, n int) (k int, ok bool) {
 	unique := h.Unique
 	clear(r.out[:headOut+sh.out])
 	r.own.begin(unique)
-	data, st := s.carryOut(r, n, names[0], names[1])
+	data, st := s.carryOut(r, rest, names[0], names[1])
 	r.own.end()
 	if silent(h.Opcode) {
 		return 0, true
@@ -153,9 +169,10 @@ func (s *Server) carryOutInPlace(r *reader, n int) (k int, ok bool) {
 	return k, true
 }
 
-// carryOut has the filesystem carry out the request, and returns how much data the
-// answer has after what is of fixed length.
-func (s *Server) carryOut(r *reader, n int, name, second string) (data int, st fuse.Status) {
+// carryOut has the filesystem carry out the request, of which rest is what comes after
+// the fixed length and names, and returns how much data the answer has after what is of
+// fixed length.
+func (s *Server) carryOut(r *reader, rest []byte, name, second string) (data int, st fuse.Status) {
 	defer func() {
 		if p := recover(); p != nil {
 			if data, st = 0, s.opts.PanicHandler(p); st.Ok() {
@@ -173,11 +190,17 @@ func (s *Server) carryOut(r *reader, n int, name, second string) (data int, st f
 	case opSetAttr:
 		st = s.fs.SetAttr(cancel, (*fuse.SetAttrIn)(in), (*fuse.AttrOut)(out))
 	case opWrite:
-		(*fuse.WriteOut)(out).Size, st = s.fs.Write(cancel, (*fuse.WriteIn)(in), r.in[unsafe.Sizeof(fuse.WriteIn{}):n])
+		(*fuse.WriteOut)(out).Size, st = s.fs.Write(cancel, (*fuse.WriteIn)(in), rest)
 	case opRead:
 		return readInto(s.fs, r, (*fuse.ReadIn)(in))
 	case opGetXattr:
-		return xattrInto(s.fs, r, (*fuse.GetXAttrIn)(in), name)
+		return xattrInto(r, func(h *fuse.InHeader, dest []byte) (uint32, fuse.Status) { return s.fs.GetXAttr(cancel, h, name, dest) })
+	case opListXattr:
+		return xattrInto(r, func(h *fuse.InHeader, dest []byte) (uint32, fuse.Status) { return s.fs.ListXAttr(cancel, h, dest) })
+	case opSetXattr:
+		st = s.fs.SetXAttr(cancel, (*fuse.SetXAttrIn)(in), name, rest)
+	case opCopyFileRange:
+		(*fuse.WriteOut)(out).Size, st = s.fs.CopyFileRange(cancel, (*fuse.CopyFileRangeIn)(in))
 	default:
 		st = s.carryOutNamed(r, name, second)
 	}
@@ -225,11 +248,12 @@ func readInto(fs fuse.RawFileSystem, r *reader, in *fuse.ReadIn) (int, fuse.Stat
 	return copy(buf, data), st // of what is there already nothing is copied
 }
 
-// xattrInto answers GETXATTR: with a value, or its length if no room is offered.
-func xattrInto(fs fuse.RawFileSystem, r *reader, in *fuse.GetXAttrIn, name string) (int, fuse.Status) {
-	buf := r.out[headOut : headOut+uintptr(in.Size)]
-	k, st := fs.GetXAttr(r.own.cancel, &in.InHeader, name, buf)
-	if in.Size > 0 || !st.Ok() && st != fuse.ERANGE {
+// xattrInto answers GETXATTR, or LISTXATTR: with what get gives, or its length if no room
+// is offered.
+func xattrInto(r *reader, get func(h *fuse.InHeader, dest []byte) (uint32, fuse.Status)) (int, fuse.Status) {
+	buf := r.out[headOut : int(headOut)+offered(r)]
+	k, st := get(r.head(), buf)
+	if len(buf) > 0 || !st.Ok() && st != fuse.ERANGE {
 		return min(int(k), len(buf)), st
 	}
 	const size = unsafe.Sizeof(fuse.GetXAttrOut{})

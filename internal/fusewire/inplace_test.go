@@ -117,6 +117,24 @@ func (f *scribe) GetXAttr(_ <-chan struct{}, h *fuse.InHeader, name string, dest
 	return answerXattr(dest, bytes.Repeat([]byte{byte(k)}, int(k>>8%200)))
 }
 
+func (f *scribe) ListXAttr(_ <-chan struct{}, h *fuse.InHeader, dest []byte) (uint32, fuse.Status) {
+	k, st := f.note("listxattr", *h, len(dest))
+	if !st.Ok() {
+		return 0, st
+	}
+	return answerXattr(dest, bytes.Repeat([]byte{byte(k)}, int(k>>8%200)))
+}
+
+func (f *scribe) SetXAttr(_ <-chan struct{}, in *fuse.SetXAttrIn, name string, data []byte) fuse.Status {
+	_, st := f.note("setxattr", *in, name, string(data))
+	return st
+}
+
+func (f *scribe) CopyFileRange(_ <-chan struct{}, in *fuse.CopyFileRangeIn) (uint32, fuse.Status) {
+	k, st := f.note("copy_file_range", *in)
+	return uint32(k), st
+}
+
 func answerXattr(dest, v []byte) (uint32, fuse.Status) {
 	if len(dest) < len(v) {
 		return uint32(len(v)), fuse.ERANGE
@@ -129,13 +147,26 @@ func decoding(tb testing.TB) (*Server, *scribe, *reader) {
 	tb.Helper()
 	f := &scribe{RawFileSystem: fuse.NewDefaultRawFileSystem()}
 	s := newServer(f, &fuse.MountOptions{
-		MaxWrite: 1 << 17, Logger: log.New(io.Discard, "", 0),
+		MaxWrite: 1 << 17, ExtraCapabilities: fuse.CAP_SETXATTR_EXT, Logger: log.New(io.Discard, "", 0),
 		PanicHandler: func(any) fuse.Status { return fuse.Status(syscall.EUCLEAN) },
 	})
 	s.ownDecoding = decodable(&s.opts)
 	r := s.reader()
 	tb.Cleanup(func() { s.end(r) })
+	s.agree(tb, r)
 	return s, f, r
+}
+
+// agree has go-fuse hear that the kernel can do all.
+func (s *Server) agree(tb testing.TB, r *reader) {
+	tb.Helper()
+	const opInit = 26
+	in := fuse.InitIn{Major: 7, Minor: 45, Flags: 1<<32 - 1}
+	body := unsafe.Slice((*byte)(unsafe.Pointer(&in)), unsafe.Sizeof(in))[unsafe.Sizeof(in.InHeader):]
+	s.decode(r, r.asking(opInit, body, nil, 0))
+	if err := s.agreed(r); err != nil || !s.longSetXattr {
+		tb.Fatal("no long SETXATTR was agreed on: ", err)
+	}
 }
 
 // asking puts a request into the reader's buffer and returns its length. What is of fixed
@@ -172,8 +203,7 @@ func TestDecodesAsGoFuse(t *testing.T) {
 		op := rapid.SampledFrom(ownKinds()).Draw(t, "op")
 		sh, _ := shapeOf(op)
 		body := rapid.SliceOfN(rapid.Byte(), int(sh.in)-40, int(sh.in)-40).Draw(t, "body")
-		if op == opRead || op == opGetXattr { // how much is asked for
-			at := map[uint32]int{opRead: 16, opGetXattr: 0}[op]
+		if at, ok := sizeAt()[op]; ok { // how much is asked for
 			binary.LittleEndian.PutUint32(body[at:], uint32(rapid.SampledFrom([]int{0, 1, 100, 4096, 1 << 16}).Draw(t, "size")))
 		}
 		var rest []byte
@@ -181,8 +211,8 @@ func TestDecodesAsGoFuse(t *testing.T) {
 			name := rapid.SliceOfN(rapid.ByteRange(1, 255), 0, 300).Draw(t, "name")
 			rest = append(append(rest, name...), 0)
 		}
-		if op == opWrite {
-			rest = rapid.SliceOfN(rapid.Byte(), 0, 5000).Draw(t, "data")
+		if op == opWrite || op == opSetXattr {
+			rest = append(rest, rapid.SliceOfN(rapid.Byte(), 0, 5000).Draw(t, "data")...)
 		}
 		cut := 0
 		if rapid.IntRange(0, 9).Draw(t, "whole") == 0 {
@@ -221,16 +251,29 @@ func TestDecodesAsGoFuse(t *testing.T) {
 	})
 }
 
+// sizeAt is where, after the header, kinds of requests say how much they ask for.
+func sizeAt() map[uint32]int { return map[uint32]int{opRead: 16, opGetXattr: 0, opListXattr: 0} }
+
 // What asks for more than there is room for is left to go-fuse.
 func TestDecodesNoOverlongRead(t *testing.T) {
 	s, f, r := decoding(t)
-	for op, at := range map[uint32]int{opRead: 16, opGetXattr: 0} {
+	for op, at := range sizeAt() {
 		sh, _ := shapeOf(op)
 		body := make([]byte, int(sh.in)-40)
 		binary.LittleEndian.PutUint32(body[at:], 1<<31)
 		if _, ok := s.carryOutInPlace(r, r.asking(op, body, []byte("n\x00"), 0)); ok || len(f.heard) != 0 {
 			t.Errorf("kind %d: carried out: %q", op, f.heard)
 		}
+	}
+}
+
+// A SETXATTR is of the short form where the long one was not agreed on.
+func TestDecodesNoShortSetXattr(t *testing.T) {
+	s, f, r := decoding(t)
+	s.longSetXattr = false
+	sh, _ := shapeOf(opSetXattr)
+	if _, ok := s.carryOutInPlace(r, r.asking(opSetXattr, make([]byte, int(sh.in)-40), []byte("n\x00v"), 0)); ok || len(f.heard) != 0 {
+		t.Errorf("carried out: %q", f.heard)
 	}
 }
 

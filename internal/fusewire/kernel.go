@@ -27,6 +27,7 @@ const (
 	opFsync         = 20
 	opSetXattr      = 21
 	opGetXattr      = 22
+	opListXattr     = 23
 	opRemoveXattr   = 24
 	opFlush         = 25
 	opReadDir       = 28

@@ -27,6 +27,8 @@ type Server struct {
 	readsOnly bool
 	// ownDecoding: what there is most of is decoded here (inplace.go).
 	ownDecoding bool
+	// longSetXattr: SETXATTR has the form that go-fuse calls an extension.
+	longSetXattr bool
 	// answered counts requests. One may rely on another that the kernel had the answer
 	// of when it asked (FORGET on all before), and readers share nothing else by which
 	// Go would know of that order.
@@ -183,9 +185,15 @@ func (s *Server) hello() error {
 	copy(unsafe.Slice((*byte)(unsafe.Pointer(&in)), unsafe.Sizeof(in)), r.in[:n])
 	s.kernel = in
 	s.handle(r, n)
+	return s.agreed(r)
+}
+
+// agreed takes in what r has answered to INIT.
+func (s *Server) agreed(r *reader) error {
 	if h := (*fuse.OutHeader)(unsafe.Pointer(&r.out[0])); h.Status != 0 {
 		return fmt.Errorf("agree on a protocol with the kernel: %w", syscall.Errno(-h.Status))
 	}
+	s.longSetXattr = (*fuse.InitOut)(unsafe.Pointer(&r.out[headOut])).Flags&fuse.CAP_SETXATTR_EXT != 0
 	return nil
 }
 
