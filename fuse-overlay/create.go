@@ -27,6 +27,8 @@ type creation struct {
 	who  caller
 	// make makes the file called name in d with the permissions mode.
 	make func(d *safefs.Dir, name string, mode uint32) error
+	// made returns the attributes of what make has made; nil: it is looked up.
+	made func() (safefs.Stat, error)
 	// bytes is what it may take of a bound.
 	bytes int64
 	// over: a whiteout was in its place.
@@ -76,7 +78,7 @@ func (o *Overlay) mkfile(ctx context.Context, dir *node, name string, mode uint3
 		make: func(d *safefs.Dir, name string, mode uint32) (err error) {
 			fd, err = d.OpenFD(name, unix.O_CREAT|unix.O_EXCL|unix.O_RDWR, mode)
 			return err
-		}})
+		}, made: func() (safefs.Stat, error) { return safefs.StatFD(fd) }})
 	if err != nil {
 		if fd >= 0 {
 			closeFDs([]int{fd})
@@ -300,7 +302,11 @@ func (o *Overlay) likeParent(d, s *safefs.Dir, acl aclState) error {
 // own gives a new file its owner. A directory with the set-group-ID bit has
 // handed down its group, and the bit, already.
 func (o *Overlay) own(d *safefs.Dir, name string, c *creation, mode uint32) (safefs.Stat, error) {
-	st, err := d.Stat(name)
+	look := c.made
+	if look == nil {
+		look = func() (safefs.Stat, error) { return d.Stat(name) }
+	}
+	st, err := look()
 	if err != nil || c.keepOwner {
 		return st, err
 	}

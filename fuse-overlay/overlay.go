@@ -41,6 +41,9 @@ type Overlay struct {
 	trash       trash        // directories to be removed in work; see trash.go
 	counters
 
+	// takesACLs: the upper's filesystem has taken an ACL.
+	takesACLs atomic.Bool
+
 	maxOrphans int64 // files without a name that live by a descriptor; see orphan.go
 	orphans    atomic.Int64
 

@@ -83,6 +83,15 @@ func Of(err error) syscall.Errno {
 	if err == nil {
 		return 0
 	}
+	//nolint:errorlint // only to spare the search, and its memory, for what is answered most often
+	if no, ok := err.(syscall.Errno); ok && no != syscall.ENOSYS && no != 0 {
+		return no
+	}
+	return search(err)
+}
+
+// search is Of for an error in which others may be wrapped.
+func search(err error) syscall.Errno {
 	var kind *Kind
 	var no syscall.Errno
 	switch {

@@ -48,3 +48,21 @@ func TestRefused(t *testing.T) {
 		}
 	}
 }
+
+func TestPlainACL(t *testing.T) {
+	t.Parallel()
+	plain := "\x02\x00\x00\x00\x01\x00\x06\x00\xff\xff\xff\xff\x04\x00\x05\x00\xff\xff\xff\xff\x20\x00\x01\x00\xff\xff\xff\xff"
+	if perm, ok := idmap.PlainACL([]byte(plain)); !ok || perm != 0o651 {
+		t.Errorf("%o, %v", perm, ok)
+	}
+	for i := range plain {
+		cut, other := plain[:i], []byte(plain)
+		other[i] ^= 0x30
+		_, whole := idmap.PlainACL([]byte(cut))
+		_, ok := idmap.PlainACL(other)
+		id := i >= 4 && (i-4)%8 >= 4 // means nothing in these entries
+		if whole || ok != id {
+			t.Errorf("byte %d: cut off there %v, changed %v", i, whole, ok)
+		}
+	}
+}
