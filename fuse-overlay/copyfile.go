@@ -41,15 +41,28 @@ func (o *Overlay) copyRegular(ctx context.Context, n *node, p *copyPlan) error {
 
 // stageCopy makes a copy that only lacks its place, once it is settled.
 func (o *Overlay) stageCopy(ctx context.Context, n *node, p *copyPlan) (_ *fileCopy, err error) {
-	r, name, err := o.stageFile(p)
+	c, err := o.newStaged(p)
 	if err != nil {
 		return nil, err
 	}
-	c := &fileCopy{p: p, r: r, name: name}
-	if c.made, err = r.Stat(); err == nil {
-		err = o.fillCopy(ctx, n, p, r, &c.made)
-	}
+	err = o.fillCopy(ctx, n, p, c.r, &c.made)
 	if err != nil {
+		return nil, errors.Join(err, o.unstage(c))
+	}
+	return c, nil
+}
+
+// newStaged makes the file of a copy, or takes one that was made already.
+func (o *Overlay) newStaged(p *copyPlan) (c *fileCopy, err error) {
+	if f := o.takeSpare(p); f != nil {
+		p.older = true
+		return &fileCopy{p: p, r: f.r, made: f.made}, nil
+	}
+	c = &fileCopy{p: p}
+	if c.r, c.name, err = o.stageFile(p); err != nil {
+		return nil, err
+	}
+	if c.made, err = c.r.Stat(); err != nil {
 		return nil, errors.Join(err, o.unstage(c))
 	}
 	return c, nil
@@ -220,7 +233,7 @@ func (o *Overlay) becomeUpper(n *node, p *copyPlan) {
 func (o *Overlay) stageFile(p *copyPlan) (*safefs.Ref, string, error) {
 	mode := uint32(0o600)
 	if !o.keepsAside(unix.S_IFREG) {
-		mode |= p.st.Mode & 0o777
+		mode = stagedMode(p)
 	}
 	if o.work.unnamed {
 		r, err := o.work.stage.OpenTemp(mode)
@@ -233,6 +246,9 @@ func (o *Overlay) stageFile(p *copyPlan) (*safefs.Ref, string, error) {
 	}
 	return safefs.OpenedRef(fd), name, nil
 }
+
+// stagedMode is the mode that a copy's file has from the start.
+func stagedMode(p *copyPlan) uint32 { return 0o600 | p.st.Mode&0o777 }
 
 // completeData gives a metadata-only copy its data: written in place and
 // synced, before the mark that it has none is taken off.

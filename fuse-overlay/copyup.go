@@ -160,6 +160,7 @@ type copyPlan struct {
 	aside   *override
 	meta    bool // none of the data
 	cut     bool // what there is of it is all that is to be, and changed by that now
+	older   bool // cut, and its file was made before
 	standIn bool // a regular file that stands for a device
 }
 
@@ -323,8 +324,16 @@ func (o *Overlay) dress(a access, p *copyPlan, st *safefs.Stat) error {
 	if err != nil {
 		return err
 	}
+	return p.utimens(a)
+}
+
+// utimens gives a staged file its times.
+func (p *copyPlan) utimens(a access) error {
 	mtime := p.st.Mtime
-	if p.cut {
+	switch {
+	case p.older:
+		return a.ref.Touch(p.st.Atime)
+	case p.cut:
 		mtime = time.Time{} // it is that of what was just made
 	}
 	return a.utimens(p.st.Atime, mtime)

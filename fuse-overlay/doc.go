@@ -102,7 +102,7 @@
 //	index.go        hard links of lowers: work/index
 //	copyup.go       plan and execution of a copy-up; copyfile.go of a regular
 //	                file, copydata.go its content, copypiped.go much of it; early.go
-//	                copies made before they are asked for
+//	                copies made before they are asked for, spare.go empty files for them
 //	orphan.go       files without a name
 //	create.go       create, mkdir, mknod, symlink, link, unnamed files
 //	remove.go       unlink, rmdir; whiteout.go the forms of whiteouts; trash.go
@@ -128,7 +128,7 @@
 //	      └ seldom.recording (while a link count is written down)
 //	      └ node.copyMu (the step from lower to upper; never held over a copy)
 //	          └ treeMu (table, names, links, indexes of directories; no system call under it)
-//	fds.mu, Cache.mu, quota.mu, earlyCopies.mu, trash.mu  leaves
+//	fds.mu, Cache.mu, quota.mu, earlyCopies.mu, spares.mu, trash.mu  leaves
 //	ahead.mu                    a leaf; who reads ahead holds no lock meanwhile
 //	lending.mu                  a leaf; chmod and stat of upper files under it
 //	passing.mu                  a leaf; only ioctls of /dev/fuse under it, which wait for nothing
@@ -153,6 +153,7 @@
 // where they lie below, since some have no node yet. Who
 // then asks takes the copy off the table, waits for it as for a copy-up, and does 1
 // and 4. Who asks for something else, or nobody, leaves it: it is closed.
+// For a row of files that are truncated only the empty file of 2 is made before (spare.go).
 // At the end of a mount such work, and what reads ahead of a walk, is told to end, and
 // waited for a while only: a layer may not answer. All that is open is closed after it.
 //

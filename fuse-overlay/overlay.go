@@ -38,6 +38,7 @@ type Overlay struct {
 	aside       string       // the attribute that keeps owners and modes; "": none does
 	ahead       ahead        // of walks; see ahead.go
 	earlyCopies earlyCopies  // copies; see early.go
+	spares      spares       // files for copies; see spare.go
 	trash       trash        // directories to be removed in work; see trash.go
 	counters
 
@@ -88,6 +89,7 @@ func newOverlay(c MountConfig) (_ *Overlay, err error) {
 	perKind := descriptors(c.Descriptors, len(dirs))
 	o.fds.max, o.maxOrphans = perKind, int64(perKind)
 	o.earlyCopies.prepare(perKind / 4)
+	o.spares.prepare(perKind / 4)
 	o.trash.prepare()
 	cfg := Config{Key: "mount", Formats: c.Formats, Cache: NewCache(perKind)}
 	for _, d := range dirs {
@@ -298,6 +300,7 @@ func (o *Overlay) close() error { return o.closeWithin(closeWaits) }
 func (o *Overlay) closeWithin(most time.Duration) error {
 	ahead, idle := o.ahead.stop(), make(chan struct{})
 	o.earlyCopies.stop()
+	o.spares.stop()
 	o.trash.end()
 	go func() {
 		<-ahead

@@ -483,6 +483,7 @@ func (r *raw) StatFs(cancel <-chan struct{}, h *fuse.InHeader, out *fuse.StatfsO
 	var st syscall.Statfs_t
 	wait, stop := context.WithTimeout(context.Background(), statfsWaits)
 	defer stop()
+	r.o.spares.drop() // nobody has asked for these
 	if _, err := r.o.trash.emptied(asked{wait, cancel, h.Pid}); err != nil && wait.Err() == nil {
 		return r.status("statfs", err)
 	}

@@ -107,6 +107,15 @@ func (r *Ref) Utimens(atime, mtime time.Time) error {
 	}))
 }
 
+// Touch sets the access time to atime and the modification time to now, by the
+// filesystem's clock.
+func (r *Ref) Touch(atime time.Time) error {
+	ts := [2]unix.Timespec{timespec(atime), {Nsec: unix.UTIME_NOW}}
+	return fail("utimens", "", retry(func() error {
+		return unix.UtimesNanoAt(r.fd, "", ts[:], unix.AT_EMPTY_PATH)
+	}))
+}
+
 // Dup returns a second Ref for the same file.
 func (r *Ref) Dup() (*Ref, error) {
 	fd, err := unix.FcntlInt(uintptr(r.fd), unix.F_DUPFD_CLOEXEC, 0)
