@@ -49,7 +49,8 @@ func (s *spares) prepare(most int) {
 	s.most, s.pause, s.waits = min(spareMost, most), sparePause, spareWaits
 }
 
-// takeSpare returns a file for p's copy if there is one, and has more made.
+// takeSpare returns a file for p's copy if there is one, and has more made. Its mode and
+// times are of when it was made: dress sets them.
 func (o *Overlay) takeSpare(p *copyPlan) *spare {
 	// Where what the upper holds is counted, nothing is made that nobody asked for.
 	if !p.cut || p.size != 0 || !o.work.unnamed || o.quota != nil || o.keepsAside(unix.S_IFREG) {
