@@ -131,6 +131,7 @@
 //	fds.mu, Cache.mu, quota.mu, earlyCopies.mu, spares.mu, trash.mu  leaves
 //	ahead.mu                    a leaf; who reads ahead holds no lock meanwhile
 //	lending.mu                  a leaf; chmod and stat of upper files under it
+//	work.sharing                a leaf; making and linking the whiteout that others are links of under it
 //	passing.mu                  a leaf; only ioctls of /dev/fuse under it, which wait for nothing
 //
 // renameMu is not taken twice by one request, so what copies up is called

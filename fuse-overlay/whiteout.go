@@ -15,35 +15,38 @@ import (
 // that says so (allowWhiteouts).
 func (w *work) whiteout(d *safefs.Dir, name string) error {
 	err := w.stage.Link(sharedWh, d, name)
-	switch {
-	case errors.Is(err, syscall.EMLINK):
-		if err := w.stage.Unlink(sharedWh); err != nil && !absent(err) {
-			return err
-		}
-	case !errors.Is(err, syscall.ENOENT):
+	if !errors.Is(err, syscall.EMLINK) && !errors.Is(err, syscall.ENOENT) {
 		return err
 	}
-	if err := w.makeShared(); err != nil && !errors.Is(err, syscall.EEXIST) {
+	w.sharing.Lock() // one makes a new one: who replaced another's would take it from whoever is about to link it
+	defer w.sharing.Unlock()
+	err = w.stage.Link(sharedWh, d, name)
+	if !errors.Is(err, syscall.EMLINK) && !errors.Is(err, syscall.ENOENT) {
+		return err
+	}
+	if err := w.makeShared(); err != nil {
 		return err
 	}
 	return w.stage.Link(sharedWh, d, name)
 }
 
-// makeShared makes the whiteout that others are links of, whole.
+// makeShared makes the whiteout that others are links of, whole, in the place of one
+// that can have no more. sharing is held.
 func (w *work) makeShared() error {
-	if !w.attrWh {
-		return w.stage.Mknod(sharedWh, unix.S_IFCHR, 0)
-	}
 	name := w.name()
-	if err := w.stage.Mknod(name, unix.S_IFREG|0o600, 0); err != nil {
-		return err
+	var err error
+	if w.attrWh {
+		if err = w.stage.Mknod(name, unix.S_IFREG|0o600, 0); err == nil {
+			err = w.stage.Setxattr(name, w.prefix+"whiteout", nil, 0)
+		}
+	} else {
+		err = w.stage.Mknod(name, unix.S_IFCHR, 0)
 	}
-	err := w.stage.Setxattr(name, w.prefix+"whiteout", nil, 0)
 	if err == nil {
-		err = w.stage.Rename(name, w.stage, sharedWh, unix.RENAME_NOREPLACE)
+		err = w.stage.Rename(name, w.stage, sharedWh, 0)
 	}
 	if err != nil {
-		return errors.Join(err, w.stage.Unlink(name))
+		return errors.Join(err, removeTree(w.stage, name))
 	}
 	return nil
 }

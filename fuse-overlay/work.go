@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 
@@ -44,8 +45,9 @@ type work struct {
 	// loans: nil where the server may do what modes forbid it.
 	loans *lending
 
-	serial atomic.Uint64
-	piping atomic.Int32 // how many copies are made by two; see pipes
+	serial  atomic.Uint64
+	sharing sync.Mutex   // a leaf, over what makes a new sharedWh
+	piping  atomic.Int32 // how many copies are made by two; see pipes
 }
 
 // lack is something that the upper's filesystem cannot do, or a user may not.
