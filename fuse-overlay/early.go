@@ -256,7 +256,7 @@ func (a *earlyCopies) add(wanted []*early) (workers int) {
 	}
 	added[len(added)/2].last = true
 	if a.timer == nil {
-		a.timer = time.AfterFunc(a.waits, a.dropAll)
+		a.timer = time.AfterFunc(a.waits, func() { a.dropAll() })
 	} else {
 		a.timer.Reset(a.waits)
 	}
@@ -422,8 +422,8 @@ func (a *earlyCopies) judgeLocked(dead int) {
 	}
 }
 
-// dropAll lets go of what nobody took.
-func (a *earlyCopies) dropAll() {
+// dropAll lets go of what nobody took, and tells whether there was something of it.
+func (a *earlyCopies) dropAll() (some bool) {
 	var dead []*fileCopy
 	a.mu.Lock()
 	a.judgeLocked(len(a.early))
@@ -432,8 +432,10 @@ func (a *earlyCopies) dropAll() {
 	}
 	a.mu.Unlock()
 	for _, c := range dead {
+		some = some || c != nil
 		c.discard()
 	}
+	return some
 }
 
 // stop ends it. What is being staged, which working counts, goes on for as long as

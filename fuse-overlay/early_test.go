@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"syscall"
 	"testing"
 	"time"
 
@@ -239,6 +240,20 @@ func TestEarlyLetsGo(t *testing.T) {
 	if got := a.add([]*early{{n: rest[0], from: rest[0].lower}}); got != 0 {
 		t.Error("more is staged after the end")
 	}
+}
+
+// TestEarlyMakesRoom: copies that nobody took are no reason for a full upper.
+func TestEarlyMakesRoom(t *testing.T) {
+	t.Parallel()
+	r := newEarlyRig(t)
+	c := r.staged(r.files[rowShort]).copy
+	if r.o.madeRoom(t.Context(), syscall.EIO) || !r.o.madeRoom(t.Context(), syscall.EDQUOT) || c.r.Fd() >= 0 {
+		t.Error("a copy that nobody took is kept where there is no room")
+	}
+	if r.o.madeRoom(t.Context(), syscall.ENOSPC) {
+		t.Error("there is nothing more to be let go of")
+	}
+	check(t, r.o.close())
 }
 
 // TestEarlyMostlyUsed: where more was used than is left at the end, as after a chmod
