@@ -38,6 +38,7 @@ mkfs.btrfs btrfs-progs
 mkfs.xfs xfsprogs
 filefrag e2fsprogs
 debootstrap debootstrap
+docker-registry docker-registry
 python3 python3
 fio fio
 git git
@@ -75,8 +76,9 @@ if [ -n "$packages" ]; then
 		echo "installing from Debian: $packages"
 		export DEBIAN_FRONTEND=noninteractive
 		apt-get update -qq </dev/null
+		# docker-registry comes with a service: it is not started (systemctl reads SYSTEMD_OFFLINE).
 		# shellcheck disable=SC2086 # a list of words
-		apt-get install -y -qq --no-install-recommends $packages </dev/null
+		SYSTEMD_OFFLINE=1 apt-get install -y -qq --no-install-recommends $packages </dev/null
 		packages=$(missing)
 	fi
 fi
