@@ -25,8 +25,10 @@ type Links struct {
 const linkFixed = 3 * 8
 
 // NewLinks returns an empty table.
-func NewLinks() *Links {
-	return &Links{seed: maphash.MakeSeed(), mem: map[uint64]uint64{}, r: runs{size: linkMemory}}
+func NewLinks() *Links { return newLinks(linkMemory) }
+
+func newLinks(memory int) *Links {
+	return &Links{seed: maphash.MakeSeed(), mem: map[uint64]uint64{}, r: runs{size: memory}}
 }
 
 // inode is a file.
@@ -78,7 +80,7 @@ func (l *Links) note(h, dev, ino uint64, name string) error {
 		return err
 	}
 	l.mem[h] = uint64(at)
-	if len(l.mem) < linkMemory {
+	if len(l.mem) < l.r.size {
 		return nil
 	}
 	run := make([]entry, 0, len(l.mem))

@@ -12,7 +12,9 @@ type Set struct {
 }
 
 // NewSet returns an empty set.
-func NewSet() *Set { return &Set{map[uint64]struct{}{}, runs{size: setMemory}} }
+func NewSet() *Set { return newSet(setMemory) }
+
+func newSet(memory int) *Set { return &Set{map[uint64]struct{}{}, runs{size: memory}} }
 
 // Has tells whether h was added.
 func (s *Set) Has(h uint64) (bool, error) {
@@ -26,7 +28,7 @@ func (s *Set) Has(h uint64) (bool, error) {
 // Add adds h, which may not be there yet.
 func (s *Set) Add(h uint64) error {
 	s.mem[h] = struct{}{}
-	if len(s.mem) < setMemory {
+	if len(s.mem) < s.r.size {
 		return nil
 	}
 	run := make([]entry, 0, len(s.mem))

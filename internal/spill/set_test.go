@@ -10,9 +10,10 @@ import (
 func TestSet(t *testing.T) {
 	t.Parallel()
 	r := rand.New(rand.NewPCG(1, 2))
-	s := NewSet()
+	const memory = 8 * window
+	s := newSet(memory)
 	in := map[uint64]struct{}{0: {}, 1: {}, ^uint64(0): {}}
-	for len(in) < 3*setMemory+1000 {
+	for len(in) < 3*memory+1000 {
 		in[r.Uint64()] = struct{}{}
 	}
 	for h := range in {
@@ -28,7 +29,7 @@ func TestSet(t *testing.T) {
 			t.Fatalf("%x: %t, %v", h, ok, err)
 		}
 	}
-	for range 300_000 {
+	for range 40_000 {
 		h := r.Uint64()
 		_, want := in[h]
 		if ok, err := s.Has(h); err != nil || ok != want {
@@ -44,10 +45,11 @@ func TestSet(t *testing.T) {
 func TestLinks(t *testing.T) {
 	t.Parallel()
 	r := rand.New(rand.NewPCG(3, 4))
-	l := NewLinks()
+	const memory = 8 * window
+	l := newLinks(memory)
 	first := map[inode]string{}
-	for i := range 5*linkMemory + 1000 {
-		k := inode{r.Uint64N(3), r.Uint64N(3 * linkMemory)}
+	for i := range 5*memory + 1000 {
+		k := inode{r.Uint64N(3), r.Uint64N(3 * memory)}
 		name := fmt.Sprintf("some/directory/%d", i)
 		got, again, err := l.First(k.dev, k.ino, name)
 		if err != nil {
