@@ -33,7 +33,8 @@ func compress(t rapid.TB, kind layertar.Compression, plain []byte, cut int) []by
 	return b.Bytes()
 }
 
-// The programs gzip and zstd are the oracles.
+// The programs gzip and zstd are the oracles. What is made does not depend on how
+// the input is cut, below, at and over the size of a block.
 func TestCompress(t *testing.T) {
 	t.Parallel()
 	tools := map[layertar.Compression]string{layertar.Gzip: "gzip", layertar.Zstd: "zstd"}
@@ -41,32 +42,33 @@ func TestCompress(t *testing.T) {
 		if _, err := exec.LookPath(tool); err != nil {
 			t.Skipf("%s is not installed: it is the oracle", tool)
 		}
-		rapid.Check(t, func(rt *rapid.T) {
-			n := rapid.SampledFrom([]int{0, 1, 100, 512<<10 - 1, 512 << 10, 512<<10 + 1, 3 << 20, 4 << 20, 9<<20 + 5}).Draw(rt, "size")
+		for _, n := range []int{0, 1, 100, 512<<10 - 1, 512 << 10, 512<<10 + 1, 3 << 20, 4 << 20, 9<<20 + 5} {
 			plain := bytes.Repeat([]byte("what compresses well, "), n/22+1)[:n]
-			for i := range plain {
-				if i%1000 < 100 {
+			for at := 0; at < n; at += 1000 {
+				for i := at; i < min(at+100, n); i++ {
 					plain[i] = byte(i * i >> 7)
 				}
 			}
-			packed := compress(rt, kind, plain, rapid.SampledFrom([]int{1 << 30, 100_000, 4096}).Draw(rt, "cut"))
+			packed := compress(t, kind, plain, 1<<30)
 			if got := run(t, bytes.NewReader(packed), tool, "-dc"); !bytes.Equal(got, plain) {
-				rt.Fatalf("%s gives back %d bytes of %d", tool, len(got), n)
+				t.Fatalf("%s gives back %d bytes of %d", tool, len(got), n)
 			}
 			r, found, err := layertar.Decompress(bytes.NewReader(packed))
 			if err != nil || found != kind {
-				rt.Fatalf("recognised as %s, %v", found, err)
+				t.Fatalf("recognised as %s, %v", found, err)
 			}
 			if got, err := io.ReadAll(r); err != nil || !bytes.Equal(got, plain) {
-				rt.Fatalf("ours gives back %d bytes of %d, %v", len(got), n, err)
+				t.Fatalf("ours gives back %d bytes of %d, %v", len(got), n, err)
 			}
 			if err := r.Close(); err != nil {
-				rt.Fatal(err)
+				t.Fatal(err)
 			}
-			if again := compress(rt, kind, plain, 1<<30); !bytes.Equal(again, packed) {
-				rt.Fatal("the output depends on how the input is cut")
+			for _, cut := range []int{100_000, 4096} {
+				if again := compress(t, kind, plain, cut); !bytes.Equal(again, packed) {
+					t.Fatalf("%s of %d bytes in pieces of %d is another", kind, n, cut)
+				}
 			}
-		})
+		}
 	}
 	if _, err := layertar.Compress(io.Discard, layertar.Xz); !errors.Is(err, errno.ErrNotSupported) {
 		t.Error(err)
