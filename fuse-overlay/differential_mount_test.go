@@ -325,17 +325,17 @@ func differentialModes() map[string]differentialMode {
 
 // TestDifferential does the same random things to ours, to the kernel's
 // overlay and to a plain directory; all three are equal afterwards, ours also
-// after a remount, and seen by the kernel. PLYFS_LONG=1 does it two hundred times
-// as often.
+// after a remount, and seen by the kernel. PLYFS_LONG=1 does it a hundred times as
+// often.
 func TestDifferential(t *testing.T) {
 	t.Parallel()
 	needRoot(t)
 	eachDifferential(t, differentialModes())
 }
 
-// eachDifferential runs all modes: 25 sequences in each, or 5,000.
+// eachDifferential runs all modes: 50 sequences in each, or 5,000.
 func eachDifferential(t *testing.T, modes map[string]differentialMode) {
-	rounds, most := 1, 25
+	rounds, most := 1, 50
 	if os.Getenv("PLYFS_LONG") != "" {
 		rounds, most = 50, math.MaxInt
 	}
