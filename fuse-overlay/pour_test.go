@@ -1,8 +1,10 @@
 package fuseoverlay
 
 import (
+	"bytes"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -67,6 +69,49 @@ s=0; python3 -c "$4" $1 $2 $5 || s=$?
 cmp $1/new $2/new; cmp $1/lower $2/lower; cmp $6/new $2/new; cmp $6/lower $2/lower
 ! cmp -s $3/lower $2/lower`, r.mount, plain, r.lowers[0], mixture, fmt.Sprint(seed), r.config.Upper)
 		})
+	}
+}
+
+// On ext4 a large write is put into the file by pieces, which the kernel keeps in folios
+// of that size; elsewhere at once. What is put short is gone on with.
+func TestWrittenByPieces(t *testing.T) {
+	t.Parallel()
+	const size = 5*pieceExt4 + 1234
+	for _, ext4 := range []bool{true, false} {
+		r := newRig(t, "echo lower >f")
+		o, err := newOverlay(r.config)
+		check(t, err)
+		o.work.ext4 = ext4
+		n, _, err := o.lookup(t.Context(), o.root, "f")
+		check(t, err)
+		var puts []int
+		at := int64(100)
+		k, err := o.writeBy(t.Context(), n, size, at, false, func(_ int, off int64, most int) (int, error) {
+			if off != at {
+				t.Errorf("put at %d, not at %d", off, at)
+			}
+			if len(puts) == 1 {
+				most = 500
+			}
+			puts = append(puts, most)
+			at += int64(most)
+			return most, nil
+		})
+		want := []int{size}
+		if ext4 {
+			want = []int{pieceExt4 - 100, 500, pieceExt4 - 500, pieceExt4, pieceExt4, pieceExt4, 1234 + 100}
+		}
+		if check(t, err); k != size || !slices.Equal(puts, want) {
+			t.Errorf("ext4 %v: put %v, %d in all, for %v", ext4, puts, k, want)
+		}
+		data := bytes.Repeat([]byte("0123456789"), size/10)
+		k, err = o.write(t.Context(), n, data, 3, false)
+		check(t, err)
+		got := make([]byte, len(data))
+		if _, err := o.read(n, got, 3); k != len(data) || err != nil || !bytes.Equal(got, data) {
+			t.Errorf("ext4 %v: %d bytes written, read back the same: %v, %v", ext4, k, bytes.Equal(got, data), err)
+		}
+		check(t, o.close())
 	}
 }
 

@@ -400,7 +400,7 @@ func (r *raw) Write(cancel <-chan struct{}, in *fuse.WriteIn, data []byte) (uint
 
 // WriteFrom implements fusewire.Sinks, for files that are in the upper: a copy-up
 // may have to be interrupted.
-func (r *raw) WriteFrom(in *fuse.WriteIn, move func(fd int, off int64) (int, error)) (k uint32, s fuse.Status, done bool) {
+func (r *raw) WriteFrom(in *fuse.WriteIn, move func(fd int, off int64, most int) (int, error)) (k uint32, s fuse.Status, done bool) {
 	defer func() {
 		if p := recover(); p != nil {
 			k, s, done = 0, fuse.ToStatus(r.o.panicked(p)), true

@@ -194,16 +194,31 @@ func (o *Overlay) read(n *node, p []byte, off int64) (int, error) {
 
 // write writes at off.
 func (o *Overlay) write(ctx context.Context, n *node, p []byte, off int64, killPriv bool) (int, error) {
-	return o.writeBy(ctx, n, len(p), off, killPriv, func(fd int, off int64) (k int, err error) {
-		k, err = unix.Pwrite(fd, p, off)
+	return o.writeBy(ctx, n, len(p), off, killPriv, func(fd int, off int64, most int) (k int, err error) {
+		k, err = unix.Pwrite(fd, p[:most], off)
 		p = p[max(k, 0):]
 		return k, err
 	})
 }
 
-// writeBy writes size bytes, which put puts, maybe fewer at a time, at a place in
-// a file.
-func (o *Overlay) writeBy(ctx context.Context, n *node, size int, off int64, killPriv bool, put func(fd int, off int64) (int, error)) (int, error) {
+// pieceExt4 is what is written to a file on ext4 at once, at most. The kernel keeps it
+// in memory in folios as long as what was written at once, and each later write into one
+// goes through the states of all its blocks: a small one at a random place took 15 µs
+// in a folio of 512 KiB and 7 in one of 64 (Linux 6.18). Large ones take a quarter more
+// of the processor, where a disk is the slower.
+const pieceExt4 = 1 << 16
+
+// piece returns how much of size bytes at off is written at once.
+func (w *work) piece(off int64, size int) int {
+	if w.ext4 {
+		return min(size, pieceExt4-int(off%pieceExt4))
+	}
+	return size
+}
+
+// writeBy writes size bytes, of which put puts up to most at a time, maybe fewer, at a
+// place in a file.
+func (o *Overlay) writeBy(ctx context.Context, n *node, size int, off int64, killPriv bool, put func(fd int, off int64, most int) (int, error)) (int, error) {
 	b, err := o.openWrite(ctx, n)
 	if err != nil {
 		return 0, err
@@ -215,7 +230,8 @@ func (o *Overlay) writeBy(ctx context.Context, n *node, size int, off int64, kil
 	defer o.quota.settle(b.fd)
 	total := 0
 	for total < size {
-		k, err := put(b.fd, off+int64(total))
+		at := off + int64(total)
+		k, err := put(b.fd, at, o.work.piece(at, size-total))
 		if errors.Is(err, unix.EINTR) {
 			continue
 		}

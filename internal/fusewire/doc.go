@@ -90,8 +90,8 @@
 //
 //	1 splice /dev/fuse → pipe: the kernel's own pages, not copied
 //	2 read the header. What is no large WRITE is read whole, and the next request is read
-//	3 the filesystem does all that it does before a write, and splices pipe → file
-//	  (Sinks): the data is copied once, by the kernel
+//	3 the filesystem does all that it does before a write, and splices pipe → file,
+//	  at once or by pieces (Sinks): the data is copied once, by the kernel
 //	4 the answer, with as many bytes as were written
 //
 // A filesystem that does not take the data (the file is to be copied up; its own

@@ -13,10 +13,10 @@ import (
 // a pipe.
 type Sinks interface {
 	// WriteFrom carries out a WRITE of in.Size bytes, as Write does, whose data move
-	// puts into a file that it is given, at off, as pwrite(2) would: maybe less than
-	// all that is left. Where done is false nothing was done, nor moved, and Write
-	// is called instead.
-	WriteFrom(in *fuse.WriteIn, move func(fd int, off int64) (int, error)) (n uint32, st fuse.Status, done bool)
+	// puts into a file that it is given, at off, as pwrite(2) would: up to most bytes of
+	// what is left, maybe less. Where done is false nothing was done, nor moved, and
+	// Write is called instead.
+	WriteFrom(in *fuse.WriteIn, move func(fd int, off int64, most int) (int, error)) (n uint32, st fuse.Status, done bool)
 }
 
 // refusedAlways is how many WRITEs one after the other splice(2) must have refused
@@ -126,8 +126,8 @@ func (s *Server) pour(r *reader) int {
 	var st fuse.Status
 	done, moved := false, false
 	if s.splicer.pours() { // else others were refused since r was given its pipes
-		n, st, done = s.splicer.sinks.WriteFrom(in, func(fd int, off int64) (int, error) {
-			k, err := spliceAt(r.pipes.data[0], nil, fd, &off, r.piped)
+		n, st, done = s.splicer.sinks.WriteFrom(in, func(fd int, off int64, most int) (int, error) {
+			k, err := spliceAt(r.pipes.data[0], nil, fd, &off, min(most, r.piped))
 			r.piped -= k
 			moved = moved || k > 0
 			s.splicer.tried(k, err)

@@ -28,6 +28,9 @@ type sink struct {
 	read   atomic.Int64 // WRITEs whose data was read
 }
 
+// sinkPiece is how much a sink has moved at a time.
+const sinkPiece = 100_000
+
 const (
 	pours = iota
 	poursPart
@@ -48,24 +51,24 @@ func (k *sink) SetAttr(_ <-chan struct{}, in *fuse.SetAttrIn, out *fuse.AttrOut)
 	return fuse.OK
 }
 
-func (k *sink) WriteFrom(in *fuse.WriteIn, move func(fd int, off int64) (int, error)) (uint32, fuse.Status, bool) {
+func (k *sink) WriteFrom(in *fuse.WriteIn, move func(fd int, off int64, most int) (int, error)) (uint32, fuse.Status, bool) {
 	switch k.how.Load() {
 	case refuses:
 		return 0, fuse.OK, false
 	case fails:
 		return 0, fuse.Status(unix.ENOSPC), true
 	case cannotAlways:
-		return k.refused(move)
+		return k.refused(in, move)
 	case cannot:
 		if k.turn.Add(1)%2 == 0 {
-			return k.refused(move)
+			return k.refused(in, move)
 		}
 	}
 	k.poured.Add(1)
 	total := 0
 	for total < int(in.Size) {
-		n, err := move(int(k.file.Fd()), int64(in.Offset)+int64(total))
-		if err != nil || n == 0 {
+		n, err := move(int(k.file.Fd()), int64(in.Offset)+int64(total), sinkPiece)
+		if err != nil || n == 0 || n > sinkPiece {
 			return uint32(total), fuse.EIO, true
 		}
 		if total += n; k.how.Load() == poursPart {
@@ -76,14 +79,14 @@ func (k *sink) WriteFrom(in *fuse.WriteIn, move func(fd int, off int64) (int, er
 }
 
 // refused tries a file that splice(2) refuses: one to append to.
-func (k *sink) refused(move func(fd int, off int64) (int, error)) (uint32, fuse.Status, bool) {
+func (k *sink) refused(in *fuse.WriteIn, move func(fd int, off int64, most int) (int, error)) (uint32, fuse.Status, bool) {
 	k.tries.Add(1)
 	f, err := os.OpenFile(k.file.Name(), os.O_WRONLY|os.O_APPEND, 0)
 	if err != nil {
 		return 0, fuse.EIO, true
 	}
 	defer func() { _ = f.Close() }() // only to be refused
-	if n, err := move(int(f.Fd()), 0); n != 0 || !errors.Is(err, unix.EINVAL) {
+	if n, err := move(int(f.Fd()), 0, int(in.Size)); n != 0 || !errors.Is(err, unix.EINVAL) {
 		return 0, fuse.EIO, true
 	}
 	return 0, fuse.OK, false
