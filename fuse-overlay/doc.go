@@ -117,7 +117,8 @@
 //	killed.go       whether a request's caller still waits
 //	lending.go      rights that modes do not give, for a server without privilege
 //	server*.go      requests of the kernel; mount.go mounting
-//	                (whose requests internal/fusewire reads, or go-fuse)
+//	                (whose requests internal/fusewire reads, or go-fuse); brief.go
+//	                which of them take little
 //	passthrough.go  open files that the kernel reads and writes itself;
 //	                given.go contents that it gets while OPEN is at work
 //

@@ -65,6 +65,13 @@ func (o *Overlay) throw(staged string) {
 	}
 }
 
+// takes tells whether what is thrown away now is removed by another.
+func (t *trash) takes() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return !t.ended && len(t.todo) < mostTrash
+}
+
 // emptyTrash removes what is thrown away until there is no more.
 func (o *Overlay) emptyTrash() {
 	t := &o.trash

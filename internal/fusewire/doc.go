@@ -167,8 +167,9 @@
 // it cannot be, the talker has its share of SCHED_IDLE, a 300th of a busy
 // processor: 0.1 s for a usual request (measured: 0.05 to 0.4, once 1.7 s with two
 // such programs on the processor). So a talker that cannot be lifted gives what
-// may need much of the processor to other threads at once: listing, renaming,
-// rmdir; and copying of data has a goroutine of its own in package fuseoverlay.
+// may need much of the processor to other threads at once: listing, and those of
+// renaming and rmdir that the filesystem does not know to be brief (Foresight); and
+// copying of data has a goroutine of its own in package fuseoverlay.
 // A server in a session of its own (autogroup) or a control group of its own is in
 // another scheduling group than the programs: there nothing is lost at all.
 //

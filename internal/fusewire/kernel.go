@@ -1,6 +1,7 @@
 package fusewire
 
 import (
+	"bytes"
 	"syscall"
 	"unsafe"
 
@@ -61,16 +62,47 @@ func lengthy(r *reader) bool {
 	return false
 }
 
-// laborious tells whether a request may need much processor time: one that
+// Foresight may be implemented by a filesystem that knows beforehand what a request
+// will take.
+type Foresight interface {
+	// BriefRmdir and BriefRename tell that RMDIR of name in the node dir, and RENAME of
+	// it with these flags, need little processor time, whatever they wait for. They
+	// wait for nothing themselves.
+	BriefRmdir(dir uint64, name string) bool
+	BriefRename(dir uint64, name string, flags uint32) bool
+}
+
+// laborious tells whether a request of n bytes may need much processor time: one that
 // touches a whole directory, or tree.
-func laborious(r *reader) bool {
+func (s *Server) laborious(r *reader, n int) bool {
 	switch r.head().Opcode {
 	case opRmdir, opRename, opRename2:
-		return true
+		return !s.brief(r, n)
 	case opReadDir, opReadDirPlus:
 		return (*fuse.ReadIn)(unsafe.Pointer(&r.in[0])).Offset == 0
 	}
 	return false
+}
+
+// brief asks the filesystem what an RMDIR or a RENAME will take.
+func (s *Server) brief(r *reader, n int) bool {
+	h := r.head()
+	sh, ok := shapeOf(h.Opcode)
+	if !ok || s.foresight == nil || h.TotalExtlen != 0 || n < int(sh.in) {
+		return false
+	}
+	end := bytes.IndexByte(r.in[sh.in:n], 0)
+	if end < 0 {
+		return false
+	}
+	name := string(r.in[sh.in:][:end])
+	switch h.Opcode {
+	case opRmdir:
+		return s.foresight.BriefRmdir(h.NodeId, name)
+	case opRename2:
+		return s.foresight.BriefRename(h.NodeId, name, (*fuse.RenameIn)(unsafe.Pointer(h)).Flags)
+	}
+	return s.foresight.BriefRename(h.NodeId, name, 0)
 }
 
 // alters tells whether a request may change something: also the end of a file that

@@ -50,6 +50,8 @@ type Server struct {
 	talk    talk
 	crowd   crowding
 	splicer splicer
+	// foresight is of the filesystem, nil if it has none.
+	foresight Foresight
 }
 
 // maxWaiting is how many goroutines wait for a request.
@@ -152,6 +154,7 @@ func newServer(fs fuse.RawFileSystem, o *fuse.MountOptions) *Server {
 	normalize(&s.opts)
 	s.crowd.pause, s.crowd.within = pauseFirst, rowTime
 	s.buffers.New = func() any { return newBuffers(s.opts.MaxWrite) }
+	s.foresight, _ = fs.(Foresight)
 	s.splicer.files, _ = fs.(Files)
 	s.splicer.sinks, _ = fs.(Sinks)
 	s.splicer.most = s.opts.MaxWrite + 2*page

@@ -240,7 +240,7 @@ func (s *Server) reply(r *reader) (*reader, syscall.Errno) {
 		return r, no
 	}
 	t.heard(r, n)
-	if lengthy(r) || s.readsOnly && alters(r) || !t.lifts.Load() && laborious(r) {
+	if lengthy(r) || s.readsOnly && alters(r) || !t.lifts.Load() && s.laborious(r, n) {
 		return s.handOver(r, n), 0
 	}
 	shorten(r)
