@@ -22,6 +22,9 @@ type childIndex struct {
 	next          uint64 // cookie of the next entry
 	gone          int    // removed ones in order
 	kids          int    // entries with a node
+	// missing is the name that was last looked up in vain, "" for none: the kernel asks
+	// for it again at once when a file is renamed to it, and so does the rename.
+	missing string
 }
 
 // entry is one name. There is one for each name that is known, as there is a
@@ -50,6 +53,10 @@ func (x *childIndex) get(name string) *entry {
 	return x.fill.known.get(name)
 }
 
+// lacks tells that the directory is known not to have a name, of which get knows
+// nothing.
+func (x *childIndex) lacks(name string) bool { return x.complete || x.missing == name }
+
 // all calls f with each entry.
 func (x *childIndex) all(f func(*entry)) {
 	x.names.all(f)
@@ -63,6 +70,7 @@ func (x *childIndex) add(name string) *entry {
 	if e := x.get(name); e != nil {
 		return e
 	}
+	x.missing = ""
 	x.next = max(x.next, firstCookie)
 	e := &entry{name: name, cookie: x.next}
 	x.next++

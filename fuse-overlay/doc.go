@@ -39,7 +39,8 @@
 // single layer. No directory is listed to find one name in it; but a mount lists
 // a layer's directory that was asked in vain often, once, and asks it no more for
 // what it lacks (absences.go). That is done under the locks of the look-up, so it
-// is bounded: at most 2^19 names, and 19 for each look-up in vain.
+// is bounded: at most 2^19 names, and 19 for each look-up in vain. The last name that a
+// directory was asked for in vain it is not asked for again (childIndex.missing).
 //
 // # Descriptors
 //

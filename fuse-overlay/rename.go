@@ -47,7 +47,7 @@ type renamePlan struct {
 // facts are what the plan of a rename depends on.
 type facts struct {
 	exchange, isDir, dstIsDir, dstExists bool
-	belowSrc, belowDst                   bool // a lower layer has the name
+	belowSrc                             bool // a lower layer has the name
 	mergedTo, mergedFrom                 bool // lower layers have the directory
 	mergedSrc, mergedDst                 bool // what moves was merged
 	whiteoutDst                          bool // the upper has a whiteout at a directory's target
@@ -315,10 +315,7 @@ func (o *Overlay) renameFacts(ctx context.Context, r *renaming, td *safefs.Dir) 
 	}
 	f.mergedSrc = f.isDir && len(r.src.stack()) > 1
 	f.mergedDst = f.dstIsDir && len(r.dst.stack()) > 1
-	if f.belowSrc, err = o.hasBelow(ctx, r.from, r.oldName); err != nil {
-		return f, err
-	}
-	if f.belowDst, err = o.hasBelow(ctx, r.to, r.newName); err != nil {
+	if f.belowSrc, err = o.coversBelow(ctx, r.src, r.from, r.oldName); err != nil {
 		return f, err
 	}
 	if f.dstExists && !f.exchange && f.isDir {

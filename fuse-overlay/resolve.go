@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -46,10 +47,27 @@ func (o *Overlay) find(ctx context.Context, dir *node, name string) (*node, safe
 	dir.dir.mu.RLock()
 	defer dir.dir.mu.RUnlock()
 	hits, err := o.search(ctx, dir, name)
-	if err != nil || len(hits) == 0 {
+	if err != nil {
 		return nil, safefs.Stat{}, err
 	}
+	if len(hits) == 0 {
+		o.missed(dir, name)
+		return nil, safefs.Stat{}, nil
+	}
 	return o.intern(dir, name, hits)
+}
+
+// missed remembers that dir, whose lock is held since before the search, has no such
+// name: until one is added to it. Not where others may add one (see absences).
+func (o *Overlay) missed(dir *node, name string) {
+	if o.tree.often == 0 || slices.ContainsFunc(dir.stack(), (*place).besideWork) {
+		return
+	}
+	o.treeMu.Lock()
+	defer o.treeMu.Unlock()
+	if dir.dir.idx.get(name) == nil {
+		dir.dir.idx.missing = name
+	}
 }
 
 // search returns what the layers have under name, top first.

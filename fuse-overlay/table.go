@@ -169,7 +169,7 @@ func (o *Overlay) known(dir *node, name string) (n *node, absent bool) {
 	defer o.treeMu.Unlock()
 	e := dir.dir.idx.get(name)
 	if e == nil {
-		return nil, dir.dir.idx.complete
+		return nil, dir.dir.idx.lacks(name)
 	}
 	if e.node != nil {
 		e.node.lookups++
