@@ -225,6 +225,9 @@ func (o *Overlay) becomeUpper(n *node, p *copyPlan) {
 	n.set(flagUp)
 	n.copyMu.Unlock()
 	o.fds.drop(n)
+	if p.bare && o.modeChanged != nil {
+		o.modeChanged(n)
+	}
 }
 
 // stageFile makes a file in work, open for reading and writing: without a name

@@ -162,6 +162,7 @@ type copyPlan struct {
 	cut     bool // what there is of it is all that is to be, and changed by that now
 	older   bool // cut, and its file was made before
 	standIn bool // a regular file that stands for a device
+	bare    bool // set-ID bits were lost (squash.go)
 }
 
 // close gives back what the plan has open.
@@ -300,7 +301,7 @@ func (o *Overlay) copiedXattrs(a access) ([]xattr, error) {
 func (o *Overlay) dress(a access, p *copyPlan, st *safefs.Stat) error {
 	aside := o.keepsAside(p.st.Type())
 	if !aside {
-		if err := p.own(a, st); err != nil && !o.asideOnly(err) {
+		if err := o.ownCopy(a, p, st); err != nil && !o.asideOnly(err) {
 			return err
 		}
 	}
@@ -339,15 +340,20 @@ func (p *copyPlan) utimens(a access) error {
 	return a.utimens(p.st.Atime, mtime)
 }
 
-// own sets the owner where it is not right. Of set-ID bits it may leave none.
-func (p *copyPlan) own(a access, st *safefs.Stat) error {
+// ownCopy sets the owner where it is not right. Of set-ID bits it may leave none.
+func (o *Overlay) ownCopy(a access, p *copyPlan, st *safefs.Stat) error {
 	if st.UID == p.st.UID && st.GID == p.st.GID {
 		return nil
 	}
 	if st.Mode&0o6000 != 0 {
 		st.Mode = ^uint32(0) // not known afterwards
 	}
-	return a.chown(int(p.st.UID), int(p.st.GID))
+	lost, err := o.giveTo(int(p.st.UID), int(p.st.GID), a.chown)
+	if lost &= p.st.Mode; lost != 0 && !p.st.IsDir() {
+		p.st.Mode &^= lost
+		p.bare = true
+	}
+	return err
 }
 
 // chmod sets the mode where it is not right. Attributes come before it: an
@@ -361,10 +367,14 @@ func (p *copyPlan) chmod(a access, st *safefs.Stat) error {
 
 // mayLose tells whether an attribute that cannot be set is no reason to fail:
 // the upper's filesystem does not know its kind, or we may not set it. ACLs and
-// capabilities are never lost.
+// capabilities are never lost, but for the capabilities of a file whose owner may
+// be lost too (squash.go).
 func (o *Overlay) mayLose(name string, err error) bool {
-	if strings.HasPrefix(name, "system.posix_acl") || name == "security.capability" {
+	switch {
+	case strings.HasPrefix(name, "system.posix_acl"):
 		return false
+	case name == "security.capability":
+		return o.c.SquashUID != nil && errors.Is(err, syscall.EPERM)
 	}
 	lost := errors.Is(err, syscall.EOPNOTSUPP) || errors.Is(err, syscall.EPERM) && !strings.HasPrefix(name, "user.")
 	if lost {

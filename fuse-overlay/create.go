@@ -334,11 +334,12 @@ func (o *Overlay) own(d *safefs.Dir, name string, c *creation, mode uint32) (saf
 
 // reown changes a new file's owner, without what that does to its mode.
 func (o *Overlay) reown(d *safefs.Dir, name string, st *safefs.Stat, uid, gid int) (safefs.Stat, error) {
-	if err := d.Chown(name, uid, gid); err != nil && !o.asideOnly(err) {
+	lost, err := o.giveTo(uid, gid, func(uid, gid int) error { return d.Chown(name, uid, gid) })
+	if err != nil && !o.asideOnly(err) {
 		return *st, err
 	}
 	if st.Mode&0o6000 != 0 && st.Type() != unix.S_IFLNK && !st.IsDir() {
-		if err := d.Chmod(name, st.Mode&0o7777); err != nil {
+		if err := d.Chmod(name, st.Mode&0o7777&^lost); err != nil {
 			return *st, err
 		}
 	}

@@ -110,7 +110,8 @@
 //	                what is removed after the answer
 //	rename.go       rename as decode, plan, execution; replace.go its target
 //	redirect.go     redirects of renamed directories; aside.go owners and modes
-//	                kept in attributes; rootonly.go who is let in
+//	                kept in attributes; rootonly.go who is let in;
+//	                squash.go owners that nobody sees
 //	idmapped.go     owners of lower layers on ID-mapped mounts
 //	edge.go         IDs and numbers as they are shown; quota.go bounds of the upper
 //	setattr.go      attributes; uxattr.go extended ones; fds.go descriptors

@@ -73,7 +73,7 @@ func (o *Overlay) alike(from, to access) error {
 		return err
 	}
 	if now.UID != st.UID || now.GID != st.GID {
-		if err := to.chown(int(st.UID), int(st.GID)); err != nil {
+		if _, err := o.giveTo(int(st.UID), int(st.GID), to.chown); err != nil {
 			return err
 		}
 	}

@@ -45,7 +45,7 @@ func (o *Overlay) setattr(ctx context.Context, n *node, c change) (st safefs.Sta
 			if err != nil {
 				return err
 			}
-			if err := c.apply(a, o.tree.loans); err != nil && !o.asideOnly(err) {
+			if err := o.apply(c, a); err != nil && !o.asideOnly(err) {
 				return err
 			}
 			st, err = o.tree.loans.seen(a.stat)
@@ -81,7 +81,7 @@ func (c change) more() bool {
 
 // apply changes all but the size: the owner first, since that clears bits of
 // the mode; times last.
-func (c change) apply(a access, loans *lending) error {
+func (o *Overlay) apply(c change, a access) error {
 	if c.uid != nil || c.gid != nil {
 		uid, gid := -1, -1
 		if c.uid != nil {
@@ -90,12 +90,12 @@ func (c change) apply(a access, loans *lending) error {
 		if c.gid != nil {
 			gid = int(*c.gid)
 		}
-		if err := a.chown(uid, gid); err != nil {
+		if _, err := o.giveTo(uid, gid, a.chown); err != nil {
 			return err
 		}
 	}
 	if c.mode != nil {
-		if err := loans.chmod(a, *c.mode&0o7777); err != nil {
+		if err := o.tree.loans.chmod(a, *c.mode&0o7777); err != nil {
 			return err
 		}
 	}

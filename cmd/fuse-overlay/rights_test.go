@@ -4,6 +4,8 @@ import (
 	"strings"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/plyfs/plyfs/internal/fusetest"
 )
 
@@ -45,6 +47,44 @@ func TestModesThatForbid(t *testing.T) {
 			find w/work -name '#*' ! -name '#whiteout'; chmod -R u+rwx .`, program, options)
 		if r.Status != 0 || r.Err != "" || strings.Count(r.Out, "\n") != 1 || len(r.Out) < 3 {
 			t.Errorf("%s: %+v", options, r)
+		}
+	}
+}
+
+// TestSquashedOfOthers: where all files are shown with one owner, a server that
+// may not give files away changes those of others nevertheless; their copies are
+// its own, without set-ID bits, and capabilities but a user namespace's.
+//
+// https://github.com/containers/fuse-overlayfs/issues/241
+// https://github.com/containers/fuse-overlayfs/issues/374
+func TestSquashedOfOthers(t *testing.T) {
+	needsMount(t)
+	t.Parallel()
+	const work = `
+		echo more >> m/f; echo x > m/d/new; ln m/d/new m/d/link; mv m/d/g m/d/h; chmod g-r m/c; touch -h m/s; rm m/d/gone; mkdir m/d/sub; mv m/d m/e
+		stat -c '%n %u:%g %a' m/f m/e m/e/new m/e/h m/c`
+	for options, want := range map[string]string{
+		"squash_to_uid=1000,squash_to_gid=1000": "m/f 1000:1000 666\nm/e 1000:1000 777\nm/e/new 1000:1000 644\nm/e/h 1000:1000 755\nm/c 1000:1000 715\n",
+		"squash_to_root":                        "m/f 0:0 666\nm/e 0:0 777\nm/e/new 0:0 644\nm/e/h 0:0 755\nm/c 0:0 715\n",
+	} {
+		dir, base := layers(t)
+		fusetest.Must(t, `cd "$1"; umask 022; mkdir lower/d; echo x > lower/d/g; : > lower/d/gone; echo x > lower/c; ln -s f lower/s
+			chmod 755 lower/c; chmod 666 lower/f; chmod 6755 lower/d/g; chown -R 5:5 lower; chmod 777 lower lower/d; chmod 6755 lower/d/g
+			chown 1000:1000 upper work m`, dir)
+		if err := unix.Setxattr(dir+"/lower/c", "security.capability", []byte("\x01\x00\x00\x02\x00\x20\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"), 0); err != nil {
+			t.Fatal(err)
+		}
+		script := `cd "$1"; "$2" -o "$3" m && (` + work + `); fusermount3 -u m`
+		if options == "squash_to_root" { // whose IDs but 0 are none of the server's
+			script = `cd "$1"; unshare -Urm /bin/sh -c '"$1" -o "$2" m && (` + strings.ReplaceAll(work, "'", `'\''`) + `); umount m' sh "$2" "$3"`
+		}
+		r := fusetest.AsUser(t, fusetest.User{}, script, dir, program, base+","+options)
+		if r.Status != 0 || r.Err != "" || r.Out != want {
+			t.Errorf("%s: %+v\nwant %s", options, r, want)
+		}
+		got := fusetest.Must(t, `cd "$1/upper"; stat -c '%u:%g' f e e/new e/h c e/sub | sort -u; ! getfattr -n security.capability --only-values c 2>/dev/null | od -An -tx1 | grep '01 00 00 02'; chmod -R 777 .`, dir)
+		if got != "1000:1000\n" {
+			t.Errorf("%s: %s", options, got)
 		}
 	}
 }
