@@ -424,20 +424,23 @@ func (o *Overlay) publishAt(n *node, l link, link func(d *safefs.Dir, name strin
 }
 
 func (o *Overlay) publishLocked(l link, link func(d *safefs.Dir, name string) error) error {
-	if err := o.impureLocked(l.dir); err != nil {
-		return err
-	}
 	l.dir.upper().untouched.Store(false)
 	return l.dir.upper().with(func(d *safefs.Dir) error {
-		before, err := d.Self().Stat()
+		self := d.Self()
+		before, err := self.Stat()
 		if err != nil {
 			return err
 		}
-		if err := o.work.loans.during(d.Self(), func() error { return link(d, l.name) }); err != nil {
-			return err
-		}
-		o.quota.settleDir(d)
-		return d.Self().Utimens(before.Atime, before.Mtime)
+		return l.dir.dir.quietly(self, &before, func() error {
+			if err := o.impureLocked(l.dir); err != nil {
+				return err
+			}
+			if err := o.work.loans.during(self, func() error { return link(d, l.name) }); err != nil {
+				return err
+			}
+			o.quota.settleDir(d)
+			return self.Utimens(before.Atime, before.Mtime)
+		})
 	})
 }
 
@@ -496,6 +499,7 @@ func (o *Overlay) dirIsUp(n *node, p *copyPlan, d *safefs.Dir, to string) error 
 	}
 	top := &place{tree: o.tree, layer: o.tree.layers[0], up: l.dir.upper(), name: to, dev: st.Dev, ino: st.Ino}
 	top.untouched.Store(true)
+	n.dir.quiet.Store(&quietChange{shown: p.st.Ctime, real: st.Ctime})
 	// Readers take the stack at once; those who would change it wait for
 	// copying, so that there is no one to exclude.
 	n.setStack(append([]*place{top}, n.stack()...))

@@ -101,6 +101,7 @@
 //	                ahead.go directories that are read ahead of a walk
 //	origin.go       file handles, origin and nlink records, index names: pure
 //	index.go        hard links of lowers: work/index
+//	quiet.go        directories' time of change, of which a copy-up is none
 //	copyup.go       plan and execution of a copy-up; copyfile.go of a regular
 //	                file, copydata.go its content, copypiped.go much of it; early.go
 //	                copies made before they are asked for, spare.go empty files for them

@@ -53,6 +53,7 @@ type dirState struct {
 	stack atomic.Pointer[[]*place]
 	// impure: a child's inode number is not its own. Only ever set.
 	impure atomic.Bool
+	quiet  atomic.Pointer[quietChange]
 	// wanted: a name was looked up since the last listing began.
 	wanted atomic.Bool
 	// dead: removed.
@@ -318,6 +319,7 @@ func (o *Overlay) shown(n *node, st *safefs.Stat) error {
 		case len(n.stack()) > 1:
 			st.Nlink = 1
 		}
+		n.dir.show(st)
 		st.Ino = n.ino
 		return nil
 	}

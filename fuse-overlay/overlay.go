@@ -48,7 +48,7 @@ type Overlay struct {
 	maxOrphans int64 // files without a name that live by a descriptor; see orphan.go
 	orphans    atomic.Int64
 
-	// modeChanged is told of modes that change without the kernel's asking; nil
+	// modeChanged is told of modes, and times, that change without the kernel's asking; nil
 	// before there is a mount.
 	modeChanged func(n *node)
 	// numberChanged is told of inode numbers that change; nil before there is a mount.

@@ -288,7 +288,12 @@ func (o *Overlay) openFor(ctx context.Context, n *node, flags uint32, killPriv b
 		return err
 	}
 	if !trunc {
-		return o.copyUp(ctx, n, allData)
+		was := n.is(flagUp)
+		err := o.copyUp(ctx, n, allData)
+		if err == nil && !was {
+			o.modeChanged(n) // the copy's time of change is its own, and there may be no write
+		}
+		return err
 	}
 	_, err := o.setattr(ctx, n, change{size: new(uint64), killPriv: killPriv})
 	if err == nil && killPriv {

@@ -48,6 +48,7 @@ func (o *Overlay) setattr(ctx context.Context, n *node, c change) (st safefs.Sta
 			if err := o.apply(c, a); err != nil && !o.asideOnly(err) {
 				return err
 			}
+			n.loud()
 			st, err = o.tree.loans.seen(a.stat)
 			return err
 		})

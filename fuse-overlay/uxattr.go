@@ -146,6 +146,7 @@ func (o *Overlay) changeXattr(ctx context.Context, n *node, name string, do func
 	if err := o.with(n, do); err != nil {
 		return err
 	}
+	n.loud()
 	o.settleNode(n)
 	if n.isDir() && name == defaultACL {
 		n.dir.mu.Lock()

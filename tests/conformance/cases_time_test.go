@@ -1,7 +1,9 @@
 package conformance
 
 import (
+	"fmt"
 	"os"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -160,6 +162,39 @@ func timeCases() []c {
 			e.ok(unix.Chmod(e.p("d/f"), 0o600))
 			if after := e.stat(e.p("d/f")).Ctim; after.Nano() <= before.Nano() {
 				e.Errorf("ctime %v, then %v", before, after)
+			}
+		}},
+		{name: "ctime-of-a-directory-under-copy-ups", lower: func(e *env) {
+			for i := range 100 {
+				e.put(e.l(fmt.Sprintf("d/%d", i)), "x")
+			}
+		}, run: func(e *env) {
+			var all sync.WaitGroup
+			defer all.Wait()
+			all.Go(func() {
+				for i := range 100 {
+					if err := unix.Chmod(e.p(fmt.Sprintf("d/%d", i)), 0o600); err != nil {
+						e.Error(err)
+					}
+				}
+			})
+			// Those are none of the directory's changes; these are.
+			for i, change := range []func() error{
+				func() error { return unix.Chmod(e.p("d"), 0o700) },
+				func() error { return unix.Setxattr(e.p("d"), "user.a", []byte("b"), 0) },
+				func() error { return unix.Removexattr(e.p("d"), "user.a") },
+				func() error { return unix.Utimes(e.p("d"), make([]unix.Timeval, 2)) },
+				func() error { return os.Link(e.p("d/0"), e.p("d/link")) },
+				func() error { return os.Remove(e.p("d/link")) },
+			} {
+				before := e.stat(e.p("d")).Ctim
+				time.Sleep(15 * time.Millisecond)
+				if err := change(); err != nil {
+					e.Errorf("change %d: %v", i, err)
+				}
+				if after := e.stat(e.p("d")).Ctim; after.Nano() <= before.Nano() {
+					e.Errorf("after change %d ctime is %v, before it %v", i, after, before)
+				}
 			}
 		}},
 	}

@@ -7,6 +7,7 @@ var knownKernel = map[string]string{
 	"rename-lower-directory":             "EXDEV (redirect_dir=off)",
 	"rename-merged-directory":            "EXDEV (redirect_dir=off)",
 	"rename-over-open-file":              "fstat of the replaced lower file says 1 link",
+	"bug-rename-over-open-unlinked":      "fstat of the replaced lower file says 1 link",
 	"bug-rename-of-lower-directories":    "EXDEV (redirect_dir=off)",
 }
 
@@ -17,6 +18,7 @@ var knownKernelUser = map[string]string{
 	"rename-merged-directory":                   "EXDEV (redirect_dir=off)",
 	"bug-rename-of-lower-directories":           "EXDEV (redirect_dir=off)",
 	"rename-over-open-file":                     "fstat of the replaced lower file says 1 link",
+	"bug-rename-over-open-unlinked":             "fstat of the replaced lower file says 1 link",
 	"link-pair-written":                         "a copy-up splits hard links",
 	"link-pair-by-the-other-name-after-remount": "a copy-up splits hard links",
 	"link-pair-chmod":                           "a copy-up splits hard links",
@@ -78,6 +80,10 @@ var knownPeer = map[string]string{
 	"bug-chown-r-changes-mtime":                 "it does",
 	"bug-rename-of-lower-directories":           "EXDEV",
 	"bug-setgid-lost-by-copy-up":                "it is, and not inherited",
+	"bug-needless-whiteouts":                    "one of an opaque mark",
+	"bug-directory-modes-widened":               "the set-group-ID bit is not inherited",
+	"bug-root-changes-when-listed":              "its mtime does",
+	"bug-rename-over-open-unlinked":             "fstat of the replaced file says 1 link",
 }
 
 var knownOurs = map[string]string{}

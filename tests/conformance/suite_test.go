@@ -12,7 +12,7 @@ import (
 
 // cases are all cases, in the order of their files.
 func cases() []c {
-	return slices.Concat(renameCases(), linkCases(), descriptorCases(), dataCases(), ownerCases(), xattrCases(), timeCases(), dirCases(), otherCases(), bugCases(), posixCases())
+	return slices.Concat(renameCases(), linkCases(), descriptorCases(), dataCases(), ownerCases(), xattrCases(), timeCases(), dirCases(), otherCases(), bugCases(), programBugCases(), posixCases())
 }
 
 func TestNamesAreUnique(t *testing.T) {
