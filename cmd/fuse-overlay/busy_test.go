@@ -1,8 +1,13 @@
 package main
 
 import (
+	"errors"
+	"fmt"
+	"os"
 	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/plyfs/plyfs/internal/fusetest"
 )
@@ -64,4 +69,61 @@ func TestBusyMachine(t *testing.T) {
 		t.Parallel()
 		check(t, fusetest.Script(t, "cd $3\n"+busy, program, ",transport=go-fuse", dir(t)))
 	})
+}
+
+// TestFewDescriptors: programs have more files open, and mapped, than the server
+// may have.
+//
+// https://github.com/containers/fuse-overlayfs/issues/378
+// https://github.com/containers/fuse-overlayfs/issues/210
+func TestFewDescriptors(t *testing.T) {
+	needsMount(t)
+	t.Parallel()
+	const files, most = 320, "256"
+	for _, options := range []string{",volatile", ",volatile,passthrough"} {
+		dir, base := layers(t)
+		for i := range files {
+			if err := os.WriteFile(fmt.Sprintf("%s/lower/%d", dir, i), fmt.Appendf(nil, "%5d", i), 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+		fusetest.Must(t, `ulimit -n $1; "$2" -o "$3" "$4/m"`, most, program, base+options, dir)
+		var open []*os.File
+		var maps [][]byte
+		for i := range files {
+			f, err := os.OpenFile(fmt.Sprintf("%s/m/%d", dir, i), os.O_RDWR, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			open = append(open, f)
+			b, err := unix.Mmap(int(f.Fd()), 0, 5, unix.PROT_READ, unix.MAP_SHARED)
+			if err != nil {
+				t.Fatal(err)
+			}
+			maps = append(maps, b)
+		}
+		for i, f := range open {
+			if want := fmt.Sprintf("%5d", i); string(maps[i]) != want {
+				t.Errorf("%s: %q, want %q", options, maps[i], want)
+			}
+			if _, err := f.WriteAt([]byte("+"), 0); err != nil {
+				t.Errorf("%s: %v", options, err)
+			}
+		}
+		for i, f := range open {
+			b, err := os.ReadFile(f.Name())
+			if want := "+" + fmt.Sprintf("%5d", i)[1:]; err != nil || string(b) != want || string(maps[i]) != want {
+				t.Errorf("%s: %q, %v, mapped %q; want %q", options, b, err, maps[i], want)
+			}
+			if err := errors.Join(unix.Munmap(maps[i]), f.Close()); err != nil {
+				t.Error(err)
+			}
+		}
+		for range files {
+			if err := errors.Join(os.Mkdir(dir+"/m/new", 0o755), os.Remove(dir+"/m/new")); err != nil {
+				t.Fatal(err)
+			}
+		}
+		fusetest.Must(t, `umount "$1/m"`, dir)
+	}
 }
