@@ -74,8 +74,9 @@ func TestEachWord(t *testing.T) {
 		"size=0":                        {},
 		"index=on,uuid=null,nfs_export=off,userxattr,metacopy=off": {UserXattr: true},
 		"ro,rw,ro,allow_other,auto_unmount,fsname=x":               {ReadOnly: true, AllowOther: true, AutoUnmount: true, Source: "x"},
-		"user":          {NoDev: true, NoSuid: true, NoExec: true},
-		"user,exec,dev": {NoSuid: true},
+		"user":                               {NoDev: true, NoSuid: true, NoExec: true},
+		"user,exec,dev":                      {NoSuid: true},
+		"sync=0,use_ino=1,nonempty,lazytime": {}, // words without meaning, whichever value they are given
 		"x-systemd.automount,X-mount.mkdir=0755,_netdev,comment=a": {},
 		`fscontext="a,b",defcontext=c,rootcontext=d`:               {FSContext: "a,b", DefContext: "c", RootContext: "d"},
 		"debug":              {Debug: true, Foreground: true},

@@ -207,10 +207,8 @@ func silentWords() map[string]word {
 		private rprivate shared rshared slave rslave unbindable runbindable
 		use_ino readdir_ino direct_io kernel_cache auto_cache noauto_cache big_writes async_read sync_read atomic_o_trunc hard_remove
 		intr no_remote_lock no_remote_posix_lock no_remote_flock noforget
-		splice_read splice_write splice_move no_splice_read no_splice_write no_splice_move`) {
-		all[w] = word{bare, check(nil)}
-	}
-	for w := range strings.FieldsSeq(`subtype max_read max_readahead max_background congestion_threshold max_idle_threads
+		splice_read splice_write splice_move no_splice_read no_splice_write no_splice_move
+		subtype max_read max_readahead max_background congestion_threshold max_idle_threads
 		negative_timeout ac_attr_timeout remember intr_signal comment setuid drop_privileges`) {
 		all[w] = word{either, check(nil)}
 	}
