@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"runtime"
+	"sync/atomic"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -21,10 +22,33 @@ const (
 	mostPiped = 4
 )
 
-// chunk is some of a file, or why there is no more.
+// chunk is the next n bytes of a file from off on, to be read into buf, or read, or
+// why they are not.
 type chunk struct {
-	data []byte
-	err  error
+	buf    []byte
+	off, n int64
+	err    error
+}
+
+// askedLately is for how many chunks one copies alone after something was asked of
+// the mount: some milliseconds.
+const askedLately = 16
+
+// manners tells a copy whether to leave a processor to others.
+type manners struct {
+	asked *atomic.Uint64
+	seen  uint64
+	left  int
+}
+
+// alone is asked before each chunk.
+func (m *manners) alone() bool {
+	if k := m.asked.Load(); k != m.seen {
+		m.seen, m.left = k, askedLately
+	} else if m.left > 0 {
+		m.left--
+	}
+	return m.left > 0
 }
 
 // pipes tells whether n bytes of src are copied by two, who take turns with a few
@@ -61,65 +85,82 @@ func (w *work) reserve(fd int, off, n int64) error {
 
 // copyPiped copies the bytes from begin to end of the file open as src to the same
 // place in the one open as out, and tells wrote how far it came. It returns when
-// nothing uses src any more.
+// nothing uses src any more. While something else is asked of the mount, one copies
+// alone: with two at work, what answers would have no processor of its own.
 func (o *Overlay) copyPiped(ctx context.Context, src, out int, begin, end int64, wrote func(to int64)) (err error) {
 	if err := o.work.reserve(out, begin, end-begin); err != nil {
 		return err
 	}
-	full, free := make(chan chunk, chunkCount), make(chan []byte, chunkCount)
-	for range chunkCount {
-		free <- make([]byte, chunkSize)
+	full, free := make(chan chunk, chunkCount), make(chan chunk, chunkCount)
+	bufs := make([][]byte, chunkCount)
+	for i := range bufs {
+		bufs[i] = make([]byte, chunkSize)
 	}
-	go o.readChunks(src, begin, end, free, full)
+	go o.readChunks(src, free, full)
 	defer func() {
 		close(free)
 		for range full { // until the reader has ended
 		}
 	}()
-	for p := range full {
-		if p.err == nil {
-			p.err = stopped(ctx)
+	m := manners{asked: &o.asked, seen: o.asked.Load()}
+	for next := begin; begin < end; {
+		for alone := m.alone(); next < end && len(bufs) > 0 && (!alone || len(bufs) == chunkCount); {
+			last := len(bufs) - 1
+			c := chunk{buf: bufs[last], off: next, n: min(end-next, chunkSize)}
+			bufs, next = bufs[:last], next+c.n
+			if alone {
+				full <- c.read(src)
+			} else {
+				free <- c
+			}
 		}
-		if p.err == nil {
-			p.err = writeAll(out, p.data, begin)
+		c := <-full
+		if c.err == nil {
+			c.err = stopped(ctx)
 		}
-		if p.err != nil {
-			return p.err
+		if c.err == nil {
+			c.err = writeAll(out, c.buf[:c.n], c.off)
 		}
-		begin += int64(len(p.data))
+		if c.err != nil {
+			return c.err
+		}
+		bufs = append(bufs, c.buf)
+		begin += c.n
 		wrote(begin)
-		free <- p.data[:chunkSize]
 	}
 	return nil
 }
 
-// readChunks reads a file from begin to end into buffers that it finds in free,
-// until that is closed, and closes full.
-func (o *Overlay) readChunks(fd int, begin, end int64, free <-chan []byte, full chan<- chunk) {
+// readChunks reads what it finds in free, until that is closed, and closes full.
+func (o *Overlay) readChunks(fd int, free <-chan chunk, full chan<- chunk) {
 	defer close(full)
 	defer func() {
 		if p := recover(); p != nil {
 			full <- chunk{err: o.panicked(p)}
 		}
 	}()
-	for buf := range free {
-		if begin == end {
-			return
-		}
-		var k int
-		err := retryEINTR(func() (err error) {
-			k, err = unix.Pread(fd, buf[:min(end-begin, chunkSize)], begin)
-			return err
-		})
-		if err == nil && k == 0 {
-			err = io.ErrUnexpectedEOF // cut meanwhile
-		}
-		full <- chunk{data: buf[:max(k, 0)], err: err}
-		if err != nil {
-			return
-		}
-		begin += int64(k)
+	for c := range free {
+		full <- c.read(fd)
 	}
+}
+
+// read reads it from the file open as fd.
+func (c chunk) read(fd int) chunk {
+	for have := int64(0); have < c.n; {
+		k, err := unix.Pread(fd, c.buf[have:c.n], c.off+have)
+		switch {
+		case errors.Is(err, syscall.EINTR):
+		case err != nil:
+			c.err = err
+			return c
+		case k == 0:
+			c.err = io.ErrUnexpectedEOF // cut meanwhile
+			return c
+		default:
+			have += int64(k)
+		}
+	}
+	return c
 }
 
 // writeAll writes data at off.

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 
@@ -59,6 +60,69 @@ func TestCopyPiped(t *testing.T) {
 			if at != end || !bytes.Equal(got[begin:], want[begin:]) || bytes.Count(got[:begin], []byte{0}) != int(begin) {
 				t.Errorf("%d bytes: %d are there, told of %d, or they are others", size, len(got), at)
 			}
+		}
+	}
+}
+
+// TestCopyGivesWay: while something is asked of the mount one copies alone, and for a
+// while after; what is copied is what it was, however often that changes.
+func TestCopyGivesWay(t *testing.T) {
+	t.Parallel()
+	var asked atomic.Uint64
+	m := manners{asked: &asked}
+	expect := func(want bool, when string) {
+		t.Helper()
+		if m.alone() != want {
+			t.Errorf("%s: alone %t", when, !want)
+		}
+	}
+	expect(false, "nothing was asked")
+	for range 2 {
+		asked.Add(3)
+		for range askedLately {
+			expect(true, "something was asked lately")
+		}
+		expect(false, "that was long ago")
+	}
+
+	// What is written to the next chunk of the source when one is there is copied, so
+	// that was not read before: but for those that were ahead when it was asked first.
+	const size = 9*askedLately*chunkSize + 4097
+	o, from, to, want := pipedRig(t, size)
+	source, err := os.OpenFile(from.Name(), os.O_WRONLY, 0)
+	check(t, err)
+	defer func() { check(t, source.Close()) }()
+	chunks := 0
+	check(t, o.copyPiped(t.Context(), int(from.Fd()), int(to.Fd()), 0, size, func(at int64) {
+		if chunks++; chunks/(4*askedLately)%2 == 1 {
+			return // nothing is asked for a while
+		}
+		o.asked.Add(1)
+		if at < size && chunks > chunkCount && chunks < 4*askedLately {
+			want[at] ^= 0xff
+			if _, err := source.WriteAt(want[at:at+1], at); err != nil {
+				t.Error(err)
+			}
+		}
+	}))
+	got, err := io.ReadAll(to)
+	check(t, err)
+	if !bytes.Equal(got, want) {
+		t.Errorf("of %d bytes other ones were copied", size)
+	}
+}
+
+// TestAsked: the kernel's requests are counted, those of a walk as those of a program
+// that reads and writes.
+func TestAsked(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, "printf x >f")
+	r.start()
+	for _, script := range []string{"stat missing || true", "cat f", "printf y >>f"} {
+		before := r.server.o.asked.Load()
+		r.do(script)
+		if r.server.o.asked.Load() == before {
+			t.Errorf("%s asked for nothing", script)
 		}
 	}
 }

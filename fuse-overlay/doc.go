@@ -147,7 +147,8 @@
 //
 // Much that is copied within one ext4 is read by one goroutine and written by another
 // (copypiped.go), with two channels between them and no lock held; who writes returns
-// when who reads has ended, so what they use is not closed meanwhile.
+// when who reads has ended, so what they use is not closed meanwhile. While the kernel
+// asks for something else, and a few milliseconds after, who writes reads too.
 //
 // Who gives the kernel a file's contents (given.go) is a channel (handles.giving), too:
 // others who open that file, or change it, wait for it with no lock held, and stop

@@ -12,6 +12,7 @@ import (
 // counters are what an Overlay has done.
 type counters struct {
 	copyUps atomic.Uint64 // files and directories copied up
+	asked   atomic.Uint64 // requests for a node that the kernel knows
 }
 
 // Stats describes the mount, a key and a value a line:

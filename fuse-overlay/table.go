@@ -22,6 +22,7 @@ const rootID = 1
 
 // get returns the node with the kernel's number id, or nil.
 func (o *Overlay) get(id uint64) *node {
+	o.asked.Add(1)
 	o.treeMu.Lock()
 	defer o.treeMu.Unlock()
 	return o.table.nodes.get(id)
