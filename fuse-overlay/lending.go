@@ -153,18 +153,16 @@ func (w *work) moveDir(from *safefs.Dir, name string, to *safefs.Dir, newName st
 	return w.loans.at(from, name, func() error { return from.Rename(name, to, newName, flags) })
 }
 
-// discardDir moves the directory name of d to work, where its owner keeps all
-// rights on it: what it holds is to be removed.
+// discardDir moves the directory name of d to work.
 func (w *work) discardDir(d *safefs.Dir, name, staged string, flags uint) error {
 	if flags == 0 {
-		if err := w.moveDir(d, name, w.stage, staged, 0); err != nil {
-			return err
-		}
-	} else if err := w.loans.at(d, name, func() error { return w.stage.Rename(staged, d, name, flags) }); err != nil {
-		return err
+		return w.moveDir(d, name, w.stage, staged, 0)
 	}
-	if w.loans == nil {
-		return nil
-	}
-	return w.stage.Chmod(staged, 0o700)
+	return w.loans.at(d, name, func() error { return w.stage.Rename(staged, d, name, flags) })
+}
+
+// removeFull removes a directory in work, in which there is something. That takes
+// all rights on it: who has it open still sees the mode that it had.
+func (w *work) removeFull(staged string) error {
+	return w.loans.at(w.stage, staged, func() error { return removeFull(w.stage, staged) })
 }

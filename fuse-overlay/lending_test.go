@@ -2,9 +2,12 @@ package fuseoverlay
 
 import (
 	"os"
+	"strings"
 	"sync"
 	"testing"
+	"time"
 
+	"github.com/plyfs/plyfs/internal/fusetest"
 	"github.com/plyfs/plyfs/internal/safefs"
 )
 
@@ -65,4 +68,40 @@ func TestLending(t *testing.T) {
 		t.Errorf("at the end: %o, %v, %d loans", st.Mode, err, len(l.out))
 	}
 	check(t, l.at(d, "none", func() error { return nil }))
+}
+
+// TestRemovedModeAsUser: who has a removed directory open, in which there are whiteouts
+// that its mode does not let an ordinary user's server remove, sees that mode.
+func TestRemovedModeAsUser(t *testing.T) {
+	t.Parallel()
+	r := fusetest.AsUser(t, fusetest.User{Env: []string{"REMOVED_MODE=1"}},
+		`export TMPDIR=$HOME; exec "$1" -test.run '^TestRemovedModeChild$' -test.v`, fusetest.Exe(t))
+	if r.Status != 0 || !strings.Contains(r.Out, "--- PASS: TestRemovedModeChild") {
+		t.Errorf("status %d\n%s%s", r.Status, r.Out, r.Err)
+	}
+}
+
+// TestRemovedModeChild is the child of TestRemovedModeAsUser.
+func TestRemovedModeChild(t *testing.T) {
+	if os.Getenv("REMOVED_MODE") == "" {
+		t.Skip("runs as a child of TestRemovedModeAsUser")
+	}
+	dir := t.TempDir()
+	fusetest.Must(t, "cd $1; mkdir l u w m l/d; touch l/d/1 l/d/2", dir)
+	s, err := Mount(MountConfig{Lower: []string{dir + "/l"}, Upper: dir + "/u", Work: dir + "/w", AttrTimeout: time.Nanosecond}, dir+"/m")
+	check(t, err)
+	if s.o.work.loans == nil {
+		t.Error("the server is no ordinary user's")
+	}
+	served := make(chan error, 1)
+	go func() { served <- s.Serve() }()
+	got := fusetest.Script(t, `cd $1/m; rm d/1 d/2; chmod 510 d; exec 3<d; rmdir d; stat -c %a - <&3; stat -f . >/dev/null; stat -c %a - <&3`, dir)
+	if got.Out != "510\n510\n" {
+		t.Errorf("seen: %s%s", got.Out, got.Err)
+	}
+	if left := fusetest.Must(t, "ls $1/w/work", dir); left != "#whiteout\nholder\n" {
+		t.Errorf("left: %s", left)
+	}
+	fusetest.Must(t, "fusermount3 -u $1/m", dir)
+	check(t, <-served)
 }

@@ -277,7 +277,11 @@ func (o *Overlay) discard(staged string) {
 	if staged == "" {
 		return
 	}
-	o.stays(staged, removeTree(o.work.stage, staged))
+	full, err := removeEmpty(o.work.stage, staged)
+	if full {
+		err = o.work.removeFull(staged)
+	}
+	o.stays(staged, err)
 }
 
 // stays says that a staged name could not be removed, if so.

@@ -110,7 +110,7 @@ func (o *Overlay) removeTrash(staged string) {
 	if before != nil {
 		before()
 	}
-	o.stays(staged, removeFull(o.work.stage, staged))
+	o.stays(staged, o.work.removeFull(staged))
 }
 
 // take says that the last one is done with, and takes the next one; "" for none: then
