@@ -105,7 +105,9 @@ func (o *Overlay) placeCopy(n *node, c *fileCopy) (err error) {
 		return nil
 	}, func() error {
 		c.r = nil
-		o.holdOrphan(n, r)
+		if err := o.holdUnnamed(n, r); err != nil {
+			return err
+		}
 		o.becomeUpper(n, p)
 		return nil
 	})

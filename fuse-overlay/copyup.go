@@ -552,6 +552,11 @@ func (o *Overlay) copySpecial(n *node, p *copyPlan) error {
 
 // keepStaged makes a staged file n's, which has no name any more.
 func (o *Overlay) keepStaged(n *node, name string) error {
+	if o.orphans.Load() >= o.maxOrphans {
+		n.rare().kept.Store(&name)
+		n.set(flagUp)
+		return nil
+	}
 	r, err := o.work.stage.Ref(name)
 	if err != nil {
 		return err

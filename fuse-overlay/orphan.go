@@ -65,8 +65,8 @@ func (o *Overlay) keepByName(n *node, link func(to string) error) error {
 	return nil
 }
 
-// holdUnnamed holds n, a new file without a name that is open as r, which is
-// n's from now on.
+// holdUnnamed holds n, a new file that has, or will have, no name and is open as r,
+// which is n's from now on.
 func (o *Overlay) holdUnnamed(n *node, r *safefs.Ref) error {
 	if o.orphans.Load() < o.maxOrphans {
 		o.holdOrphan(n, r)

@@ -203,8 +203,13 @@ func layerDir(what, dir string) (string, error) {
 	return abs, nil
 }
 
+// ownFiles is how many descriptors a server has for itself: the connection, the work
+// directory, pipes, the runtime's, and what requests at work have open for a moment.
+const ownFiles = 36
+
 // descriptors says how many descriptors to keep for directories, and again for
-// files, beside those of the layers' roots.
+// files, for those without names, and for what is made ahead, beside those of the
+// layers' roots. All of them are less than the process may have.
 func descriptors(asked, roots int) int {
 	if asked > 0 {
 		return asked
@@ -213,7 +218,7 @@ func descriptors(asked, roots int) int {
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &l); err != nil {
 		return 256
 	}
-	return min(max((int(min(l.Cur, 1<<20))-roots)/4, 64), 16384)
+	return min(max((int(min(l.Cur, 1<<20))-roots-ownFiles)/4, 4), 16384)
 }
 
 // findVolumes learns the filesystems of the layers.
