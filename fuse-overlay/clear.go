@@ -90,18 +90,23 @@ func (m *mover) emptyOnce(name string) error {
 }
 
 // up moves name in dir. Where that cannot be (a directory that an overlay has
-// merged) it is removed where it is, with a descriptor a level.
+// merged) it is removed where it is, with a descriptor a level. Where nothing can be
+// moved with the promise that nothing is replaced, an empty directory may be, which
+// was to be removed too.
 func (m *mover) up(dir *safefs.Dir, name string) error {
 	_ = dir.Chmod(name, 0o700) // an ordinary user's: whoever moves a directory writes to it
 	for {
 		m.last++
 		to := stagePrefix + "rm" + strconv.FormatUint(m.last, 16)
 		err := dir.Rename(name, m.to, to, unix.RENAME_NOREPLACE)
+		if errors.Is(err, syscall.EINVAL) {
+			err = dir.Rename(name, m.to, to, 0)
+		}
 		switch {
 		case err == nil:
 			m.todo = append(m.todo, to)
 			return nil
-		case !errors.Is(err, syscall.EEXIST):
+		case !errors.Is(err, syscall.EEXIST) && !errors.Is(err, syscall.ENOTEMPTY) && !errors.Is(err, syscall.ENOTDIR):
 			return removeTree(dir, name)
 		}
 	}

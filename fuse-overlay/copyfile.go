@@ -281,6 +281,11 @@ func (o *Overlay) completeData(ctx context.Context, n *node, size int64) (err er
 	if err := o.completeRoom(n, p.size); err != nil {
 		return err
 	}
+	defer func() {
+		if err != nil { // the file is what it was
+			_ = r.Utimens(st.Atime, st.Mtime)
+		}
+	}()
 	if err := o.fillData(ctx, n, p, r); err != nil {
 		return err
 	}
@@ -290,12 +295,8 @@ func (o *Overlay) completeData(ctx context.Context, n *node, size int64) (err er
 		}
 	}
 	err = o.withUpper(n, func(a access) error {
-		for _, prefix := range []string{trustedPrefix, userPrefix} {
-			for _, mark := range []string{"metacopy", "redirect"} {
-				if err := a.removexattr(prefix + mark); err != nil && !noXattrs(err) && !errors.Is(err, syscall.EPERM) {
-					return err
-				}
-			}
+		if err := hasData(a); err != nil {
+			return err
 		}
 		return a.utimens(st.Atime, st.Mtime)
 	})
@@ -303,4 +304,16 @@ func (o *Overlay) completeData(ctx context.Context, n *node, size int64) (err er
 		o.becomeUpper(n, &copyPlan{})
 	}
 	return err
+}
+
+// hasData takes off the marks of a copy of metadata only.
+func hasData(a access) error {
+	for _, prefix := range []string{trustedPrefix, userPrefix} {
+		for _, mark := range []string{"metacopy", "redirect"} {
+			if err := a.removexattr(prefix + mark); err != nil && !noXattrs(err) && !errors.Is(err, syscall.EPERM) {
+				return err
+			}
+		}
+	}
+	return nil
 }

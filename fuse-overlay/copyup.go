@@ -439,7 +439,10 @@ func (o *Overlay) publishLocked(l link, link func(d *safefs.Dir, name string) er
 				return err
 			}
 			o.quota.settleDir(d)
-			return self.Utimens(before.Atime, before.Mtime)
+			if err := self.Utimens(before.Atime, before.Mtime); err != nil { // the copy is in its place
+				o.log.Warnf("a directory in which %q was copied up keeps the times of that: %v", l.name, err)
+			}
+			return nil
 		})
 	})
 }
@@ -475,10 +478,15 @@ func (o *Overlay) copyDir(n *node, p *copyPlan) error {
 	}
 	if err == nil {
 		err = o.publish(n, func(d *safefs.Dir, to string) error {
+			l := o.homeOf(n)
+			if l.dir == nil {
+				return syscall.ENOENT
+			}
 			if err := o.work.moveDir(o.work.stage, name, d, to, 0); err != nil {
 				return err
 			}
-			return o.dirIsUp(n, p, d, to)
+			o.dirIsUp(n, p, l, d, &st)
+			return nil
 		}, func() error { return syscall.ENOENT })
 	}
 	if err != nil {
@@ -487,24 +495,18 @@ func (o *Overlay) copyDir(n *node, p *copyPlan) error {
 	return nil
 }
 
-// dirIsUp puts the upper place, which is to in d, on top of n's stack.
-func (o *Overlay) dirIsUp(n *node, p *copyPlan, d *safefs.Dir, to string) error {
-	st, err := d.Stat(to)
-	if err != nil {
-		return err
-	}
-	l := o.homeOf(n)
-	if l.dir == nil {
-		return syscall.ENOENT
-	}
-	top := &place{tree: o.tree, layer: o.tree.layers[0], up: l.dir.upper(), name: to, dev: st.Dev, ino: st.Ino}
+// dirIsUp puts the upper place l in d, where the directory made as st is now, on top of
+// n's stack.
+func (o *Overlay) dirIsUp(n *node, p *copyPlan, l link, d *safefs.Dir, st *safefs.Stat) {
+	top := &place{tree: o.tree, layer: o.tree.layers[0], up: l.dir.upper(), name: l.name, dev: st.Dev, ino: st.Ino}
 	top.untouched.Store(true)
-	n.dir.quiet.Store(&quietChange{shown: p.st.Ctime, real: st.Ctime})
+	if now, err := d.Stat(l.name); err == nil {
+		n.dir.quiet.Store(&quietChange{shown: p.st.Ctime, real: now.Ctime})
+	}
 	// Readers take the stack at once; those who would change it wait for
 	// copying, so that there is no one to exclude.
 	n.setStack(append([]*place{top}, n.stack()...))
 	n.set(flagUp)
-	return nil
 }
 
 // copySpecial copies up a symlink, device, FIFO or socket.

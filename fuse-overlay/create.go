@@ -172,19 +172,17 @@ func (o *Overlay) makeLocked(d *safefs.Dir, c *creation) (st safefs.Stat, err er
 	}
 	if foreign {
 		// In one step, with its owner.
-		old, serr := d.Stat(c.name)
-		if c.over = serr == nil; c.over && !o.work.isWhiteout(d, c.name, &old) {
-			return st, syscall.EEXIST
+		if c.over, err = o.work.whiteoutAt(d, c.name); err != nil {
+			return st, err
 		}
 		return o.makeStagedLocked(d, c, mode, acl)
 	}
 	err = c.make(d, c.name, o.modeOf(c.typ, mode))
 	switch {
 	case errors.Is(err, syscall.EEXIST):
-		if st, serr := d.Stat(c.name); serr != nil || !o.work.isWhiteout(d, c.name, &st) {
+		if c.over, err = o.work.whiteoutAt(d, c.name); err != nil {
 			return st, err
 		}
-		c.over = true
 		return o.makeStagedLocked(d, c, mode, acl)
 	case err != nil:
 		return st, err
@@ -405,12 +403,10 @@ func (o *Overlay) link(ctx context.Context, n, dir *node, name string) (safefs.S
 		return safefs.Stat{}, err
 	}
 	err = o.linkRef(n, r, dir, name)
-	if err = errors.Join(err, r.Close()); err == nil {
-		err = o.named(n)
-	}
-	if err != nil {
+	if err = errors.Join(err, r.Close()); err != nil {
 		return safefs.Stat{}, err
 	}
+	o.named(n)
 	st, err := o.stat(n)
 	if err == nil {
 		o.hold(n)

@@ -247,4 +247,9 @@
 // that need it fail with a sentence that names it; nothing panics, the rest of
 // the tree goes on. A look-up never passes over a layer that it could not read:
 // what that layer hides would come back.
+//
+// A system call that fails before the step that makes a change leaves the tree as it
+// was, and the caller is told. What fails after it (a directory's times that are put
+// back, an entry of the index that nobody needs, a count of links) is only said in the
+// log: the change is there. TestFaults has each call fail.
 package fuseoverlay

@@ -7,8 +7,6 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/plyfs/plyfs/internal/fusetest"
 )
 
 // TestOutdatedDescriptor: a reader that opened the data below a metadata-only
@@ -55,7 +53,9 @@ func TestOutdatedDescriptor(t *testing.T) {
 func TestFewDescriptors(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, `for i in $(seq 48); do mkdir d$i; echo $i >d$i/a; echo $i >d$i/b; echo $i >d$i/c; done`)
-	server := exec.Command(fusetest.Exe(t), "-test.run=^TestFewDescriptorsChild$")
+	exe, err := os.Executable()
+	check(t, err)
+	server := exec.Command(exe, "-test.run=^TestFewDescriptorsChild$")
 	server.Env = append(os.Environ(), "PLYFS_TEST_CHILD=1", "FEW_DIR="+r.dir)
 	server.Stderr = os.Stderr
 	out, err := server.StdoutPipe()

@@ -78,27 +78,25 @@ func (o *Overlay) holdUnnamed(n *node, r *safefs.Ref) error {
 
 // named gives back what holds n, which has a name again. Others may be at work
 // with it, with renameMu held.
-func (o *Overlay) named(n *node) error {
+func (o *Overlay) named(n *node) {
 	if n.orphan() == nil && n.keptName() == "" {
-		return nil
+		return
 	}
 	o.renameMu.Lock()
 	defer o.renameMu.Unlock()
 	if o.homeOf(n).dir == nil {
-		return nil // and lost it
+		return // and lost it
 	}
 	if to := n.keptName(); to != "" {
-		n.rare().kept.Store(nil)
 		if err := o.work.stage.Unlink(to); err != nil {
-			return err
+			return // it has both until it is forgotten
 		}
+		n.rare().kept.Store(nil)
 	}
-	r := n.swapOrphan(nil)
-	if r == nil {
-		return nil
+	if r := n.swapOrphan(nil); r != nil {
+		o.orphans.Add(-1)
+		_ = r.Close() // O_PATH, or a file that has a name: nothing to lose
 	}
-	o.orphans.Add(-1)
-	return r.Close()
 }
 
 // letGo gives back what holds a node that is in no table any more.

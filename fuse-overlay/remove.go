@@ -115,7 +115,8 @@ func (o *Overlay) unlinkLocked(ctx context.Context, n, dir *node, name string, d
 	}
 	o.quota.settleDir(d)
 	o.unbound(n, dir, name)
-	return o.dropIndex(n)
+	o.dropIndex(n)
+	return nil
 }
 
 // lastName tells whether no other name of n is known.
@@ -133,30 +134,32 @@ func (o *Overlay) unbound(n, dir *node, name string) {
 	dir.dir.idx.remove(name)
 }
 
-// dropIndex removes the index entry of a file that has no name left.
-func (o *Overlay) dropIndex(n *node) error {
+// dropIndex removes the index entry of a file that has no name left. It comes after
+// what was asked for is done, so that what fails is only said: the entry stays for
+// nothing.
+func (o *Overlay) dropIndex(n *node) {
 	idx := n.indexName()
 	if idx == "" {
-		return nil
+		return
 	}
 	st, err := o.work.index.Stat(idx)
+	if err == nil {
+		n.copyMu.Lock()
+		left := n.shownLinks(n.realLinks(st.Nlink))
+		n.copyMu.Unlock()
+		if left > 0 {
+			return
+		}
+		err = o.work.index.Unlink(idx)
+	}
 	if err != nil {
-		return fmt.Errorf("index of hard links: %w", err)
-	}
-	n.copyMu.Lock()
-	left := n.shownLinks(n.realLinks(st.Nlink))
-	n.copyMu.Unlock()
-	if left > 0 {
-		return nil
-	}
-	if err := o.work.index.Unlink(idx); err != nil {
-		return fmt.Errorf("index of hard links: %w", err)
+		o.log.Warnf("an entry stays in the index of hard links, perhaps of a file without names: %v", err)
+		return
 	}
 	n.copyMu.Lock()
 	n.rare().links.index.Store(nil)
 	n.rare().links.diff = 0
 	n.copyMu.Unlock()
-	return nil
 }
 
 // hasBelow tells whether the layers below dir's upper directory have name.

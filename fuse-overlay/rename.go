@@ -326,6 +326,9 @@ func (o *Overlay) renameFacts(ctx context.Context, r *renaming, td *safefs.Dir) 
 	}
 	if !f.dstExists && f.isDir { // a file replaces a whiteout like anything
 		st, err := td.Stat(r.newName)
+		if err != nil && !absent(err) {
+			return f, err
+		}
 		f.whiteoutDst = err == nil && o.work.isWhiteout(td, r.newName, &st)
 	}
 	return f, nil
@@ -373,7 +376,8 @@ func (o *Overlay) carryOut(r *renaming, f facts, fd, td *safefs.Dir, trash *stri
 	}
 	o.quota.settleDir(fd)
 	o.quota.settleDir(td)
-	return o.renamed(r, f)
+	o.renamed(r, f)
+	return nil
 }
 
 // beforeRename marks, clears and keeps.
@@ -445,7 +449,7 @@ func (o *Overlay) realName(n *node, d *safefs.Dir, name string) error {
 }
 
 // renamed brings the table up to date after the move.
-func (o *Overlay) renamed(r *renaming, f facts) error {
+func (o *Overlay) renamed(r *renaming, f facts) {
 	if r.dst != nil && !f.exchange && r.dst.isDir() {
 		r.dst.dir.dead = true
 		if r.held != nil {
@@ -472,9 +476,8 @@ func (o *Overlay) renamed(r *renaming, f facts) error {
 	}
 	if r.dst != nil && !f.exchange && !r.dst.isDir() {
 		o.linksChanged(r.dst, r.links)
-		return o.dropIndex(r.dst)
+		o.dropIndex(r.dst)
 	}
-	return nil
 }
 
 // moved tells a directory where it is now and, unless a redirect says where

@@ -76,6 +76,21 @@ func (w *work) isWhiteout(d *safefs.Dir, name string, st *safefs.Stat) bool {
 	return err == nil
 }
 
+// whiteoutAt tells whether there is a whiteout called name in d, or nothing; EEXIST when
+// there is something else.
+func (w *work) whiteoutAt(d *safefs.Dir, name string) (bool, error) {
+	st, err := d.Stat(name)
+	switch {
+	case absent(err):
+		return false, nil
+	case err != nil:
+		return false, err
+	case !w.isWhiteout(d, name, &st):
+		return false, syscall.EEXIST
+	}
+	return true, nil
+}
+
 // inDir tells whether d, a directory of the upper, has a file called name.
 func (w *work) inDir(d *safefs.Dir, name string) (bool, error) {
 	st, err := d.Stat(name)
