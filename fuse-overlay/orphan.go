@@ -1,8 +1,10 @@
 package fuseoverlay
 
 import (
+	"context"
 	"errors"
 	"syscall"
+	"time"
 
 	"github.com/plyfs/plyfs/internal/safefs"
 )
@@ -12,11 +14,46 @@ import (
 // are, so that beyond a number (maxOrphans) those that are not directories live
 // by a further name, in work, instead. The node has both until it is forgotten,
 // or has a name again.
+//
+// The kernel forgets a file that is removed and that nobody has open after requests
+// that came later, and until then it takes room. So whoever finds none waits for that.
+
+const (
+	// forgetsWait is how long at most who finds no room waits for the kernel to forget
+	// what was removed; more than the two ticks after which a dialogue gives way to the
+	// others, who read that. Files that programs hold open are not forgotten.
+	forgetsWait = 50 * time.Millisecond
+	// forgetsPause is how often it looks; where as many are there as the last time, no
+	// more is waited for.
+	forgetsPause = 2 * time.Millisecond
+)
+
+// forgotten waits for what lost its last name to be forgotten, and tells whether there
+// was anything of that kind since somebody waited last. The caller holds no lock.
+func (o *Overlay) forgotten(ctx context.Context) bool {
+	ever := o.orphaned.Load()
+	if ever == o.awaited.Load() {
+		return false
+	}
+	first := o.orphans.Load()
+	last := first
+	for end := time.Now().Add(forgetsWait); last > 0 && stopped(ctx) == nil && time.Now().Before(end); {
+		time.Sleep(forgetsPause)
+		now := o.orphans.Load()
+		if now < first && now == last {
+			break
+		}
+		last = now
+	}
+	o.awaited.Store(ever)
+	return true
+}
 
 // holdOrphan makes r what holds n.
 func (o *Overlay) holdOrphan(n *node, r *safefs.Ref) {
 	if old := n.swapOrphan(r); old == nil {
 		o.orphans.Add(1)
+		o.orphaned.Add(1)
 	} else {
 		_ = old.Close() // of a node that nobody knew yet
 	}
@@ -102,13 +139,13 @@ func (o *Overlay) named(n *node) {
 // letGo gives back what holds a node that is in no table any more.
 func (o *Overlay) letGo(n *node) {
 	if r := n.swapOrphan(nil); r != nil {
-		o.orphans.Add(-1)
 		if o.quota != nil {
 			if st, err := r.Stat(); err == nil && (st.Nlink == 0 || n.isDir()) {
 				o.quota.drop(st.Ino)
 			}
 		}
-		_ = r.Close() // O_PATH, or a file without a name: nothing to lose
+		_ = r.Close()     // O_PATH, or a file without a name: nothing to lose
+		o.orphans.Add(-1) // now there is room
 	}
 	to := n.keptName()
 	if to == "" {

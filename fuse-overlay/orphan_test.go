@@ -7,7 +7,9 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
+	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
 
 	"github.com/plyfs/plyfs/internal/fusetest"
@@ -136,6 +138,69 @@ func TestNamedWhileUsed(t *testing.T) {
 	}
 	if k := o.orphans.Load(); k != 0 {
 		t.Errorf("%d are held", k)
+	}
+}
+
+// TestForgottenMakesRoom: a file that is removed takes room until the kernel forgets it,
+// and who finds none waits for that, once for files that programs hold open.
+func TestForgottenMakesRoom(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, "")
+	at := r.dir + "/at"
+	fusetest.Must(t, "mkdir $1 && mount -t tmpfs -o size=2m x $1 && mkdir $1/u $1/w", at)
+	t.Cleanup(func() { fusetest.Must(t, "umount $1", at) })
+	r.config.Upper, r.config.Work = at+"/u", at+"/w"
+	o, err := newOverlay(r.config)
+	check(t, err)
+	defer func() { check(t, o.close()) }()
+	raw := newRaw(o)
+	made := func(name string) *node {
+		n, _, err := o.mknod(t.Context(), o.root, name, unix.S_IFREG|0o644, 0, caller{})
+		check(t, err)
+		return n
+	}
+	write := func(n *node, off int) fuse.Status {
+		in := &fuse.WriteIn{InHeader: fuse.InHeader{NodeId: n.id}, Offset: uint64(off), Size: 4096}
+		_, status := raw.Write(nil, in, make([]byte, 4096))
+		return status
+	}
+	fill := func(n *node) (off int) {
+		for write(n, off).Ok() {
+			off += 4096
+		}
+		return off
+	}
+	first, second, full := made("first"), made("second"), made("full")
+	for off := range 100 {
+		if !write(first, off<<12).Ok() || !write(second, off<<12).Ok() {
+			t.Fatal("there is no room for two files")
+		}
+	}
+	end := fill(full)
+
+	check(t, o.unlink(t.Context(), o.root, "first"))
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		time.Sleep(5 * time.Millisecond) // the kernel tells what it forgets after other requests
+		o.forget(first, 1)
+	})
+	s := write(full, end)
+	wg.Wait()
+	if !s.Ok() {
+		t.Errorf("there is no room though a file was removed and forgotten: %v", s)
+	}
+	end = fill(full)
+
+	check(t, o.unlink(t.Context(), o.root, "second")) // and a program has it open
+	if s := write(full, end); s != fuse.Status(unix.ENOSPC) {
+		t.Errorf("there is room though a file that was removed is held: %v", s)
+	}
+	if o.forgotten(t.Context()) {
+		t.Error("what is held open is waited for again")
+	}
+	o.forget(second, 1)
+	if s := write(full, end); !s.Ok() {
+		t.Errorf("there is no room though a file was removed and forgotten: %v", s)
 	}
 }
 

@@ -47,6 +47,8 @@ type Overlay struct {
 
 	maxOrphans int64 // files without a name that live by a descriptor; see orphan.go
 	orphans    atomic.Int64
+	orphaned   atomic.Uint64 // how many there ever were
+	awaited    atomic.Uint64 // orphaned when somebody last waited for them to be forgotten
 
 	// modeChanged is told of modes, and times, that change without the kernel's asking; nil
 	// before there is a mount.

@@ -484,7 +484,9 @@ func (r *raw) StatFs(cancel <-chan struct{}, h *fuse.InHeader, out *fuse.StatfsO
 	wait, stop := context.WithTimeout(context.Background(), statfsWaits)
 	defer stop()
 	r.o.spares.drop() // nobody has asked for these
-	if _, err := r.o.trash.emptied(asked{wait, cancel, h.Pid}); err != nil && wait.Err() == nil {
+	ctx := asked{wait, cancel, h.Pid}
+	r.o.forgotten(ctx)
+	if _, err := r.o.trash.emptied(ctx); err != nil && wait.Err() == nil {
 		return r.status("statfs", err)
 	}
 	err := r.o.root.stack()[0].with(func(d *safefs.Dir) error { return syscall.Fstatfs(d.Fd(), &st) })

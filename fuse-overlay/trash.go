@@ -179,13 +179,14 @@ func noRoom(err error) bool {
 }
 
 // madeRoom tells whether what failed with err is to be tried once more: there was no
-// room, and what was thrown away, and is gone now, or was made or copied ahead, has taken
-// some. The caller holds no lock.
+// room, and what was thrown away or removed, and is gone now, or was made or copied ahead,
+// has taken some. The caller holds no lock.
 func (o *Overlay) madeRoom(ctx context.Context, err error) bool {
 	if !noRoom(err) {
 		return false
 	}
 	spared, early := o.spares.drop(), o.earlyCopies.dropAll()
+	removed := o.forgotten(ctx)
 	some, err := o.trash.emptied(ctx)
-	return (some || spared || early) && err == nil
+	return (some || spared || early || removed) && err == nil
 }
