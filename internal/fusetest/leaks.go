@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/moby/sys/mountinfo"
+
+	"github.com/plyfs/plyfs/internal/spread"
 )
 
 // settle is how long leftovers may take to go away by themselves.
@@ -41,6 +43,7 @@ func Main(m *testing.M) int {
 	if err == nil {
 		err = errors.Join(os.Chmod(tmp, 0o755), os.Setenv("TMPDIR", tmp), os.Setenv(keepEnv, keep))
 	}
+	_ = spread.Dirs(tmp) // where there is nothing like it, nothing is lost
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "FAIL: a folder for the tests:", err)
 		return 1

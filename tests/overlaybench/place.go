@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/plyfs/plyfs/internal/spread"
 	"github.com/plyfs/plyfs/tests/internal/timing"
 )
 
@@ -42,7 +43,9 @@ func (b *bench) makePlace(kind, top string) (undo func() error, err error) {
 		var fs unix.Statfs_t
 		if err = unix.Statfs(top, &fs); err == nil && fs.Type == unix.EXT4_SUPER_MAGIC {
 			b.place = "the machine's own disk"
-			if err := spread(b.dir); err != nil {
+			// So that inodes freed by whoever used this part of the disk before do not slow
+			// one side down and not another: see putAway.
+			if err := spread.Dirs(b.dir); err != nil {
 				return nil, errors.Join(err, os.RemoveAll(top))
 			}
 			if b.keep {
@@ -66,24 +69,6 @@ func (b *bench) makePlace(kind, top string) (undo func() error, err error) {
 		}
 		return os.RemoveAll(top)
 	}, nil
-}
-
-// spread makes ext4 put the directories in dir far from each other (as chattr
-// +T does), so that the inodes freed by whoever used this part of the disk
-// before do not slow one side down and not another: see putAway.
-func spread(dir string) (err error) {
-	f, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, f.Close()) }()
-	fd := int(f.Fd())
-	flags, err := unix.IoctlGetUint32(fd, unix.FS_IOC_GETFLAGS)
-	if err != nil {
-		return fmt.Errorf("flags of %s: %w", dir, err)
-	}
-	const topDir = 0x20000 // FS_TOPDIR_FL
-	return unix.IoctlSetPointerInt(fd, unix.FS_IOC_SETFLAGS, int(flags|topDir))
 }
 
 // loop mounts an ext4 of the program's own, on a file in top.

@@ -14,6 +14,8 @@ import (
 
 	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sys/unix"
+
+	"github.com/plyfs/plyfs/internal/spread"
 )
 
 // grace is how long processes that are ending may take to do so.
@@ -33,6 +35,7 @@ func newWatch() (*watch, error) {
 	if err != nil {
 		return nil, err
 	}
+	_ = spread.Dirs(dir) // where there is nothing like it, nothing is lost
 	all, err := mountPoints()
 	if err != nil {
 		return nil, err
