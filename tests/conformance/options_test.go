@@ -1,6 +1,7 @@
 package conformance
 
 import (
+	"errors"
 	"fmt"
 	"io/fs"
 	"maps"
@@ -9,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -97,10 +99,18 @@ func onRamfs(e *env) string {
 	return dir
 }
 
-// readOnly makes the lower layers' filesystem read-only.
+// readOnly makes the lower layers' filesystem read-only. A child that another test
+// starts has our files, open for writing, until it runs its program.
 func readOnly(e *env) {
 	e.Helper()
-	e.ok(unix.Mount("", filepath.Dir(e.lower), "", unix.MS_REMOUNT|unix.MS_RDONLY, ""))
+	var err error
+	for range 200 {
+		if err = unix.Mount("", filepath.Dir(e.lower), "", unix.MS_REMOUNT|unix.MS_RDONLY, ""); !errors.Is(err, unix.EBUSY) {
+			break
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	e.ok(err)
 }
 
 // TestHugeDirectory lists a directory of a million entries, half of them in a
